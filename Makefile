@@ -1,0 +1,54 @@
+# `make run` and `make test` are all that a fresh clone needs. They make the environment in .venv, once, and
+# call its tools by path, so an environment that happens to be activated plays no part.
+
+PYTHON ?= python3
+VENV := .venv
+IN_VENV := $(VENV)/bin/python
+
+# Both would let modules from outside into the environment.
+unexport PYTHONHOME PYTHONPATH
+
+.PHONY: help run test check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo "  PYTHON=python3.12 chooses the interpreter of a new environment, ARGS='-k name' goes to pytest"
+
+run: $(VENV)/.run ## run the sample tasks on two workers of this machine
+	$(IN_VENV) dispatcher.py --workers 2 --cores 2
+
+test: $(VENV)/.dev ## run all tests
+	$(IN_VENV) -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## check format, lint and types
+	$(IN_VENV) -m ruff format --check .
+	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m mypy
+
+format: $(VENV)/.dev ## format the code, and mend what lint can mend by itself
+	$(IN_VENV) -m ruff format .
+	$(IN_VENV) -m ruff check --fix .
+
+clean: ## remove the environment and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The three stamps below say how far the environment has come; pip is asked again only when a list changes.
+
+$(VENV)/.made:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	    echo "make: there is no $(PYTHON); name a Python of 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "make: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "make: $(PYTHON) has no venv module; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.made requirements.txt
+	$(IN_VENV) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.txt
+	$(IN_VENV) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,142 @@
+"""Frames over a stream socket between a worker and its child processes.
+
+A frame is framed as: number of parts (u32), length of each part (u64), then the parts. One `Channel`
+serves both ends: the child's blocks, the worker's never does.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections import deque
+
+from executor.messages import Buffer, Parts
+
+_COUNT = struct.Struct("<I")
+_LENGTH = struct.Struct("<Q")
+
+#: Bytes asked of the kernel at once; parts longer than this are received straight into their own memory.
+_CHUNK = 1 << 16
+
+
+class Channel:
+    """Frames there and back over `sock`, which it owns."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._inbox = bytearray()
+        self._large: bytearray | None = None  # the part being received into memory of its own
+        self._filled = 0
+        self._lengths: list[int] = []  # of the frame being received
+        self._parts: list[Buffer] = []
+        self._outbox: deque[memoryview] = deque()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for a selector."""
+        return self.sock.fileno()
+
+    @property
+    def unsent(self) -> bool:
+        """Whether something waits until the socket can be written to."""
+        return bool(self._outbox)
+
+    def send(self, parts: Parts) -> None:
+        """Send a frame; on a non-blocking socket as much of it as goes, the rest by `flush`.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        header = _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(len(part)) for part in parts)
+        if len(parts) == 1 and len(parts[0]) < _CHUNK:  # the usual frame: one system call, no gathering
+            self._outbox.append(memoryview(header + parts[0]))
+        else:
+            self._outbox.append(memoryview(header))
+            self._outbox.extend(memoryview(part).cast("B") for part in parts if len(part))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as it goes.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        while self._outbox:
+            try:
+                sent = self.sock.send(self._outbox[0])
+            except BlockingIOError:
+                return
+            if sent == len(self._outbox[0]):
+                self._outbox.popleft()
+            else:
+                self._outbox[0] = self._outbox[0][sent:]
+
+    def receive(self) -> list[list[Buffer]] | None:
+        """Return the frames that have arrived whole, at least one on a blocking socket; None at its end.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        frames: list[list[Buffer]] = []
+        while True:
+            try:
+                open_ = self._read()
+            except BlockingIOError:
+                return frames
+            if not open_:
+                return frames or None
+            while self._advance():
+                if not self._lengths:
+                    frames.append(self._parts)
+                    self._parts = []
+            if frames:
+                return frames
+
+    def _read(self) -> bool:
+        """Read once; return False at the end of the stream."""
+        if self._large is not None:
+            count = self.sock.recv_into(memoryview(self._large)[self._filled :])
+            self._filled += count
+            return count > 0
+        data = self.sock.recv(_CHUNK)
+        self._inbox += data
+        return bool(data)
+
+    def _advance(self) -> bool:
+        """Take one part, or a frame's header, out of what was read; return whether there was one."""
+        if self._large is not None:
+            if self._filled < len(self._large):
+                return False
+            self._take(self._large)
+            self._large = None
+            return True
+        if self._lengths:
+            length = self._lengths[0]
+            if len(self._inbox) >= length:
+                part = bytes(memoryview(self._inbox)[:length])
+                del self._inbox[:length]
+                self._take(part)
+                return True
+            if length > _CHUNK:
+                self._large = bytearray(length)
+                self._filled = len(self._inbox)
+                self._large[: self._filled] = self._inbox
+                self._inbox.clear()
+            return False
+        if len(self._inbox) < _COUNT.size:
+            return False
+        (count,) = _COUNT.unpack_from(self._inbox)
+        size = _COUNT.size + count * _LENGTH.size
+        if len(self._inbox) < size:
+            return False
+        self._lengths = [_LENGTH.unpack_from(self._inbox, _COUNT.size + 8 * i)[0] for i in range(count)]
+        del self._inbox[:size]
+        return True
+
+    def _take(self, part: Buffer) -> None:
+        self._parts.append(part)
+        del self._lengths[0]
+
+    def close(self) -> None:
+        """Close the socket; what was not sent is dropped."""
+        self._outbox.clear()
+        self.sock.close()

@@ -1,0 +1,300 @@
+"""What runs in a worker's child process: calls, one after the other, on the cores it is told.
+
+The worker sends a batch of items in one frame and as many tokens through a pipe. The child takes a token
+before each item; one that the worker took back first is not run, and the kernel decides who was first.
+Reports go back in frames of several, and meanwhile stand on the *board*, a piece of memory that the
+worker shares: so it can always tell which item runs and since when, and no report is lost when the child
+dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from executor import codec
+from executor.board import Batch, Board, encode_done
+from executor.call import describe, function_executor, make_importable, set_argument
+from executor.channel import Channel
+from executor.errors import BadFrame, CannotTravel, UnknownFunction
+from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
+from executor.task import Status
+
+#: Seconds that reports may wait for company: short against a person's patience, long against a wake-up.
+FLUSH_SECONDS = 0.002
+
+#: Bytes kept of what a task printed: the last ones of its stdout, and of its stderr.
+PRINTED_BYTES = 64 * 1024
+
+#: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
+GROWN_LEAST = 512 << 20
+
+#: stdio.h: no buffer.
+_IONBF = 2
+
+#: Read by OpenMP and the BLAS libraries when they are loaded (and by NumExpr, Numba, Polars, Julia's BLAS).
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
+
+
+encoder = msgspec.msgpack.Encoder()
+encoder = msgspec.msgpack.Encoder()
+_batches = msgspec.msgpack.Decoder(Batch)
+
+
+def main(descriptors: list[int]) -> NoReturn:
+    """Serve the worker until its end of the channel closes.
+
+    `descriptors` are, in this order: the channel's socket, the tokens' pipe, the board, and the files that
+    keep what tasks print to stdout and stderr.
+    """
+    status = 1
+    try:
+        _Child(descriptors).serve()
+        status = 0
+    except SystemExit as stop:  # a task called sys.exit: as it would have ended a script of its own
+        if isinstance(stop.code, int):
+            status = stop.code & 0xFF
+        else:
+            status = 0 if stop.code is None else 1
+    except (OSError, KeyboardInterrupt):  # the worker is gone
+        pass
+    finally:
+        with contextlib.suppress(BaseException):
+            flush_printed()
+        os._exit(status)
+
+
+class _Child:
+    """State of a child process between its tasks."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        for descriptor in descriptors:  # not for what a task starts
+            os.set_inheritable(descriptor, False)
+        channel, self._tokens, board, stdout, stderr = descriptors
+        self._channel = Channel(socket.socket(fileno=channel))
+        os.set_blocking(self._tokens, False)
+        self._board = Board(board)
+        os.close(board)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a task must not fail over a character that it prints
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+        unbuffer_c()
+        make_importable(str(Path.cwd()))
+        self._functions: dict[str, Callable[..., object]] = {}
+        self._cores: tuple[int, ...] = ()
+        self._width = 0
+        self._threads = threading.active_count()
+        self._light = 0  # bytes held after the first batch, with its libraries loaded
+        self._reports: list[bytes] = []
+        self._buffers: list[Buffer] = []
+        self._first = 0
+        self._sent_at = 0.0
+
+    def serve(self) -> None:
+        """Run batch after batch."""
+        while (frames := self._channel.receive()) is not None:
+            for frame in frames:
+                batch = _batches.decode(frame[0])
+                self._take_cores(batch.cores, batch.pin)
+                self._run(batch, share_out(batch.items, frame[1:]))
+
+    def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
+        self._first = 0
+        self._board.sent(0)
+        self._sent_at = time.time()
+        cores = batch.cores
+        for index, item in enumerate(batch.items):
+            try:
+                os.read(self._tokens, 1)
+            except BlockingIOError:  # the worker took the rest back
+                break
+            now = time.time()
+            self._board.begin(index, time.monotonic(), now)
+            report, out = self._call(item, buffers.pop(index, ()), cores, now)
+            self._keep(index, report, out)
+        self._flush(self._first + len(self._reports), last=True)
+
+    def _call(
+        self, item: Item, buffers: list[Buffer] | tuple[()], cores: tuple[int, ...], now: float
+    ) -> tuple[Report, Sequence[Buffer]]:
+        """Run one item; return its report and the large buffers of its value.
+
+        It started at `now`: what it takes to import the function is its time, on its cores.
+        """
+        value = NIL
+        out: Sequence[Buffer] = ()
+        error: tuple[str, str, str] | None = None
+        finished = now
+        try:
+            name, params, kwargs = codec.decode([item.call, *buffers])
+            function = self._functions.get(name)
+            if function is None:
+                function, params, kwargs = set_argument(name, params, kwargs, parsed=True)
+                self._functions[name] = function
+            outcome = function_executor(function, params, kwargs)
+            finished = outcome.finished
+            if outcome.error is None:
+                head, *out = codec.encode(outcome.value)
+                value = msgspec.Raw(head)
+            else:
+                error = (outcome.error.type, outcome.error.message, outcome.error.traceback)
+        except UnknownFunction as unknown:
+            taken = take_printed()  # what the search for it imported may have printed
+            return rejected(item, "UnknownFunction", str(unknown), *taken), ()
+        except CannotTravel as cannot:
+            error = ("CannotTravel", str(cannot), "")
+        except BadFrame as bad:
+            error = ("BadFrame", f"the call could not be read: {bad}", "")
+        except Exception as failed:  # the import of the user's module raised
+            text = describe(failed)
+            finished = time.time()
+            error = (text.type, text.message, text.traceback)
+        status: Status = "ok" if error is None else "error"
+        printed = take_printed()
+        report = Report(
+            item.place, item.attempt, status, value, len(out), error, cores, now, finished, *printed
+        )
+        return report, out
+
+    def _keep(self, index: int, report: Report, buffers: Sequence[Buffer]) -> None:
+        """Send a report, or let it wait a moment for others where the worker can see it."""
+        encoded = encoder.encode(report)
+        shown = not buffers and self._board.add(encoded)
+        self._reports.append(encoded)
+        self._buffers.extend(buffers)
+        if not shown or (report.finished or 0.0) - self._sent_at > FLUSH_SECONDS:
+            self._flush(index + 1)
+
+    def _flush(self, upto: int, *, last: bool = False) -> None:
+        """Send the reports before the index `upto`; the last ones of a batch even if there are none."""
+        if self._reports or last:
+            worn = last and self._worn()
+            self._channel.send([encode_done(self._first, last, worn, self._reports), *self._buffers])
+            self._board.sent(upto)
+            self._reports, self._buffers, self._first = [], [], upto
+            self._sent_at = time.time()
+
+    def _worn(self) -> bool:
+        """Whether this process should be replaced.
+
+        A task left threads or processes behind, which end only with it, or it has grown: tasks that leak
+        must not take the machine's memory in the long run.
+        """
+        if threading.active_count() > self._threads:
+            return True
+        held = resident_pages() * mmap.PAGESIZE
+        if not self._light:
+            self._light = max(held, GROWN_LEAST)
+        elif held > 2 * self._light:
+            return True
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _take_cores(self, cores: tuple[int, ...], pin: bool) -> None:
+        """Pin every thread to `cores`, and give the numeric libraries as many threads."""
+        if cores == self._cores:
+            return
+        first = not self._cores
+        self._cores = cores
+        if pin:
+            pin_threads(cores)
+        width = len(cores)
+        if width != self._width:
+            self._width = width
+            for variable in THREAD_VARIABLES:
+                os.environ[variable] = str(width)
+            if not first:  # libraries that are loaded already don't read the environment again
+                import threadpoolctl
+
+                threadpoolctl.threadpool_limits(width)
+
+
+def pin_threads(cores: tuple[int, ...]) -> None:
+    """Pin all threads of this process: those that a BLAS started earlier would keep their old mask."""
+    if sys.platform != "linux":
+        return
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - a hot path, and names are all it needs
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            os.sched_setaffinity(int(thread), cores)
+
+
+def resident_pages() -> int:
+    """Return the resident size of this process in pages; 0 where the system does not tell (macOS)."""
+    try:
+        with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123 - once a batch
+            return int(file.read(128).split()[1])
+    except OSError:
+        return 0
+
+
+def unbuffer_c() -> None:
+    """Let C code print without a buffer, so that nothing of a task's is left for its neighbour."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    for name in ("stdout", "__stdoutp"):  # glibc's and musl's, macOS's
+        try:
+            stream = ctypes.c_void_p.in_dll(libc, name)
+        except ValueError:
+            continue
+        libc.setvbuf(stream, None, _IONBF, 0)
+
+
+def flush_printed() -> None:
+    """Write out what Python holds of standard output and error, if a task put buffers in their place."""
+    for stream, ours in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
+        if stream is not ours:
+            try:
+                stream.flush()
+            except Exception:  # closed, or not a stream at all: there is nothing to flush
+                pass
+
+
+def take_printed() -> tuple[str, str]:
+    """Return the end of what was printed to stdout and stderr since the last call, and forget it."""
+    flush_printed()
+    return _take(1), _take(2)
+
+
+def _take(descriptor: int) -> str:
+    try:
+        size = os.lseek(descriptor, 0, os.SEEK_CUR)
+        return read_printed(descriptor, size) if size else ""
+    except OSError:  # the task closed it, or put a pipe in its place
+        return ""
+
+
+def read_printed(descriptor: int, size: int) -> str:
+    """Return the last PRINTED_BYTES of the `size` bytes in a file of printed text, and empty the file."""
+    data = os.pread(descriptor, PRINTED_BYTES, max(0, size - PRINTED_BYTES))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.ftruncate(descriptor, 0)
+    return data.decode("utf-8", "replace")

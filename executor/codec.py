@@ -1,0 +1,714 @@
+"""Python values <-> bytes: the only place that serialises. Pure: no I/O, no state, never pickle or eval.
+
+A value becomes a *head* of msgpack and, beside it, the memory of its large arrays and bytes objects, which
+is not copied. What msgpack has (None, bool, 64-bit int, float, str, bytes, list, dict) is written as such;
+the rest are its extension types:
+
+    INT        two's complement, little-endian        an int beyond 64 bits
+    STR        UTF-8 with surrogates                  a str that is not valid Unicode
+    COMPLEX    two float64, little-endian
+    TUPLE, SET, FROZENSET   [item, ...]
+    MAP        [key, value, key, value, ...]          a dict with a key that is one of these extensions
+    DATETIME, DATE, TIME    [ISO text, fold, zone, offset in microseconds]
+    ARRAY      [dtype, shape, is Fortran, data]       data: bytes, or the index of a buffer
+    SCALAR     [dtype, data]                          a NumPy scalar
+    BUFFER     index                                  bytes that travel beside the head
+
+A dtype is its string ("<f8"), [dtype, shape] for a subarray, or the dict that `numpy.dtype` takes for a
+structured one. NumPy is imported only when an array arrives; on the way out it is looked up among the
+modules that are loaded, since a value can't be an array before someone imported it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import reprlib
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from functools import lru_cache
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from msgspec.msgpack import Decoder, Encoder, Ext
+
+from executor.errors import BadFrame, CannotTravel
+
+if TYPE_CHECKING:
+    import numpy
+
+    Array: TypeAlias = numpy.ndarray[Any, Any]
+
+#: Arrays and bytes objects of at least so many bytes travel beside the head. Below it, one copy is
+#: cheaper than what a part of its own costs on the wires.
+OUT_OF_BAND = 65536
+
+#: So many containers may lie inside each other: far from where the interpreter's recursion limit strikes.
+MAX_DEPTH = 200
+
+#: So many structured dtypes and subarrays may.
+MAX_DTYPE_DEPTH = 32
+
+INT, STR, COMPLEX, TUPLE, SET, FROZENSET, MAP, DATETIME, DATE, TIME, ARRAY, SCALAR, BUFFER = range(1, 14)
+
+_CODES: dict[type, int] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
+_KINDS = {code: kind for kind, code in _CODES.items()}
+
+_ENCODER = Encoder()
+_SORTED = Encoder(order="deterministic")
+
+#: What msgpack holds as it is, whatever the value.
+_ATOMS = frozenset({type(None), bool, float})
+#: What it holds as it is but for few values, at which the encoder raises one of `_BEYOND_MSGPACK`.
+_SCALARS = _ATOMS | {int, str}
+#: An int beyond 64 bits; a lone surrogate; to the sorting encoder, a key that is no str.
+_BEYOND_MSGPACK = (OverflowError, UnicodeEncodeError, TypeError)
+_CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
+
+_COMPLEX = struct.Struct("<dd")
+#: The dtypes that a string may name. NumPy itself would read more into one: objects, lists of fields.
+_SIMPLE_DTYPE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\d*[a-zA-Z]+\])?")
+
+
+class _Moment(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """A date, a time or both. The offset stands in for a zone that the receiver does not know."""
+
+    text: str
+    fold: int = 0
+    zone: str | None = None
+    offset: int | None = None
+
+
+class _Array(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    dtype: Any
+    shape: tuple[int, ...]
+    fortran: bool
+    data: memoryview | int
+
+
+def encode(value: Any) -> list[bytes | memoryview]:
+    """Return the head, followed by the buffers that it refers to by index.
+
+    The buffers are the value's own memory (an array's as it lies, in C or Fortran order), so send them
+    before anyone changes the value. Most values have none.
+
+    Raises:
+        CannotTravel: the value, or something in it, has no form on the wire.
+    """
+    try:
+        if _is_plain(value):
+            try:
+                return [_ENCODER.encode(value)]
+            except _BEYOND_MSGPACK:
+                pass
+        writer = _Writer()
+        return [_ENCODER.encode(writer.pack(value)), *writer.buffers]
+    except Exception as error:  # the value's own methods ran, which may raise anything
+        raise cannot_travel(value, error) from error
+
+
+def canonical(value: Any) -> bytes:
+    """Return bytes that are equal for equal content in every process: to be hashed, never decoded.
+
+    The order of a dict's keys, of a set's elements and of an array's memory does not matter. Types do:
+    1, 1.0 and True differ, as do a list and a tuple.
+
+    Raises:
+        CannotTravel: as `encode`.
+    """
+    try:
+        return _SORTED.encode(_Canonical().pack(value))
+    except Exception as error:  # as in encode
+        raise cannot_travel(value, error) from error
+
+
+def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
+    """Return the value of which `parts` are the head and the buffers.
+
+    Arrays are writable: one in a writable part (a bytearray, say) uses that memory and keeps it alive, any
+    other is copied once. Each buffer must be used exactly once.
+
+    Raises:
+        BadFrame: `encode` makes no such bytes. Nothing else is raised, whatever the bytes are.
+    """
+    try:
+        reader = _INLINE if len(parts) == 1 else _Reader(parts[1:])
+        value = reader.decode(parts[0])
+        if reader.buffers:
+            raise BadFrame(f"{len(reader.buffers)} of {len(parts) - 1} buffers belong to no value")
+        # A level of nesting takes a byte at least, so a short head needs no look.
+        if len(parts[0]) > MAX_DEPTH and not _is_shallow(value, MAX_DEPTH):
+            raise BadFrame(f"a value nested deeper than {MAX_DEPTH} levels")
+        return value
+    except BadFrame:
+        raise
+    except Exception as error:  # msgspec, NumPy, datetime and others each raise their own
+        raise BadFrame(f"not a value of ours: {error}") from error
+
+
+def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
+    """Tell whether msgspec alone writes `value` so that it comes back as exactly what it was."""
+    kind = type(value)
+    if kind in _SCALARS:
+        return True
+    if kind is list:
+        items = value
+    elif kind is dict:
+        items = [*value, *value.values()]
+    else:
+        return kind is bytes and len(value) < OUT_OF_BAND
+    if not room:
+        return False
+    # Over long lists a call that stays in C pays; over short ones it costs more than the loop.
+    if len(items) > 8 and _SCALARS.issuperset(map(type, items)):
+        return True
+    room -= 1
+    for item in items:  # noqa: SIM110 - all() over a generator takes twice as long
+        if type(item) not in _SCALARS and not _is_plain(item, room):
+            return False
+    return True
+
+
+def _is_shallow(value: Any, room: int) -> bool:
+    """Tell whether a decoded `value` has at most `room` containers inside each other."""
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return True
+    if not room:
+        return False
+    items = [*value, *value.values()] if kind is dict else value
+    if _CONTAINERS.isdisjoint(map(type, items)):
+        return True
+    return all(_is_shallow(item, room - 1) for item in items)
+
+
+# --- Out: a value becomes a tree of plain values and extensions -------------------------------------------
+
+
+class _Writer:
+    """Turns one value into what msgspec writes; `buffers` gathers what travels beside it."""
+
+    encoder = _ENCODER
+
+    def __init__(self) -> None:
+        self.buffers: list[bytes | memoryview] = []
+
+    def pack(self, value: Any, room: int = MAX_DEPTH) -> Any:
+        """Return `value` as plain values and `Ext`, where `room` more containers may lie inside each other.
+
+        Raises:
+            Unfit: something in it can't travel.
+        """
+        kind = type(value)
+        if kind in _ATOMS:
+            return value
+        method = _PACK.get(kind)
+        if method is None:
+            value = as_base(value)
+            if type(value) is float:
+                return value
+            method = _PACK.get(type(value), "pack_numpy")
+        return getattr(self, method)(value, room)
+
+    def pack_all(self, items: Iterable[Any], room: int) -> list[Any]:
+        if not room:
+            raise TooDeep(items)
+        return list(map(self.pack, items, repeat(room - 1)))  # a comprehension is one more frame a level
+
+    def pack_int(self, value: int, room: int) -> int | Ext:
+        if -(2**63) <= value < 2**64:
+            return value
+        return Ext(INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
+
+    def pack_str(self, value: str, room: int) -> str | Ext:
+        try:
+            value.isascii() or value.encode()
+        except UnicodeEncodeError:
+            return Ext(STR, value.encode("utf-8", "surrogatepass"))
+        return value
+
+    def pack_bytes(self, value: bytes, room: int) -> bytes | Ext:
+        return value if len(value) < OUT_OF_BAND else Ext(BUFFER, self.encoder.encode(self.beside(value)))
+
+    def pack_complex(self, value: complex, room: int) -> Ext:
+        return Ext(COMPLEX, _COMPLEX.pack(value.real, value.imag))
+
+    def pack_list(self, value: list[Any], room: int) -> list[Any]:
+        return self.pack_all(value, room)
+
+    def pack_items(self, value: tuple[Any, ...] | set[Any] | frozenset[Any], room: int) -> Ext:
+        code = _CODES[type(value)]
+        if _is_plain([*value], room):
+            try:
+                return Ext(code, self.encoder.encode(value))
+            except _BEYOND_MSGPACK:
+                pass
+        return Ext(code, self.encoder.encode(self.pack_all(value, room)))
+
+    pack_set = pack_items
+
+    def pack_dict(self, value: dict[Any, Any], room: int) -> dict[Any, Any] | Ext:
+        keys = self.pack_all(value, room)
+        values = self.pack_all(value.values(), room)
+        if Ext not in map(type, keys):
+            return dict(zip(keys, values, strict=True))
+        return Ext(MAP, self.encoder.encode([x for pair in zip(keys, values, strict=True) for x in pair]))
+
+    def pack_moment(self, value: datetime | time, room: int) -> Ext:
+        zoneinfo: Any = sys.modules.get("zoneinfo")
+        zone: Any = value.tzinfo if zoneinfo and isinstance(value.tzinfo, zoneinfo.ZoneInfo) else None
+        offset = value.utcoffset()
+        moment = _Moment(
+            text=value.replace(tzinfo=None).isoformat(),
+            fold=value.fold,
+            zone=zone and zone.key,
+            offset=None if offset is None else offset // timedelta.resolution,
+        )
+        return Ext(DATETIME if type(value) is datetime else TIME, self.encoder.encode(moment))
+
+    def pack_date(self, value: date, room: int) -> Ext:
+        return Ext(DATE, self.encoder.encode(_Moment(value.isoformat())))
+
+    def pack_numpy(self, value: Any, room: int) -> Ext:
+        import numpy
+
+        if value.dtype.kind in "UMV" and not _is_legible(numpy.asarray(value)):
+            raise Unfit(value, f"unreadable NumPy data of dtype {value.dtype}", "what was filled in")
+        return self.pack_array(value) if isinstance(value, numpy.ndarray) else self.pack_scalar(value)
+
+    def pack_array(self, value: Array) -> Ext:
+        dtype = self.pack_dtype(value)
+        data: Any
+        if value.nbytes < OUT_OF_BAND:
+            data = value.tobytes("A")
+        else:
+            data = self.beside(value.reshape(-1, order="A").view("u1").data)
+        fortran = value.flags.f_contiguous and not value.flags.c_contiguous
+        return Ext(ARRAY, self.encoder.encode(_Array(dtype, value.shape, fortran, data)))
+
+    def pack_scalar(self, value: Any) -> Ext:
+        form: list[Any]
+        if isinstance(value, str):  # as an array it would lose its trailing NULs
+            form = ["U", self.pack(str.__str__(value))]
+        elif isinstance(value, bytes):
+            form = ["S", bytes(value)]
+        else:
+            form = [self.pack_dtype(value), value.tobytes()]
+        return Ext(SCALAR, self.encoder.encode(form))
+
+    def pack_dtype(self, owner: Any) -> Any:
+        form = dtype_form(owner.dtype, owner)
+        return form if type(form) is str else self.pack(form)
+
+    def beside(self, buffer: bytes | memoryview) -> int:
+        self.buffers.append(buffer)
+        return len(self.buffers) - 1
+
+
+class _Canonical(_Writer):
+    """Writes what does not depend on the process: all of it inline, and sorted where there is no order."""
+
+    encoder = _SORTED
+
+    def pack_bytes(self, value: bytes, room: int) -> bytes:
+        return value
+
+    def pack_set(self, value: Any, room: int) -> Ext:
+        items = sorted(map(self.encoder.encode, self.pack_all(value, room)))
+        return Ext(_CODES[type(value)], self.encoder.encode(items))
+
+    def pack_dict(self, value: dict[Any, Any], room: int) -> dict[Any, Any] | Ext:
+        keys = self.pack_all(value, room)
+        values = self.pack_all(value.values(), room)
+        if set(map(type, keys)) <= {str}:
+            return dict(zip(keys, values, strict=True))
+        pairs = zip(map(self.encoder.encode, keys), map(self.encoder.encode, values), strict=True)
+        return Ext(MAP, self.encoder.encode(sorted(pairs)))
+
+    def pack_array(self, value: Array) -> Ext:
+        form = [self.pack_dtype(value), value.shape, self.content(value)]
+        return Ext(ARRAY, self.encoder.encode(form))
+
+    def pack_scalar(self, value: Any) -> Ext:
+        import numpy
+
+        if isinstance(value, str | bytes):
+            return super().pack_scalar(value)
+        return Ext(SCALAR, self.pack_array(numpy.asarray(value)).data)
+
+    def content(self, array: Array) -> Any:
+        """Return what `array` holds, without the bytes between fields and in long doubles that nobody set."""
+        import numpy
+
+        if array.dtype.names is not None:
+            return [self.content(array[name]) for name in array.dtype.names]
+        if array.dtype.char == "G":
+            return [self.content(array.real), self.content(array.imag)]
+        if array.dtype.char == "g":
+            return [numpy.format_float_scientific(number, unique=True) for number in array.flat]
+        return array.tobytes()
+
+
+#: The writer's method for each type that travels, but for NumPy's.
+_PACK = {
+    int: "pack_int",
+    str: "pack_str",
+    bytes: "pack_bytes",
+    complex: "pack_complex",
+    list: "pack_list",
+    tuple: "pack_items",
+    set: "pack_set",
+    frozenset: "pack_set",
+    dict: "pack_dict",
+    datetime: "pack_moment",
+    time: "pack_moment",
+    date: "pack_date",
+}
+
+
+# --- In: what the bytes claim is checked before memory is taken for it ------------------------------------
+
+
+class _Reader:
+    """Decodes one head; `buffers` holds those of its buffers that it has not used yet."""
+
+    def __init__(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        self.buffers = dict(enumerate(buffers))
+        self.decode = Decoder(ext_hook=self.unpack).decode
+
+    def unpack(self, code: int, data: memoryview) -> Any:
+        if code in _LEAVES:
+            return _LEAVES[code](self, data)
+        items = self.decode(data)
+        if type(items) is not list:
+            raise BadFrame(f"a list was due, not {type(items).__name__}")
+        if code == MAP:
+            pairs = iter(items)
+            return dict(zip(pairs, pairs, strict=True))
+        return _KINDS[code](items)
+
+    def array(self, data: memoryview) -> Array:
+        form = _ARRAY.decode(data)
+        like = _dtype(form.dtype), form.shape, "F" if form.fortran else "C"
+        if not isinstance(form.data, int):
+            return _array(bytearray(form.data), *like)
+        buffer = memoryview(self.take(form.data)).cast("B")
+        array = _array(buffer, *like)
+        # Unaligned: a slice of a larger frame, which some C code can't read.
+        in_place = array.flags.writeable and array.flags.aligned
+        return array if in_place else _array(bytearray(buffer), *like)
+
+    def scalar(self, data: memoryview) -> Any:
+        import numpy
+
+        dtype, content = self.decode(data)
+        if dtype == "U" and type(content) is str:
+            return numpy.str_(content)
+        if type(content) is not bytes:
+            raise BadFrame("a NumPy scalar without its bytes")
+        if dtype == "S":
+            return numpy.bytes_(content)
+        return _array(bytearray(content), _dtype(dtype))[()]
+
+    def take(self, index: Any) -> bytes | bytearray | memoryview:
+        if index not in self.buffers:
+            raise BadFrame(f"there is no buffer {index!r}, or it was used before")
+        return self.buffers.pop(index)
+
+
+_LEAVES: dict[int, Callable[[_Reader, memoryview], Any]] = {
+    INT: lambda _, data: int.from_bytes(data, "little", signed=True),
+    STR: lambda _, data: str(data, "utf-8", "surrogatepass"),
+    COMPLEX: lambda _, data: complex(*_COMPLEX.unpack(data)),
+    DATETIME: lambda _, data: _in_zone(datetime, data),
+    DATE: lambda _, data: date.fromisoformat(_MOMENT.decode(data).text),
+    TIME: lambda _, data: _in_zone(time, data),
+    ARRAY: _Reader.array,
+    SCALAR: _Reader.scalar,
+    BUFFER: lambda reader, data: bytes(reader.take(reader.decode(data))),
+}
+
+#: For values without buffers: to make a decoder takes longer than to decode most values.
+_INLINE = _Reader(())
+_MOMENT: Decoder[_Moment] = Decoder(_Moment)
+_ARRAY: Decoder[_Array] = Decoder(_Array, ext_hook=_INLINE.unpack)
+
+
+def _in_zone(kind: type[datetime] | type[time], data: memoryview) -> datetime | time:
+    moment = _MOMENT.decode(data)
+    zone: tzinfo | None = None
+    if moment.offset is not None:
+        zone = timezone(timedelta(microseconds=moment.offset))
+    if moment.zone is not None:
+        from zoneinfo import ZoneInfo
+
+        try:
+            zone = ZoneInfo(moment.zone)
+        except (KeyError, ValueError, OSError):  # not in this machine's database: the instant is the same
+            if zone is None:
+                raise
+    return kind.fromisoformat(moment.text).replace(tzinfo=zone, fold=moment.fold)
+
+
+# --- Arrays -----------------------------------------------------------------------------------------------
+
+
+def dtype_form(dtype: numpy.dtype[Any], owner: Any, room: int = MAX_DTYPE_DEPTH) -> Any:
+    """Return the `dtype` of `owner` as plain values (see the head of this file). Raises Unfit."""
+    if room and dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return [dtype_form(base, owner, room - 1), list(shape)]
+    if room and dtype.names is not None and dtype.kind == "V":
+        fields: Any = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
+        return {
+            "names": list(dtype.names),
+            "formats": [dtype_form(field[0], owner, room - 1) for field in fields],
+            "offsets": [field[1] for field in fields],
+            "titles": [field[2] if len(field) > 2 else None for field in fields],
+            "itemsize": dtype.itemsize,
+            "aligned": dtype.isalignedstruct,
+        }
+    try:
+        return _simple_form(dtype)
+    except ValueError:
+        raise Unfit(owner, f"NumPy data of dtype {dtype}", "numbers, or text as .astype('U20')") from None
+
+
+@lru_cache(maxsize=256)
+def _simple_form(dtype: numpy.dtype[Any]) -> str:
+    text = dtype.str
+    # A dtype that another package adds (bfloat16, say) has the string of plain bytes: so, both ways.
+    if _simple_dtype(text) != dtype:
+        raise ValueError(text)
+    return text
+
+
+@lru_cache(maxsize=256)
+def _simple_dtype(text: str) -> numpy.dtype[Any]:
+    import numpy
+
+    if not _SIMPLE_DTYPE.fullmatch(text):
+        raise ValueError(f"no dtype that travels: {text!r}")
+    return numpy.dtype(text)
+
+
+def _dtype(form: Any, room: int = MAX_DTYPE_DEPTH) -> numpy.dtype[Any]:
+    """Return the dtype that `dtype_form` wrote as `form`."""
+    import numpy
+
+    if type(form) is str:
+        return _simple_dtype(form)
+    if not room:
+        raise BadFrame(f"a dtype nested deeper than {MAX_DTYPE_DEPTH} levels")
+    if type(form) is list:
+        base, shape = form
+        return numpy.dtype((_dtype(base, room - 1), tuple(shape)))
+    fields: Any = {key: form[key] for key in ("names", "offsets", "titles", "itemsize", "aligned")}
+    fields["formats"] = [_dtype(field, room - 1) for field in form["formats"]]
+    dtype: numpy.dtype[Any] = numpy.dtype(fields)
+    return dtype
+
+
+def _array(
+    buffer: bytearray | memoryview, dtype: Any, shape: tuple[int, ...] = (), order: Any = "C"
+) -> Array:
+    """Return the array that lies in `buffer`, which stays its memory."""
+    import numpy
+
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(buffer):
+        raise BadFrame(f"{len(buffer)} bytes for an array of shape {shape} and {dtype.itemsize} bytes each")
+    array: Array = numpy.ndarray(shape, dtype, buffer, order=order)
+    if not _is_legible(array):
+        raise BadFrame(f"an array of dtype {dtype} that can't be read")
+    return array
+
+
+def _is_legible(array: Array) -> bool:
+    """Tell whether what `array` holds can be read: NumPy does not look, and raises when it is first used.
+
+    Text must be Unicode, and a datetime64 without a unit can only be NaT.
+    """
+    import numpy
+
+    dtype = array.dtype
+    if dtype.names is not None:
+        return all(_is_legible(array[name]) for name in dtype.names)
+    if dtype.kind == "U" and array.nbytes:
+        return bool(array.ravel().view(f"{dtype.str[0]}u4").max() <= sys.maxunicode)
+    if dtype.kind == "M" and numpy.datetime_data(dtype)[0] == "generic":
+        return bool(numpy.isnat(array).all())
+    return True
+
+
+# --- What travels, and what is said of the rest: shared with the JSON form --------------------------------
+
+
+class Unfit(Exception):
+    """`item`, which lies somewhere in a value, can't travel; `cannot_travel` makes this the user's error."""
+
+    def __init__(self, item: Any, what: str = "", advice: str = "") -> None:
+        super().__init__(item)
+        self.item = item
+        self.what = what or f"a value of type {_names(type(item))[0]}"
+        self.advice = advice or _advice(type(item))
+
+
+class TooDeep(Unfit):
+    """`item` lies in too many containers, perhaps since one of them contains itself."""
+
+
+def as_base(value: Any) -> Any:
+    """Return `value` as an instance of exactly a type that travels: a subclass as its base.
+
+    A bytearray or memoryview becomes bytes, a matrix an array; NumPy's scalars stay as they are.
+
+    Raises:
+        Unfit: there is no such type.
+    """
+    kind = type(value)
+    numpy: Any = sys.modules.get("numpy")
+    # getattr: there may be no NumPy, or another thread may be in the middle of importing it.
+    if issubclass(kind, getattr(numpy, "generic", ())):
+        return value
+    if issubclass(kind, getattr(numpy, "ndarray", ())):
+        if any(name.endswith(".MaskedArray") for name in _names(kind)):
+            raise Unfit(value)
+        return numpy.asarray(value)
+    for base, convert in _BASES.items():
+        if issubclass(kind, base):
+            try:
+                return convert(value)
+            except Exception as error:
+                raise Unfit(value) from error
+    raise Unfit(value)
+
+
+def _as_datetime(value: datetime) -> datetime:
+    if getattr(value, "nanosecond", 0):
+        raise ValueError("a datetime has no nanoseconds")  # which pandas's Timestamp would lose
+    return datetime.combine(value.date(), value.time(), value.tzinfo)
+
+
+#: How an instance of a subclass becomes one of its base; the first base that fits is taken.
+_BASES: dict[type, Callable[[Any], Any]] = {
+    int: int.__int__,
+    float: float.__float__,
+    complex: complex.__complex__,
+    str: str.__str__,
+    bytes: bytes,
+    bytearray: bytes,
+    memoryview: bytes,
+    list: list,
+    tuple: tuple,
+    set: set,
+    frozenset: frozenset,
+    dict: dict,
+    datetime: _as_datetime,
+    date: lambda value: date.fromordinal(value.toordinal()),
+    time: lambda value: datetime.combine(date.min, value).timetz(),
+}
+
+
+def cannot_travel(value: Any, error: Exception) -> CannotTravel:
+    """Return what to raise about `value` after `error`: what in it can't travel, where, and the remedy."""
+    if isinstance(error, CannotTravel):
+        return error
+    if isinstance(error, TooDeep) and _contains_itself(value):
+        return CannotTravel("a value that contains itself can't travel; return a tree of plain values")
+    if isinstance(error, TooDeep | RecursionError):
+        return CannotTravel(
+            f"a value nested deeper than {MAX_DEPTH} levels can't travel; return a flatter one"
+        )
+    if not isinstance(error, Unfit):
+        return CannotTravel(f"a value of type {_names(type(value))[0]} can't travel: {error}")
+    where = _locate(value, error.item)
+    return CannotTravel(f"{error.what}{where} can't travel; return {error.advice}")
+
+
+def _children(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield what lies in a container, each with its index, its key, or `...` where it has none."""
+    if isinstance(value, dict):
+        yield from dict.items(value)
+        yield from ((..., key) for key in dict.keys(value))
+    elif isinstance(value, list | tuple):
+        yield from enumerate(value)
+    elif isinstance(value, set | frozenset):
+        yield from ((..., item) for item in value)
+
+
+def _ways(value: Any) -> Iterator[list[tuple[Any, Any]]]:
+    """Yield the way to each thing in `value`, depth first: a key and what it leads to for each step.
+
+    It stops at two levels more than may travel, so that it ends for what contains itself.
+    """
+    way, rest = [(..., value)], [_children(value)]
+    while rest:
+        step = next(rest[-1], None)
+        if step is None:
+            way.pop()
+            rest.pop()
+            continue
+        way.append(step)
+        yield way
+        rest.append(_children(step[1]) if len(way) < MAX_DEPTH + 2 else iter(()))
+
+
+def _locate(value: Any, item: Any) -> str:
+    """Return where in `value` the `item` lies, as " at [2]['x']", or "" if it is `value` itself."""
+    for way in _ways(value):
+        if way[-1][1] is item:
+            return " at " + "".join(f"[{'...' if key is ... else reprlib.repr(key)}]" for key, _ in way[1:])
+    return ""
+
+
+def _contains_itself(value: Any) -> bool:
+    """Tell whether the first way that leads too deep passes the same container twice."""
+    for way in _ways(value):
+        if len(way) == MAX_DEPTH + 2:
+            return len({id(item) for _, item in way}) < len(way)
+    return False
+
+
+def _names(kind: type) -> list[str]:
+    """Return the full names of a class and its bases, the nearest first."""
+    return [f"{base.__module__}.{base.__qualname__}".removeprefix("builtins.") for base in kind.__mro__]
+
+
+def _advice(kind: type) -> str:
+    for name in _names(kind):
+        if name in _ADVICE:
+            return _ADVICE[name]
+    if hasattr(kind, "__next__"):
+        return "list(...)"
+    if hasattr(kind, "__dataclass_fields__"):
+        return "dataclasses.asdict(...)"
+    return "plain values, NumPy arrays, or write a file and return its path"
+
+
+#: What to return instead of an instance of a class, or of a class derived from it.
+_ADVICE = {
+    **dict.fromkeys(("range", "dict_keys", "dict_values", "dict_items", "collections.deque"), "list(...)"),
+    **dict.fromkeys(("decimal.Decimal", "fractions.Fraction"), "float(...) or str(...)"),
+    **dict.fromkeys(("pathlib.PurePath", "pathlib._local.PurePath", "uuid.UUID"), "str(...)"),
+    **dict.fromkeys(("function", "builtin_function_or_method", "method", "type", "module"), "its name"),
+    **dict.fromkeys(
+        ("pandas.core.frame.DataFrame", "pandas.DataFrame"), "its .to_dict('list') or .to_numpy()"
+    ),
+    **dict.fromkeys(("pandas.core.series.Series", "pandas.Series"), "its .to_list() or .to_numpy()"),
+    **dict.fromkeys(
+        ("numpy.ma.core.MaskedArray", "numpy.ma.MaskedArray"), "its .filled(...), as the mask would be lost"
+    ),
+    "_io._IOBase": "what it holds, or its path",
+    "BaseException": "str(...)",
+    "array.array": "list(...)",
+    "coroutine": "what asyncio.run(...) makes of it",
+    "datetime.timedelta": "its .total_seconds()",
+    "enum.Enum": "its .value",
+    "pandas._libs.tslibs.timestamps.Timestamp": "its .to_datetime64()",
+    "polars.dataframe.frame.DataFrame": "its .to_dict(as_series=False) or .to_numpy()",
+    "scipy.sparse._base._spbase": "its .toarray()",
+    "torch.Tensor": "its .numpy()",
+}

@@ -1,0 +1,103 @@
+"""From a YAML file and the command line to a wire and its settings, every mistake named with file and key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+import transports
+from executor import yamlfile
+from executor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transports.base import Settings, Transport
+
+
+class Wire(NamedTuple):
+    """A wire that was chosen, and its settings."""
+
+    transport: type[Transport]
+    settings: Settings
+
+
+def read(path: str | None, **overrides: object) -> Wire:
+    """Return the wire that a YAML file chooses; without a file, ZeroMQ with its defaults.
+
+    `overrides` are keys given on the command line, None where they are not.
+
+    Raises:
+        ConfigError: the file, a key or a value is wrong.
+    """
+    values, place = ({}, "") if path is None else (_mapping(path), f"{path}: ")
+    name = values.get("transport", "zmq")
+    if not isinstance(name, str):
+        raise ConfigError(f"{place}transport: must be the name of a wire, not {name!r}")
+    try:
+        transport = transports.load(name)
+    except ConfigError as error:
+        raise ConfigError(f"{place}transport: {error}") from error
+    known = transport.Settings.__struct_fields__
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise ConfigError(f"{place}{key}: unknown key for transport {name}; {hint}")
+    for key, value in overrides.items():
+        if value is None:
+            continue
+        if key not in known:
+            raise ConfigError(f"--{key}: transport {name} knows no {key}")
+        values[key] = value
+    try:
+        settings = msgspec.convert({**values, "transport": name}, transport.Settings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{place}{_in_words(str(error))}") from error
+    for key in ("heartbeat", "patience"):
+        if not getattr(settings, key) > 0:
+            raise ConfigError(f"{place}{key}: must be more than 0 seconds")
+    if settings.patience < 2 * settings.heartbeat:
+        raise ConfigError(
+            f"{place}patience: must be at least twice the heartbeat of {settings.heartbeat:g} s"
+        )
+    return Wire(transport, settings)
+
+
+def _mapping(path: str) -> dict[str, Any]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise ConfigError(f"{path}: {reason}") from error
+    values = yamlfile.load(text, path)
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold keys and values, such as `transport: zmq`")
+    return values
+
+
+#: msgspec's words for types, in a user's.
+_TYPES = {
+    "float": "a number",
+    "int": "an integer",
+    "str": "a text",
+    "bool": "true or false",
+    "array": "a list",
+    "null": "nothing",
+}
+
+
+def _in_words(message: str) -> str:
+    """Turn msgspec's "Expected `float | null`, got `str` - at `$.wait`" into a line for the user."""
+    text, _, path = message.partition(" - at `$.")
+
+    def words(match: re.Match[str]) -> str:
+        return " or ".join(_TYPES.get(name, name) for name in match[1].split(" | "))
+
+    text = re.sub(r"`([^`]*)`", words, text)
+    text = text[:1].lower() + text[1:]
+    return f"{path.rstrip('`')}: {text}" if path else text

@@ -1,0 +1,237 @@
+"""Which cores there are, which of them may be used, and which of those a task gets.
+
+A core here is a logical CPU, known by the number that the operating system gives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_CPUS = Path("/sys/devices/system/cpu")
+
+
+class Granted(NamedTuple):
+    """The cores that this process may use: `ids` in topological order, and who limits them."""
+
+    ids: tuple[int, ...]
+    by: str
+
+
+class CoreSet:
+    """The cores of one worker, and which of them are free.
+
+    `ids` are in topological order: siblings of a physical core beside one another, then the cores of one
+    package and NUMA node. With `pinned` False they are slot numbers and no process is pinned to them.
+    """
+
+    def __init__(
+        self, ids: Sequence[int], *, pinned: bool, siblings: Mapping[int, int] | None = None
+    ) -> None:
+        self.ids = tuple(ids)
+        self.pinned = pinned
+        self._physical = {core: (siblings or {}).get(core, core) for core in ids}
+        self._free = set(ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def free(self) -> int:
+        """How many cores no task has."""
+        return len(self._free)
+
+    def take(self, width: int) -> tuple[int, ...]:
+        """Reserve `width` cores, at most `free`, as near to one another as there are.
+
+        The smallest run of neighbouring free cores that is large enough is used, so that large ones stay
+        whole; where none is, the free cores in topological order. Within it whole physical cores come
+        first: a task's two threads share one rather than disturb two others.
+        """
+        if not 0 < width <= len(self._free):
+            raise ValueError(f"{width} cores of {len(self._free)} free ones")
+        runs: list[list[int]] = [[]]
+        for core in self.ids:
+            if core in self._free:
+                runs[-1].append(core)
+            elif runs[-1]:
+                runs.append([])
+        fitting = [run for run in runs if len(run) >= width]
+        pool = min(fitting, key=len) if fitting else [core for run in runs for core in run]
+        chosen = self._whole_cores_first(pool, width)
+        self._free.difference_update(chosen)
+        return chosen
+
+    def _whole_cores_first(self, pool: Sequence[int], width: int) -> tuple[int, ...]:
+        """Choose `width` of `pool`: physical cores that are free as a whole, else in order."""
+        total: dict[int, int] = {}
+        for core in self.ids:
+            total[self._physical[core]] = total.get(self._physical[core], 0) + 1
+        group: dict[int, list[int]] = {}
+        for core in pool:
+            group.setdefault(self._physical[core], []).append(core)
+        halves = [cores for physical, cores in group.items() if len(cores) < total[physical]]
+        wholes = [cores for physical, cores in group.items() if len(cores) == total[physical]]
+        if width == 1 and halves:  # the other half is taken already: leave the whole ones whole
+            return (halves[0][0],)
+        chosen = [core for cores in (*wholes, *halves) for core in cores]
+        return tuple(sorted(chosen[:width], key=self.ids.index))
+
+    def give(self, cores: Iterable[int]) -> None:
+        """Free cores that `take` gave."""
+        self._free.update(cores)
+
+
+def granted(environ: Mapping[str, str] = os.environ) -> Granted:
+    """Return the cores that the machine, its cgroup and Slurm really grant, whichever gives least.
+
+    The affinity mask says which; the cgroup's CPU quota and SLURM_CPUS_PER_TASK may only lower their
+    number (the standard library ignores the quota: cpython#149452).
+    """
+    if sys.platform == "linux":
+        ids = in_topological_order(os.sched_getaffinity(0))
+        by = "the machine" if len(ids) == os.cpu_count() else "the affinity mask"
+    else:
+        ids = tuple(range(os.cpu_count() or 1))
+        by = "the machine"
+    quota = cgroup_quota()
+    if quota is not None and math.ceil(quota) < len(ids):
+        ids, by = ids[: max(1, math.ceil(quota))], "the cgroup's CPU quota"
+    slurm = environ.get("SLURM_CPUS_PER_TASK", "")
+    if slurm.isdecimal() and 0 < int(slurm) < len(ids):
+        ids, by = ids[: int(slurm)], "SLURM_CPUS_PER_TASK"
+    return Granted(ids, by)
+
+
+def choose(
+    wanted: int | None, *, pin: bool = True, environ: Mapping[str, str] = os.environ
+) -> tuple[CoreSet, str]:
+    """Return a worker's cores for ``--cores wanted`` (None: all granted), and a remark for its user, or "".
+
+    More than are granted is allowed: then nothing is pinned, and the cores are slots numbered from 0.
+    """
+    have = granted(environ)
+    count = len(have.ids) if wanted is None else wanted
+    if count > len(have.ids):
+        remark = f"{count} cores, but {have.by} grants {len(have.ids)}: tasks share them and are not pinned"
+        return CoreSet(range(count), pinned=False), remark
+    if not pin:
+        return CoreSet(range(count), pinned=False), ""
+    if sys.platform != "linux":
+        return CoreSet(
+            range(count), pinned=False
+        ), f"tasks are not pinned: {sys.platform} can't pin processes"
+    ids = have.ids[:count]
+    return CoreSet(ids, pinned=True, siblings={core: _place(core)[2] for core in ids}), ""
+
+
+def share(ids: Sequence[int], parts: int) -> list[tuple[int, ...]]:
+    """Divide cores among `parts` workers: neighbours together, sizes differing by one at most.
+
+    With more workers than cores the last ones get none.
+    """
+    size, extra = divmod(len(ids), parts)
+    shares, start = [], 0
+    for part in range(parts):
+        end = start + size + (part < extra)
+        shares.append(tuple(ids[start:end]))
+        start = end
+    return shares
+
+
+def in_topological_order(ids: Iterable[int]) -> tuple[int, ...]:
+    """Sort core ids so that neighbours share most: NUMA node, package, physical core, then number."""
+    return tuple(sorted(ids, key=lambda core: (*_place(core), core)))
+
+
+def _place(core: int) -> tuple[int, int, int]:
+    """Return (NUMA node, package, first logical CPU of the physical core) of a core, from /sys."""
+    folder = _CPUS / f"cpu{core}"
+    node = package = 0
+    physical = core
+    with contextlib.suppress(OSError, ValueError):  # not Linux, or a sandbox without /sys: all alike
+        node = min(int(entry.name[4:]) for entry in folder.glob("node[0-9]*"))
+    with contextlib.suppress(OSError, ValueError):
+        package = int((folder / "topology/physical_package_id").read_text())
+    with contextlib.suppress(OSError, ValueError):
+        text = (folder / "topology/thread_siblings_list").read_text()
+        physical = min(parse_cpu_list(text))
+    return node, package, physical
+
+
+def parse_cpu_list(text: str) -> list[int]:
+    """Read the kernel's form of a set of CPUs, such as ``0-3,8`` (Documentation/admin-guide/cputopology).
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    cpus: list[int] = []
+    for piece in text.strip().split(","):
+        first, dash, last = piece.partition("-")
+        cpus.extend(range(int(first), int(last if dash else first) + 1))
+    return cpus
+
+
+def spans(numbers: list[int]) -> str:
+    """Write sorted numbers as ``0-3,8``."""
+    pieces: list[list[int]] = []
+    for number in numbers:
+        if pieces and number == pieces[-1][1] + 1:
+            pieces[-1][1] = number
+        else:
+            pieces.append([number, number])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in pieces)
+
+
+def cgroup_quota(root: Path = Path("/"), groups: str | None = None) -> float | None:
+    """Return how many cores' worth of time the cgroup allows, or None without a limit.
+
+    Every group from this process's own up to the top may set one, and the least holds (cgroup v2:
+    ``cpu.max``; v1: ``cpu.cfs_quota_us``). `root` and `groups` stand for the file system and the text
+    of /proc/self/cgroup in tests.
+    """
+    if groups is None:
+        try:
+            groups = (root / "proc/self/cgroup").read_text()
+        except OSError:  # not Linux
+            return None
+    least: float | None = None
+    for line in groups.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            bases, read = ["sys/fs/cgroup", "sys/fs/cgroup/unified"], _quota_v2
+        elif "cpu" in controllers.split(","):
+            bases, read = [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"], _quota_v1
+        else:
+            continue
+        for base in bases:
+            folder = root / base / path.strip("/")
+            while folder.is_relative_to(root / base):
+                quota = read(folder)
+                if quota is not None and (least is None or quota < least):
+                    least = quota
+                folder = folder.parent
+    return least
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):  # the top group has no such file
+        return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+        return quota / period if quota > 0 and period > 0 else None
+    except (OSError, ValueError):
+        return None

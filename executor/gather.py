@@ -1,0 +1,175 @@
+"""What a dispatcher does: push a run's tasks, gather the results, record and show each."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import NamedTuple, TextIO
+
+from executor.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_NOT_OK,
+    EXIT_OK,
+    EXIT_TERMINATED,
+    BadFrame,
+    NobodyThere,
+)
+from executor.journal import Journal
+from executor.launch import LocalWorkers
+from executor.run import Run
+from executor.screen import Screen, Summary
+from executor.task import Result
+from executor.waiting import Waiting
+from transports.base import Delivery, DispatcherEnd
+
+#: Seconds between two looks at signals, workers and the progress line.
+_TURN = 0.2
+
+#: Seconds that what runs gets to be reported after it was cancelled.
+_CANCELLING = 3.0
+
+
+class Wishes(NamedTuple):
+    """What the command line asks of a run.
+
+    `max_failures` stops handing out after so many results that aren't ok (None: never); `failures_only`
+    shows only those; `wait` is ``--wait`` in seconds.
+    """
+
+    wait: float | None = None
+    max_failures: int | None = None
+    failures_only: bool = False
+
+
+class Gatherer:
+    """Takes one run from its push to its summary. It owns nothing that it is given."""
+
+    def __init__(
+        self, run: Run, end: DispatcherEnd, screen: Screen, summary: Summary, journal: Journal | None,
+        workers: LocalWorkers | None, wishes: Wishes,
+    ) -> None:  # fmt: skip
+        self._run = run
+        self._end = end
+        self._screen = screen
+        self._summary = summary
+        self._journal = journal
+        self._workers = workers
+        self._wishes = wishes
+        self._waiting = Waiting(
+            end.address, wait=wishes.wait, widest=max(workers.widths) if workers is not None else None
+        )
+        self._halted = False
+        self._signal: int | None = None
+        self._began: float | None = None  # when the first worker was there, on the monotonic clock
+        self._ended = 0.0
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the first worker to the last result."""
+        return 0.0 if self._began is None else max(0.0, self._ended - self._began)
+
+    def gather(self) -> int:
+        """Gather until every task has its result, or the run is stopped; return the exit status.
+
+        Raises:
+            NobodyThere: no worker came within ``--wait``.
+            WorkersFailed: the workers of ``--workers N`` end by themselves.
+            OutputFailed: results can't be recorded.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._run.submitted = time.time()
+        self._end.push(self._run)
+        look_at = 0.0
+        cancelled_at: float | None = None
+        while self._run.unrecorded:
+            self._take(self._end.results(_TURN))
+            now = time.monotonic()
+            if self._signal is not None and cancelled_at is None:
+                cancelled_at = now
+                self._halted = True
+                self._screen.say("cancelling what runs")
+                self._end.cancel()
+            if now < look_at and not self._halted:
+                continue
+            look_at = now + _TURN
+            held = self._look(now)
+            if self._halted and (not held or (cancelled_at is not None and now - cancelled_at > _CANCELLING)):
+                break
+        self._ended = time.monotonic()
+        if self._signal is not None:
+            return EXIT_TERMINATED if self._signal == signal.SIGTERM else EXIT_INTERRUPTED
+        return EXIT_OK if self._summary.counts.get("ok", 0) == self._summary.total else EXIT_NOT_OK
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        """Record what came; then, and only then, let the workers forget it."""
+        if not deliveries:
+            return
+        for worker, host, report, buffers in deliveries:
+            try:
+                result = self._run.accept(report, buffers, worker=worker, host=host)
+            except BadFrame as bad:
+                self._screen.say(f"ignored a report of worker {worker}: {bad}")
+                continue
+            if result is not None:
+                self._record(result)
+        if self._journal is not None:
+            self._journal.flush()
+        self._end.acknowledge()
+        if not self._halted:
+            for place, vanished in self._run.due:
+                self._end.again(place, suspect=vanished)
+        self._run.due.clear()
+
+    def _record(self, result: Result) -> None:
+        self._summary.add(result)
+        if self._journal is not None:
+            self._journal.write(result)
+        if result.status != "ok" or not self._wishes.failures_only:
+            self._screen.result(result)
+        most = self._wishes.max_failures
+        if most is not None and self._summary.failed >= most and not self._halted:
+            self._halted = True
+            self._screen.say(
+                f"{self._summary.failed} results are not ok: handing out no more (--max-failures {most})"
+            )
+            self._end.halt()
+
+    def _look(self, now: float) -> int:
+        """Look at workers and progress; return how many tasks workers hold."""
+        if self._workers is not None:
+            for pid in self._workers.check():
+                self._end.worker_died(pid)
+        workers = self._end.workers()
+        cores = [worker.cores for worker in workers]
+        held = sum(worker.held for worker in workers)
+        if workers and self._began is None:
+            self._began = now
+        self._summary.cores = max(self._summary.cores, sum(cores))
+        self._screen.update(sum(worker.running for worker in workers))
+        if not self._halted:
+            verdict = self._waiting.look(now, cores, held, self._end.waiting())
+            if verdict.say:
+                self._screen.say(verdict.say)
+            if verdict.nobody:
+                raise NobodyThere(f"no worker at {self._end.address} within {self._wishes.wait:g} s")
+            for width in verdict.reject:
+                for place in self._end.withdraw(width):
+                    result = self._run.reject(place, f"{width} cores are {verdict.reason}")
+                    if result is not None:
+                        self._record(result)
+            if verdict.reject and self._journal is not None:
+                self._journal.flush()
+        return held
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if self._signal is not None:  # the second one: at once
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._signal = number
+
+
+def results_stream(output: str | None) -> TextIO:
+    """Return where result lines and the summary go: stdout, unless that is for the records."""
+    return sys.stderr if output == "-" else sys.stdout

@@ -1,0 +1,245 @@
+"""The guardian: a small process of each worker that makes its children and sees to it that they end.
+
+It is a fork server of our own. It has one thread, loads neither NumPy nor a wire, and therefore forks
+safely and in about a millisecond; and it is the parent and subreaper of all that tasks start, so that it
+can end them whatever they did. It ends everything when a child's time has come, and when the worker is
+gone, however that died: then its control socket reads end-of-file.
+
+Worker and guardian exchange fixed-size records over a stream socket:
+
+    FORK slot        (with the child's descriptors)  ->  FORKED slot pid
+    SIGNAL pid number, to the child's process group
+                                                         DIED pid status, after all of its descendants
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+FORK, SIGNAL, FORKED, DIED = range(1, 5)
+
+#: (what, first number, second number)
+_RECORD = struct.Struct("<iqq")
+
+#: linux/prctl.h
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Guardian:
+    """The worker's end: starts the process and speaks to it. Not for use by several threads."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        program = (
+            f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import guardian; guardian.main()"
+        )
+        # -P: the folder one stands in must not shadow our own modules; the children add it themselves.
+        # -u: what a task prints is written at once, so that nothing shows up in its neighbour's.
+        # A session of its own keeps the terminal's Ctrl-C away from running tasks.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-u", "-c", program, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=2,  # what a task prints must never mix with a script's own output
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+        theirs.close()
+        self.sock = ours
+        self._inbox = b""
+
+    def fork(self, slot: int, descriptors: list[int]) -> None:
+        """Ask for a new child that owns `descriptors`; FORKED with `slot` answers.
+
+        Raises:
+            OSError: the guardian is gone.
+        """
+        socket.send_fds(self.sock, [_RECORD.pack(FORK, slot, 0)], descriptors)
+
+    def signal(self, pid: int, number: int) -> None:
+        """Send a signal to the process group of the child `pid`, if it lives.
+
+        Raises:
+            OSError: the guardian is gone.
+        """
+        self.sock.sendall(_RECORD.pack(SIGNAL, pid, number))
+
+    def receive(self) -> list[tuple[int, int, int]] | None:
+        """Return the records that came, at least one; None when the guardian is gone."""
+        try:
+            data = self.sock.recv(_RECORD.size * 256)
+        except OSError:
+            return None
+        if not data:
+            return None
+        self._inbox += data
+        whole = len(self._inbox) // _RECORD.size * _RECORD.size
+        records = list(_RECORD.iter_unpack(self._inbox[:whole]))
+        self._inbox = self._inbox[whole:]
+        return records
+
+    def close(self) -> None:
+        """End all children and the guardian itself, and wait for that."""
+        self.sock.close()
+        self._process.wait()
+
+
+def main() -> NoReturn:
+    """Serve the worker at the other end of the descriptor that the command line names, until it is gone."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    # Loaded once here, shared by every child that is forked.
+    from executor import child
+
+    gc.collect()
+    gc.freeze()  # collections in the children need not look at what is here, nor copy its pages
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the worker alone decides when this ends
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    nursery = _Nursery(control)
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(wake_read, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(wake_read, 4096)
+            nursery.bury()
+        if control.fileno() in ready:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(control, _RECORD.size, 8)
+                while data and len(data) < _RECORD.size:
+                    data += control.recv(_RECORD.size - len(data))
+            except OSError:
+                data = b""
+            if not data:
+                nursery.end_all()
+                os._exit(0)
+            what, first, second = _RECORD.unpack(data)
+            if what == FORK:
+                if nursery.fork(first, descriptors) == 0:
+                    signal.set_wakeup_fd(-1)
+                    for descriptor in (control.fileno(), wake_read, wake_write):
+                        os.close(descriptor)
+                    child.main(descriptors)
+            elif what == SIGNAL:
+                nursery.signal(first, second)
+
+
+class _Nursery:
+    """The children that live, in the guardian's process."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._pids: set[int] = set()
+        self._own_pid = os.getpid()
+
+    def fork(self, slot: int, descriptors: list[int]) -> int:
+        """Fork; return 0 in the child, which then leads a process group of its own."""
+        pid = os.fork()
+        if pid == 0:
+            os.setpgid(0, 0)
+            # Each child adopts what its own descendants abandon, so that they stay below it.
+            _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != self._own_pid:  # it died before prctl took effect
+                os._exit(0)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            return 0
+        with contextlib.suppress(OSError):  # whichever of the two comes first; the child may be gone already
+            os.setpgid(pid, pid)
+        self._pids.add(pid)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        self._tell(FORKED, slot, pid)
+        return pid
+
+    def signal(self, pid: int, number: int) -> None:
+        """Signal a child's process group; nothing happens if it is dead already."""
+        if pid in self._pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, number)
+
+    def bury(self) -> None:
+        """Take note of the dead, end what they left behind, and tell the worker."""
+        dead: list[tuple[int, int]] = []
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if pid in self._pids:
+                self._pids.discard(pid)
+                # While its group has members, the kernel gives the group's number to nobody else.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                dead.append((pid, os.waitstatus_to_exitcode(status)))
+            self._end_orphans()
+        for pid, status in dead:
+            self._tell(DIED, pid, status)
+
+    def _end_orphans(self) -> None:
+        """Kill what dead children left to this process, their sessions of their own included."""
+        for pid in _children_of(self._own_pid):
+            if pid not in self._pids:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def end_all(self) -> None:
+        """Kill every descendant, and return when none is left."""
+        for pid in self._pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self._pids.clear()
+        while True:  # each death may hand us orphans; killed in turn, until there is nobody
+            self._end_orphans()
+            try:
+                os.waitpid(-1, 0)
+            except ChildProcessError:
+                return
+
+    def _tell(self, what: int, first: int, second: int) -> None:
+        with contextlib.suppress(OSError):  # the worker is gone: the main loop reads that next
+            self._control.sendall(_RECORD.pack(what, first, second))
+
+
+def _children_of(pid: int) -> list[int]:
+    """Return the direct children of a process; [] where the system can't say (macOS: process groups only)."""
+    try:
+        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        pass
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):  # a kernel without CONFIG_PROC_CHILDREN
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(entry.parent.name))
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    """Call prctl(2); without it (macOS) process groups and end-of-file on the pipes must do."""
+    if sys.platform == "linux":
+        import ctypes  # 10 ms that the worker itself need not spend
+
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)

@@ -1,0 +1,171 @@
+"""The results file: one JSON object per line, written as results arrive.
+
+Large arrays stand beside it as ``.npy`` files in a folder of the file's name and ``.d``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from executor import jsonform
+from executor.errors import OutputFailed, UsageError
+from executor.task import Result
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Seconds between two calls of fsync: what a power cut may cost at most.
+SYNC_SECONDS = 1.0
+
+#: An id that may be a file's name on every system.
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class Journal:
+    """Writes results to the file `path`, or to stdout for ``-``.
+
+    Raises:
+        UsageError: the file can't be written, or holds something and `overwrite` is False.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
+        self._pending: list[bytes] = []
+        self._arrays: Path | None = None
+        self._synced_at = 0.0
+        self._file: IO[bytes]
+        if path == "-":
+            self._file = sys.stdout.buffer
+            self._owned = False
+            return
+        self._owned = True
+        target = Path(path)
+        self._arrays = target.with_name(target.name + ".d")
+        try:
+            # Opened for appending, so that nothing is lost before we have looked.
+            self._file = target.open("ab")
+            if self._file.tell() > 0:
+                if not overwrite:
+                    self._file.close()
+                    raise UsageError(
+                        f"--output {path}: holds {target.stat().st_size:,} bytes already; "
+                        "choose another name, or --overwrite to replace it"
+                    )
+                self._file.truncate(0)
+                for stale in self._arrays.glob("*.npy"):
+                    stale.unlink()
+        except OSError as error:
+            raise UsageError(f"--output {path}: {error.strerror}") from error
+        self._path = path
+
+    def write(self, result: Result) -> None:
+        """Take a result; `flush` puts it into the file.
+
+        Raises:
+            OutputFailed: an array could not be written beside it.
+        """
+        self._pending.append(self._line(result))
+
+    def flush(self) -> None:
+        """Write what was taken, and make it safe against a power cut from time to time.
+
+        Raises:
+            OutputFailed: it can't be written.
+        """
+        if not self._pending:
+            return
+        data = b"".join(self._pending)
+        self._pending.clear()
+        try:
+            self._file.write(data)
+            self._file.flush()
+            now = time.monotonic()
+            if self._owned and now - self._synced_at > SYNC_SECONDS:
+                self._synced_at = now
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise OutputFailed(f"results can't be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Write the rest and let go of the file. Closing twice is harmless.
+
+        Raises:
+            OutputFailed: it can't be written.
+        """
+        self.flush()
+        if self._owned and not self._file.closed:
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                if not _is_special(self._file):
+                    raise OutputFailed(f"results can't be written: {error.strerror}") from error
+            self._file.close()
+
+    def _line(self, result: Result) -> bytes:
+        save = None if self._arrays is None else _Arrays(self._arrays, result.id).save
+        error = result.error
+        value = jsonform.to_json(result.value, save)  # before the parameters: its array has the plain name
+        record: dict[str, Any] = {
+            "id": result.id,
+            "function": result.function,
+            "params": jsonform.to_json(result.params, save),
+            "kwargs": jsonform.to_json(result.kwargs, save),
+            "resources": result.resources,
+            "status": result.status,
+            "value": value,
+            "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
+            "attempt": result.attempt,
+            "worker": result.worker,
+            "host": result.host,
+            "cores": result.cores,
+            "submitted": result.submitted,
+            "started": result.started,
+            "finished": result.finished,
+        }
+        for name in ("stdout", "stderr"):
+            if printed := getattr(result, name):
+                record[name] = printed
+        return jsonform.encode_line(record) + b"\n"
+
+
+class _Arrays:
+    """The large arrays of one result."""
+
+    def __init__(self, folder: Path, task_id: str) -> None:
+        self._folder = folder
+        self._name = (
+            task_id
+            if _PLAIN_ID.fullmatch(task_id)
+            else hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        )
+        self._count = 0
+
+    def save(self, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+        """Write an array beside the results; return what stands in its place."""
+        import numpy as np
+
+        name = self._name if self._count == 0 else f"{self._name}.{self._count}"
+        self._count += 1
+        file = self._folder / f"{name}.npy"
+        try:
+            self._folder.mkdir(exist_ok=True)
+            np.save(file, array, allow_pickle=False)
+        except OSError as error:
+            raise OutputFailed(f"{file}: can't be written: {error.strerror}") from error
+        return {
+            "$npy": f"{self._folder.name}/{file.name}",
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
+        }
+
+
+def _is_special(file: IO[bytes]) -> bool:
+    """Whether it is a pipe or a device, which can't be synced."""
+    import stat
+
+    return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)

@@ -1,0 +1,141 @@
+"""Workers that a dispatcher starts on its own machine for one run, and ends with it: ``--workers N``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from executor import cores
+from executor.config import Wire
+from executor.errors import WorkersFailed
+from executor.private import RunFolder
+from transports.base import Say
+
+_WORKER = Path(__file__).resolve().parent.parent / "worker.py"
+
+#: Workers that may die in one run and be replaced; more than these, and something is wrong for good.
+REPLACED_MOST = 20
+
+#: Seconds that workers get to end before they are killed.
+_ENDING = 5.0
+
+
+class LocalWorkers:
+    """`count` workers on this machine, each with `width` cores, or its share of the granted ones (None).
+
+    They end when this object is closed, or its process ends in whatever way: each holds the reading end
+    of a pipe whose writing end only this process has.
+    """
+
+    def __init__(
+        self, count: int, width: int | None, wire: Wire, *, say: Say, grace: float | None = None
+    ) -> None:
+        self._say = say
+        self._folder = RunFolder()
+        self._read, self._write = os.pipe()
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}  # by worker, from 0
+        self._replaced = 0
+        self._own, each = wire.transport.private(wire.settings, str(self._folder.path), count)
+        granted = cores.granted()
+        shares = cores.share(granted.ids, count)
+        #: Cores of each worker.
+        self.widths = [width or max(1, len(share)) for share in shares]
+        self._masks: list[tuple[int, ...] | None] = [None] * count
+        self._pin = sum(self.widths) <= len(granted.ids)
+        if self._pin:
+            start = 0
+            for index, wanted in enumerate(self.widths):
+                self._masks[index] = granted.ids[start : start + wanted]
+                start += wanted
+        else:
+            say(
+                f"{count} {'worker' if count == 1 else 'workers'} of {max(self.widths)} "
+                f"on {len(granted.ids)} cores: tasks share them and are not pinned"
+            )
+        self._commands = [self._command(index, settings, len(each)) for index, settings in enumerate(each)]
+        try:
+            for index in range(count):
+                self._start(index)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def settings(self) -> Any:
+        """The dispatcher's settings, on an address that only these workers know."""
+        return self._own
+
+    def _command(self, index: int, settings: Any, count: int) -> list[str]:
+        file = self._folder.path / f"worker-{index}.yml"
+        file.write_bytes(msgspec.yaml.encode(settings))
+        command = [sys.executable, str(_WORKER), "--yaml", str(file), "--name", f"local-{index + 1}"]
+        command += ["--cores", str(self.widths[index]), "--once", "--lifeline", str(self._read)]
+        if not self._pin:
+            command.append("--no-pin")
+        return command
+
+    def _start(self, index: int) -> None:
+        mask = self._masks[index]
+        before = os.sched_getaffinity(0) if mask is not None and sys.platform == "linux" else None
+        try:
+            if before is not None:
+                # Inherited by the worker, which takes the mask for its grant. Set here rather than in
+                # the child after a fork, where no Python should run.
+                os.sched_setaffinity(0, mask or ())
+            self._processes[index] = subprocess.Popen(
+                self._commands[index],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # our stdout is for results
+                pass_fds=[self._read],
+                start_new_session=True,  # Ctrl-C is for the dispatcher to deal with
+            )
+        finally:
+            if before is not None:
+                os.sched_setaffinity(0, before)
+
+    def check(self) -> list[int]:
+        """Replace workers that have died; return the process ids of the dead.
+
+        Raises:
+            WorkersFailed: they die again and again.
+        """
+        dead: list[int] = []
+        for index, process in list(self._processes.items()):
+            status = process.poll()
+            if status is None:
+                continue
+            dead.append(process.pid)
+            self._replaced += 1
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            if self._replaced > REPLACED_MOST or status == 2:
+                raise WorkersFailed(
+                    f"worker local-{index + 1} ended ({how}), the {self._replaced}th time one did"
+                )
+            self._say(f"worker local-{index + 1} died ({how}); starting another")
+            self._start(index)
+        return dead
+
+    def close(self) -> None:
+        """End the workers and all that they run, and wait for that."""
+        if self._write < 0:
+            return
+        os.close(self._write)
+        os.close(self._read)
+        self._write = -1
+        deadline = time.monotonic() + _ENDING
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._folder.close()

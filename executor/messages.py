@@ -1,0 +1,230 @@
+"""What dispatcher and worker say to each other: the protocol, and its form in bytes.
+
+A frame is a list of parts: the first is one message in MessagePack, the rest are the large buffers of the
+calls or reports in it, in their order (see `executor.codec`). The same records, without a run around
+them, go between a worker and its child processes.
+
+    worker to dispatcher        dispatcher to worker
+    Hello    who I am           Welcome   the run I do, and how often to be heard
+    Reports  what came of it    Tasks     calls to run, in this order
+    Returned given back         Recall    give back what you have not started
+    Leaving  no more, please    Cancel    stop the run's calls
+    Beat     still here         Recorded  your reports up to here are safe, forget them
+                                Over      the run is over
+                                Unknown   I don't know you: say hello
+                                Refused   we can't talk: here is why
+                                Beat
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from executor.errors import BadFrame
+from executor.task import Status
+
+#: Grows when an old peer could not understand a new one; both sides say so when theirs differ.
+PROTOCOL = 1
+
+#: What a frame is made of, and what a wire moves.
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Parts: TypeAlias = Sequence[Buffer]
+
+
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Item(msgspec.Struct, array_like=True, gc=False):
+    """A task on its way: `call` is the codec's head of (function, params, kwargs).
+
+    `place` is the task's index in the order pushed; `width` is its cores; `timeout` is in seconds and
+    `memory` in bytes, None for no limit; `buffers` of the frame's further parts belong to it.
+    """
+
+    place: Count
+    attempt: Count
+    width: Positive
+    timeout: float | None
+    memory: int | None
+    call: msgspec.Raw
+    buffers: Count = 0
+
+
+class Report(msgspec.Struct, array_like=True, gc=False):
+    """A result on its way: `value` is the codec's head of what the function returned.
+
+    `error` is (type, message, traceback); `cores` are the core ids it ran on; times are epoch seconds,
+    None if it never started.
+    """
+
+    place: Count
+    attempt: Count
+    status: Status
+    value: msgspec.Raw
+    buffers: Count = 0
+    error: tuple[str, str, str] | None = None
+    cores: tuple[int, ...] = ()
+    started: float | None = None
+    finished: float | None = None
+    stdout: str = ""
+    stderr: str = ""
+
+
+class _Message(msgspec.Struct, array_like=True, gc=False):
+    """Common form of all messages: an array that begins with the message's name."""
+
+
+class Hello(_Message, tag="hello"):
+    """A worker introduces itself; `holding` says which calls it has, by run, after a healed link."""
+
+    protocol: int
+    instance: str  # random, new for each process start: tells a worker from its successor
+    name: str
+    host: str
+    pid: int
+    cores: Positive
+    backfill: bool = False
+    holding: dict[str, list[int]] = {}
+
+
+class Welcome(_Message, tag="welcome"):
+    """A dispatcher answers Hello: its run's id, and after how many seconds of silence it is gone."""
+
+    protocol: int
+    run: str
+    heartbeat: float
+    patience: float
+
+
+class Refused(_Message, tag="refused"):
+    """The other end can't be served; the worker says why on its screen and goes on waiting."""
+
+    reason: str
+
+
+class Unknown(_Message, tag="unknown"):
+    """A dispatcher heard from a worker that it never greeted (it is new itself)."""
+
+
+class Tasks(_Message, tag="tasks"):
+    """Calls to run in this order."""
+
+    run: str
+    items: list[Item]
+
+
+class Recall(_Message, tag="recall"):
+    """Give back up to `count` unstarted calls, the last in order first."""
+
+    run: str
+    count: Count
+
+
+class Returned(_Message, tag="returned"):
+    """These calls were not started and will not be."""
+
+    run: str
+    places: list[int]
+
+
+class Cancel(_Message, tag="cancel"):
+    """Stop these calls, running or not; None means all of the run."""
+
+    run: str
+    places: list[int] | None = None
+
+
+class Reports(_Message, tag="reports"):
+    """What came of calls. `number` counts the frames of a run, from 1, for Recorded."""
+
+    run: str
+    number: int
+    items: list[Report]
+
+
+class Recorded(_Message, tag="recorded"):
+    """All Reports up to `number` are safe with the dispatcher."""
+
+    run: str
+    number: int
+
+
+class Over(_Message, tag="over"):
+    """The run is over: drop what belongs to it."""
+
+    run: str
+
+
+class Leaving(_Message, tag="leaving"):
+    """The worker drains: it finishes what it runs and takes nothing more."""
+
+
+class Beat(_Message, tag="beat"):
+    """Nothing new, still alive."""
+
+
+Message: TypeAlias = (
+    Hello | Welcome | Refused | Unknown | Tasks | Recall | Returned | Cancel | Reports | Recorded | Over
+    | Leaving | Beat
+)  # fmt: skip
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
+
+#: MessagePack of None: the value of a report that has none.
+NIL = msgspec.Raw(b"\xc0")
+
+
+def introduce(name: str, cores: int, *, backfill: bool = False) -> Hello:
+    """Return the greeting of this process, a worker of that name and number of cores."""
+    return Hello(PROTOCOL, secrets.token_hex(8), name, socket.gethostname(), os.getpid(), cores, backfill)
+
+
+def encode(message: Message, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
+    """Return the frame of `message`; `buffers` are those of its items, in order."""
+    return [_encoder.encode(message), *buffers]
+
+
+def decode(frame: Parts) -> tuple[Message, list[Buffer]]:
+    """Return the message of a frame and the buffers of its items, in order.
+
+    Raises:
+        BadFrame: it is not one of ours, or its items ask for other buffers than it has.
+    """
+    if not frame:
+        raise BadFrame("an empty frame")
+    try:
+        message = _decoder.decode(frame[0])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadFrame(f"not a message of this protocol: {error}") from error
+    buffers = list(frame[1:])
+    wanted = 0
+    if isinstance(message, Tasks | Reports):
+        for item in message.items:
+            wanted += item.buffers
+    if wanted != len(buffers):
+        raise BadFrame(f"{len(buffers)} buffers where the message has {wanted}")
+    return message, buffers
+
+
+def share_out(items: Iterable[Item | Report], buffers: Sequence[Buffer]) -> dict[int, list[Buffer]]:
+    """Return the buffers of each item that has some, by its index among `items`."""
+    shares: dict[int, list[Buffer]] = {}
+    position = 0
+    for index, item in enumerate(items):
+        if item.buffers:
+            shares[index] = list(buffers[position : position + item.buffers])
+            position += item.buffers
+    return shares
+
+
+def rejected(item: Item, kind: str, message: str, stdout: str = "", stderr: str = "") -> Report:
+    """Return the report of an item that can never run."""
+    return Report(item.place, 0, "rejected", NIL, error=(kind, message, ""), stdout=stdout, stderr=stderr)

@@ -1,0 +1,79 @@
+"""What the command lines of dispatcher.py and worker.py have in common."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from executor import __version__
+
+
+def parser(name: str, description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """Return an empty parser with ``--help`` and ``--version``."""
+    parse = argparse.ArgumentParser(
+        prog=name,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parse.add_argument("--version", action="version", version=f"{name} {__version__}")
+    return parse
+
+
+def add_wire(parse: argparse.ArgumentParser) -> None:
+    """Add the options that choose the wire."""
+    group = parse.add_argument_group("wire")
+    group.add_argument(
+        "--yaml", "--yamll", metavar="FILE", dest="yaml",
+        help="the wire and its settings, such as zmq.yml (default: ZeroMQ on a unix socket of this user)",
+    )  # fmt: skip
+    group.add_argument(
+        "--address", metavar="ADDRESS", help="in place of the file's: tcp://host:port or unix:/path"
+    )
+
+
+def add_wait(parse: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--wait``."""
+    parse.add_argument("--wait", type=seconds, metavar="SECONDS", help=text)
+
+
+def positive_int(text: str) -> int:
+    """Read an integer of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, not {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """Read an integer of at least 0."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, not {text!r}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """Read a finite number of seconds, at least 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
+    return value
+
+
+def positive_seconds(text: str) -> float:
+    """Read a finite number of seconds, more than 0."""
+    value = seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return value

@@ -1,0 +1,132 @@
+"""A run: its tasks, the attempts at each, and what came of them. Pure: no I/O, and no clock of its own.
+
+The dispatcher pushes a run as a whole. Every report that any worker sends goes through `Run.accept`, which
+decides whether it is the one that is recorded, is due another attempt, or comes too late.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+
+from executor import codec
+from executor.errors import BadFrame
+from executor.messages import NIL, Buffer, Item, Report
+from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Error, Result, Task
+
+
+class Run:
+    """The tasks of one run, in the order in which they are handed out.
+
+    `id` tells this run from every other; `retries` is for tasks that name none of their own, None for
+    `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
+    """
+
+    def __init__(
+        self, tasks: Sequence[Task], *, retries: int | None = None, timeout: float | None = None
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.tasks = tasks
+        self.widths = [task.resources for task in tasks]
+        #: Epoch seconds at which the tasks were pushed; None before.
+        self.submitted: float | None = None
+        self.counts: dict[str, int] = {}
+        #: Places whose next attempt is due, and whether their worker vanished; the dispatcher empties it.
+        self.due: list[tuple[int, bool]] = []
+        self._retries = retries
+        self._timeout = timeout
+        self._attempts: dict[int, int] = {}  # by place, where it is not the first
+        self._recorded = bytearray(len(tasks))
+
+    @property
+    def unrecorded(self) -> int:
+        """How many tasks have no result yet."""
+        return len(self.tasks) - sum(self.counts.values())
+
+    def is_recorded(self, place: int) -> bool:
+        """Whether the task at a place has its result."""
+        return bool(self._recorded[place])
+
+    def attempt(self, place: int) -> int:
+        """Return the number of the present attempt at a task, from 1."""
+        return self._attempts.get(place, 1)
+
+    def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
+        """Encode the task at a place for its journey; return it and its large buffers."""
+        task = self.tasks[place]
+        head, *buffers = codec.encode([task.function, task.params, task.kwargs])
+        timeout = self._timeout if task.timeout is None else task.timeout
+        item = Item(
+            place, self.attempt(place), task.resources, timeout, task.memory, msgspec.Raw(head), len(buffers)
+        )
+        return item, buffers
+
+    def accept(
+        self,
+        report: Report,
+        buffers: Sequence[Buffer] = (),
+        *,
+        worker: str | None = None,
+        host: str | None = None,
+    ) -> Result | None:
+        """Return the result to record, or None: another attempt is due (`attempt` grew), or it has one.
+
+        Raises:
+            BadFrame: the report is about no task of this run.
+        """
+        place = report.place
+        if not 0 <= place < len(self.tasks):
+            raise BadFrame(f"a report about place {place} of {len(self.tasks)}")
+        if self._recorded[place]:
+            return None
+        status, value, error = report.status, None, None
+        if status == "ok":
+            try:
+                value = codec.decode([report.value, *buffers])
+            except BadFrame as bad:
+                status, error = "error", Error("BadFrame", f"the result could not be read: {bad}")
+        elif status != "lost" and report.attempt not in (0, self.attempt(place)):
+            return None  # of an attempt that was given up meanwhile
+        if report.error is not None:
+            error = Error(*report.error)
+        if self._another(place, status) and (error is None or error.type != MEMORY_LIMIT):
+            self._attempts[place] = self.attempt(place) + 1
+            self.due.append((place, status == "lost"))
+            return None
+        self._recorded[place] = 1
+        self.counts[status] = self.counts.get(status, 0) + 1
+        task = self.tasks[place]
+        return Result(
+            id=task.id,
+            function=task.function,
+            params=task.params,
+            kwargs=task.kwargs,
+            resources=task.resources,
+            status=status,
+            value=value,
+            error=error,
+            attempt=self.attempt(place) if status == "lost" else report.attempt,
+            worker=worker,
+            host=host,
+            cores=list(report.cores),
+            submitted=self.submitted,
+            started=report.started,
+            finished=report.finished,
+            stdout=report.stdout or msgspec.UNSET,
+            stderr=report.stderr or msgspec.UNSET,
+        )
+
+    def reject(self, place: int, reason: str) -> Result | None:
+        """Return the result of a task that can never run, unless it has one."""
+        return self.accept(Report(place, 0, "rejected", NIL, error=("Rejected", reason, "")))
+
+    def _another(self, place: int, status: str) -> bool:
+        if status not in DEFAULT_RETRIES:
+            return False
+        own = self.tasks[place].retries
+        retries = own if own is not None else self._retries
+        if retries is None:
+            retries = DEFAULT_RETRIES[status]
+        return self.attempt(place) <= retries

@@ -1,0 +1,277 @@
+"""What a dispatcher shows: a line for each result, progress, and the summary.
+
+Everything is text from plain numbers; only `Screen` knows of streams and terminals.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+from executor.cores import spans
+from executor.task import Result, Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: Seconds between progress lines where there is no terminal: soon once, then rarely.
+_FIRST_LINE, _LINES = 5.0, 30.0
+
+#: Characters of a value or a message on a line that no terminal bounds.
+_PIPED_WIDTH = 400
+
+
+def one_line(text: str, width: int) -> str:
+    """Return text on one line of at most `width` characters."""
+    text = " ".join(text.split()) if any(c in text for c in "\n\r\t") else text
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= width else text[: max(1, width - 1)] + "…"
+
+
+def brief(value: object, width: int = 60) -> str:
+    """Return a value's repr, shortened where it is large."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray) and value.size > 8:
+        return f"array of {value.dtype}, shape {value.shape}"
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = max(20, width)
+    try:
+        return one_line(short.repr(value), width)
+    except Exception as error:  # a repr of the user's may raise
+        return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
+
+
+def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width: int = 60) -> str:
+    """Return a call as one would write it, shortened to `width`."""
+    texts = [brief(param, width) for param in params[:8]]
+    if len(params) > 8:
+        texts.append("…")
+    texts += [f"{name}={brief(value, width)}" for name, value in kwargs.items()]
+    return one_line(f"{function}({', '.join(texts)})", width)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration for people: ``85 µs``, ``213 ms``, ``4.2 s``, ``12 min 5 s``, ``3 h 20 min``."""
+    if seconds < 0.0009995:
+        return f"{seconds * 1e6:.0f} µs"
+    if seconds < 0.9995:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 99.5:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Return ``1 task``, ``2 tasks``."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def rate(per_second: float) -> str:
+    """Return a rate such as ``8,064/s`` or ``0.25/s``."""
+    return f"{per_second:,.0f}/s" if per_second >= 99.5 else f"{per_second:.2g}/s"
+
+
+def result_line(result: Result, width: int) -> str:
+    """Return the line of a result: how it ended, how long it took, on what, and what came of it."""
+    if result.started is not None and result.finished is not None:
+        took = duration(max(0.0, result.finished - result.started))
+    else:
+        took = "-"
+    cores = f"core{'s' * (len(result.cores) > 1)} {spans(sorted(result.cores))}" if result.cores else "-"
+    head = f"{result.status:<9} {took:>8}  {cores:<9} {result.worker or '-':<8}  "
+    left = max(20, width - len(head))
+    what = call(result.function, result.params, result.kwargs, max(20, left // 2))
+    if result.error is None:
+        return one_line(f"{head}{what} = {brief(result.value, max(10, left - len(what) - 3))}", width)
+    return one_line(f"{head}{what}: {result.error.type}: {result.error.message}", width)
+
+
+class Summary:
+    """Adds up a run's results."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.counts: dict[str, int] = {}
+        self.core_seconds = 0.0
+        self.cores = 0  # the most that workers had at once
+        self._failures: dict[tuple[str, str, str], tuple[int, str]] = {}
+
+    def add(self, result: Result) -> None:
+        """Count a result."""
+        self.counts[result.status] = self.counts.get(result.status, 0) + 1
+        if result.started is not None and result.finished is not None:
+            self.core_seconds += max(0.0, result.finished - result.started) * result.resources
+        if result.error is not None:
+            key = (result.status, result.error.type, result.error.message)
+            count, first = self._failures.get(key, (0, result.id))
+            self._failures[key] = (count + 1, first)
+
+    @property
+    def done(self) -> int:
+        """How many results there are."""
+        return sum(self.counts.values())
+
+    @property
+    def failed(self) -> int:
+        """How many of them are not ok."""
+        return self.done - self.counts.get("ok", 0)
+
+    def lines(self, wall: float, width: int, most: int = 10) -> list[str]:
+        """Return the summary's lines, `wall` seconds after the first worker was there."""
+        counts = ", ".join(
+            f"{count:,} {status}" for status, count in sorted(self.counts.items(), key=_ok_first)
+        )
+        head = f"{self.done:,} of {plural(self.total, 'task')} done"
+        if counts:
+            head += f": {counts}"
+        lines = [head]
+        if self.done:
+            speed = rate(self.done / wall) if wall > 0 else "-"
+            text = f"{duration(wall)} wall time, {speed}, {self.core_seconds:,.3g} core-seconds"
+            if self.cores and wall > 0:
+                used = self.core_seconds / (wall * self.cores)
+                text += f", efficiency {used:.0%} of {plural(self.cores, 'core')}"
+            lines.append(text)
+        failures = sorted(self._failures.items(), key=lambda item: -item[1][0])
+        for (status, kind, message), (count, first) in failures[:most]:
+            lines.append(
+                one_line(f"  {count:,} × {status}  {kind}: {message}", width - len(first) - 9)
+                + f"  first: {first}"
+            )
+        if len(failures) > most:
+            rest = sum(count for _, (count, _) in failures[most:])
+            lines.append(f"  {rest:,} more, of {plural(len(failures) - most, 'other kind')}")
+        return lines
+
+
+def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:
+    return item[0] != "ok", item[0]
+
+
+def progress_text(summary: Summary, running: int, per_second: float) -> str:
+    """Return done, failed, running, rate and time left as one text."""
+    parts = [f"{summary.done:,} of {summary.total:,} done"]
+    if summary.failed:
+        parts.append(f"{summary.failed:,} failed")
+    parts.append(f"{running:,} running")
+    if per_second > 0:
+        parts.append(rate(per_second))
+        parts.append(f"{duration((summary.total - summary.done) / per_second)} left")
+    return ", ".join(parts)
+
+
+class Screen:
+    """Shows a run: results on `out`, everything else on stderr.
+
+    `out` None shows no result lines; `quiet` also no progress. A progress bar appears when stderr is a
+    terminal, else a line now and then.
+    """
+
+    def __init__(self, summary: Summary, out: TextIO | None, *, quiet: bool) -> None:
+        self._summary = summary
+        self._out = None if quiet else out
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._progress: Progress | None = None
+        self._bar: TaskID | None = None
+        self._began = time.monotonic()
+        self._line_at = self._began + _FIRST_LINE
+        self._marks: list[tuple[float, int]] = []  # (when, done): the rate is that of the last seconds
+
+    def say(self, text: str) -> None:
+        """Say a line to the user, on stderr."""
+        if self._progress is not None:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def result(self, result: Result) -> None:
+        """Show a result."""
+        if self._out is None:
+            return
+        if self._out.isatty():
+            line = result_line(result, shutil.get_terminal_size().columns)
+        else:
+            line = result_line(result, _PIPED_WIDTH)
+        if self._progress is not None and self._out.isatty():
+            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            try:
+                self._out.write(line + "\n")
+            except BrokenPipeError:
+                self._unread()
+
+    def _unread(self) -> None:
+        """Nobody reads the lines any more (``| head``): the run goes on without them."""
+        assert self._out is not None
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        self._out = None
+
+    def update(self, running: int) -> None:
+        """Show how far the run is."""
+        if self._out is not None:
+            try:
+                self._out.flush()
+            except BrokenPipeError:
+                self._unread()
+        if self._quiet:
+            return
+        now = time.monotonic()
+        self._marks = [mark for mark in self._marks if mark[0] > now - 10] or [(self._began, 0)]
+        if now - self._marks[-1][0] > 0.5:
+            self._marks.append((now, self._summary.done))
+        then, before = self._marks[0]
+        per_second = (self._summary.done - before) / (now - then) if now > then else 0.0
+        if self._terminal:
+            self._show_bar(progress_text(self._summary, running, per_second))
+        elif now >= self._line_at:
+            self._line_at = now + _LINES
+            self.say(progress_text(self._summary, running, per_second))
+
+    def _show_bar(self, text: str) -> None:
+        if self._progress is None:
+            if time.monotonic() - self._began < 0.5:  # a run that is over at once needs none
+                return
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            console = Console(stderr=True)
+            self._progress = Progress(
+                BarColumn(bar_width=20), TextColumn("{task.description}"), console=console, transient=True,
+                redirect_stdout=False, redirect_stderr=False,
+            )  # fmt: skip
+            self._bar = self._progress.add_task("", total=self._summary.total)
+            self._progress.start()
+        assert self._bar is not None
+        self._progress.update(self._bar, completed=self._summary.done, description=text)
+
+    def close(self) -> None:
+        """Take the progress bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def summarise(self, wall: float, out: TextIO) -> None:
+        """Print the summary."""
+        self.close()
+        width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
+        for line in self._summary.lines(wall, width):
+            print(line, file=out)
+        out.flush()
+
+
+def show_order(tasks: Sequence[Task], out: TextIO) -> None:
+    """Print tasks in the order in which they would be handed out."""
+    width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
+    digits = len(str(len(tasks)))
+    for number, task in enumerate(tasks, 1):
+        head = f"{number:>{digits}}  {plural(task.resources, 'core'):>9}  "
+        print(head + call(task.function, task.params, task.kwargs, max(20, width - len(head))), file=out)

@@ -1,0 +1,230 @@
+"""A worker's side of its talk with one dispatcher: a pure state machine, no socket, no clock of its own.
+
+The owner tells it what came and what time it is; it answers with the messages to send (`outbox`) and with
+orders for the pool. It greets until it is welcomed, keeps what it reported until that is recorded, and
+knows when the dispatcher has been silent for too long.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from executor.messages import (
+    PROTOCOL,
+    Beat,
+    Buffer,
+    Cancel,
+    Hello,
+    Item,
+    Leaving,
+    Message,
+    Over,
+    Recall,
+    Recorded,
+    Refused,
+    Report,
+    Reports,
+    Returned,
+    Tasks,
+    Unknown,
+    Welcome,
+)
+
+#: Seconds between two greetings to a dispatcher that does not answer (it may wait its turn).
+GREETING_SECONDS = 0.1
+
+
+class Begin(NamedTuple):
+    """A dispatcher began a run."""
+
+    run: str
+
+
+class Take(NamedTuple):
+    """Run these calls, in this order."""
+
+    run: str
+    items: Sequence[Item]
+    buffers: Sequence[Buffer]
+
+
+class GiveBack(NamedTuple):
+    """Give up to `most` unstarted calls back, the last in line first; None: all."""
+
+    run: str
+    most: int | None
+
+
+class Stop(NamedTuple):
+    """Cancel calls, running or not; None: all of the run."""
+
+    run: str
+    places: Sequence[int] | None
+
+
+class Ended(NamedTuple):
+    """The run is over (`complete`), or its dispatcher is gone, and `why`."""
+
+    run: str
+    complete: bool
+    why: str
+
+
+Order: TypeAlias = Begin | Take | GiveBack | Stop | Ended
+
+
+class Session:
+    """The talk with one dispatcher, from its first sign to its end.
+
+    `hello` introduces the worker; its `holding` is filled in at each greeting.
+    """
+
+    def __init__(self, hello: Hello) -> None:
+        self._hello = hello
+        self.run: str | None = None
+        self.welcomed = False
+        self.draining = False
+        #: Messages to send, in order, each with its buffers.
+        self.outbox: deque[tuple[Message, Sequence[Buffer]]] = deque()
+        #: Why the dispatcher refused us, until it welcomes us after all.
+        self.refused: str | None = None
+        self._kept: deque[tuple[Reports, Sequence[Buffer]]] = deque()  # reported, not yet recorded
+        self._number = 0
+        self._heartbeat = 1.0
+        self._patience = 5.0
+        self._heard_at = 0.0
+        self._beat_at = 0.0
+        self._greet_at = 0.0
+
+    def connected(self, now: float) -> None:
+        """There is somebody at the other end (again): greet at the next tick.
+
+        What was on its way over an earlier connection may be lost; the greeting says what we hold.
+        """
+        self.lost(now)
+
+    def hear(self, message: Message, buffers: Sequence[Buffer], now: float) -> list[Order]:
+        """Take a message of the dispatcher; return what the worker is to do."""
+        self._heard_at = now
+        if isinstance(message, Welcome):
+            return self._welcome(message, now)
+        if isinstance(message, Refused):
+            self.refused = message.reason
+            self._greet_at = now + 5.0  # somebody must act first
+        elif isinstance(message, Unknown):
+            self.welcomed = False
+            self._greet_at = now
+        elif isinstance(message, Beat) or self.run is None or getattr(message, "run", None) != self.run:
+            pass  # of a run that this session has left behind
+        elif isinstance(message, Tasks):
+            if self.draining:
+                self._send(Returned(self.run, [item.place for item in message.items]))
+            else:
+                return [Take(self.run, message.items, buffers)]
+        elif isinstance(message, Recall):
+            return [GiveBack(self.run, message.count)]
+        elif isinstance(message, Cancel):
+            return [Stop(self.run, message.places)]
+        elif isinstance(message, Recorded):
+            while self._kept and self._kept[0][0].number <= message.number:
+                self._kept.popleft()
+        elif isinstance(message, Over):
+            return self._end(complete=True, why="its run is over", now=now)
+        return []
+
+    def _welcome(self, message: Welcome, now: float) -> list[Order]:
+        if message.protocol != PROTOCOL:
+            self.refused = (
+                f"it speaks protocol {message.protocol}, this worker {PROTOCOL}: use the same version"
+            )
+            self._greet_at = now + 5.0
+            return []
+        orders: list[Order] = []
+        if self.run is not None and self.run != message.run:
+            orders += self._end(complete=False, why="another run began in its place", now=now)
+        if self.run is None:
+            self._kept.clear()
+            self._number = 0
+            orders.append(Begin(message.run))
+        self.run, self.welcomed, self.refused = message.run, True, None
+        self._heartbeat, self._patience = message.heartbeat, message.patience
+        self._heard_at, self._beat_at = now, now + message.heartbeat
+        self.outbox.extend(self._kept)
+        return orders
+
+    def report(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+        """Report results; they are kept until the dispatcher has recorded them, or left."""
+        if run != self.run:
+            return
+        self._number += 1
+        frame = (Reports(run, self._number, list(reports)), buffers)
+        self._kept.append(frame)
+        if self.welcomed:
+            self.outbox.append(frame)
+
+    def give_back(self, run: str, places: Sequence[int]) -> None:
+        """Return calls that were not started."""
+        if run == self.run and self.welcomed:
+            self._send(Returned(run, list(places)))
+
+    def drain(self) -> list[Order]:
+        """Take nothing more; return what the worker is to do."""
+        self.draining = True
+        if self.welcomed:
+            self._send(Leaving())
+        return [] if self.run is None else [GiveBack(self.run, None)]
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything reported has been recorded."""
+        return not self._kept and not self.outbox
+
+    def tick(self, now: float, holding: Callable[[], dict[str, list[int]]]) -> list[Order]:
+        """Let time pass: greet, beat, or find that the dispatcher is gone.
+
+        `holding` gives the places of unfinished calls, by run, for a greeting.
+        """
+        if self.run is not None and now - self._heard_at > self._patience:
+            return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
+        if not self.welcomed:
+            if now >= self._greet_at and not self.draining:
+                mine = {} if self.run is None else {self.run: self._unfinished(holding())}
+                self.outbox.clear()
+                self._send(msgspec.structs.replace(self._hello, holding=mine))
+                self._greet_at = now + GREETING_SECONDS
+        elif now >= self._beat_at:
+            self._send(Beat())
+            self._beat_at = now + self._heartbeat
+        return []
+
+    def _unfinished(self, holding: dict[str, list[int]]) -> list[int]:
+        """All places of the run that this worker answers for: those it has, and those not yet recorded."""
+        kept = [report.place for frame, _ in self._kept for report in frame.items]
+        return [*holding.get(self.run or "", ()), *kept]
+
+    def deadline(self) -> float:
+        """Return when `tick` must be called next, on the owner's clock."""
+        if not self.welcomed:
+            return self._greet_at
+        return min(self._beat_at, self._heard_at + self._patience)
+
+    def lost(self, greet_at: float) -> None:
+        """The link broke: greet when it is back, or try at `greet_at`; the dispatcher has its patience."""
+        self.welcomed = False
+        self.outbox.clear()
+        self._greet_at = greet_at
+
+    def _end(self, *, complete: bool, why: str, now: float) -> list[Order]:
+        run, self.run = self.run, None
+        self.welcomed = False
+        self.outbox.clear()
+        self._kept.clear()
+        self._greet_at = now
+        return [] if run is None else [Ended(run, complete, why)]
+
+    def _send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        self.outbox.append((message, buffers))

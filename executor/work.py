@@ -1,0 +1,179 @@
+"""What a worker does all day: orders from the wire to the pool, results from the pool to the wire."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from executor.errors import EXIT_INTERRUPTED, EXIT_OK, NobodyThere
+from executor.messages import Buffer, Report
+from executor.pool import Finished, Pool
+from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
+from transports.base import Say, WorkerEnd
+
+#: Seconds without a dispatcher after which a waiting worker says so, first and then ever more rarely.
+_SAY_WAITING = (1.0, 60.0, 600.0, 3600.0)
+
+#: Bytes of large buffers in one frame of reports; beyond it another frame begins.
+_FRAME_BYTES = 8 << 20
+
+
+class Worker:
+    """A worker's loop, between a wire's end and a pool, which it closes.
+
+    `once` ends it after the first run; `wait` bounds the seconds without any dispatcher (None: for ever);
+    `lifeline` is a descriptor whose end-of-file ends the worker at once, or None.
+    """
+
+    def __init__(
+        self, end: WorkerEnd, pool: Pool, *, say: Say, once: bool, wait: float | None, lifeline: int | None
+    ) -> None:
+        self._end = end
+        self._pool = pool
+        self._say = say
+        self._once = once
+        self._wait = wait
+        self._lifeline = lifeline
+        self._signals = 0
+        self._draining = False
+        self._runs: dict[str, int] = {}  # results of each present run
+
+    def run(self) -> int:
+        """Serve until drained; return the exit status.
+
+        Raises:
+            NobodyThere: no dispatcher came within `wait`.
+        """
+        wake_read, wake_write = os.pipe()
+        for descriptor in (wake_read, wake_write):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._end.holding = self._pool.holding
+        poll = select.poll()
+        descriptors = [wake_read, self._end.fileno(), self._pool.fileno()]
+        if self._lifeline is not None:
+            descriptors.append(self._lifeline)
+        for descriptor in descriptors:
+            poll.register(descriptor, select.POLLIN)
+        try:
+            return self._loop(poll, wake_read)
+        finally:
+            self._pool.close()
+            signal.set_wakeup_fd(-1)
+
+    def _loop(self, poll: select.poll, wake_read: int) -> int:
+        alone_since = time.monotonic()
+        remarks = list(_SAY_WAITING)
+        while True:
+            for order in self._end.pull(0):
+                self._obey(order)
+            self._reply(self._pool.step())
+            now = time.monotonic()
+            if self._signals >= 2:
+                self._say("killed by a second signal; what ran is lost")
+                return EXIT_INTERRUPTED
+            if self._signals and not self._draining:
+                self._drain()
+            if self._draining and self._pool.idle and (self._end.settled or not self._end.connected):
+                return EXIT_OK
+            waits = [self._end.patience(), self._pool.patience()]
+            if self._end.connected:
+                alone_since, remarks = now, list(_SAY_WAITING)
+            else:
+                alone = now - alone_since
+                if self._wait is not None and not self._draining:
+                    if alone >= self._wait:
+                        raise NobodyThere(f"no dispatcher at {self._end.address} within {self._wait:g} s")
+                    waits.append(self._wait - alone)
+                if remarks and alone >= remarks[0] and not self._draining:
+                    del remarks[0]
+                    self._say(f"waiting for a dispatcher at {self._end.address}")
+                if remarks:
+                    waits.append(remarks[0] - alone)
+            bounds = [wait for wait in waits if wait is not None]
+            ready = poll.poll(max(0.0, min(bounds)) * 1000 if bounds else None)
+            for descriptor, _ in ready:
+                if descriptor == wake_read:
+                    os.read(wake_read, 256)
+                elif descriptor == self._lifeline and not os.read(descriptor, 64):
+                    return EXIT_OK  # whoever started us is gone
+
+    def _obey(self, order: Order) -> None:
+        """Do what a dispatcher asks for."""
+        if isinstance(order, Take):
+            self._pool.add(order.run, order.items, order.buffers)
+        elif isinstance(order, Begin):
+            self._runs[order.run] = 0
+            self._pool.begin(order.run)
+            self._say(f"serving run {order.run}")
+        elif isinstance(order, GiveBack):
+            places = self._pool.recall(order.run, order.most)
+            self._end.give_back(order.run, places)
+        elif isinstance(order, Stop):
+            self._end.give_back(order.run, self._pool.cancel(order.run, order.places))
+        elif isinstance(order, Ended):
+            self._pool.recall(order.run, None)  # nobody waits for what has not begun
+            count = self._runs.pop(order.run, 0)
+            how = "is over" if order.complete else f"is left: {order.why}"
+            self._say(f"run {order.run} {how}; {count} {'result' if count == 1 else 'results'} sent")
+            if self._once:
+                self._drain()
+
+    def _reply(self, finished: list[Finished]) -> None:
+        """Send what has finished, in frames of one run and of bounded size."""
+        at = 0
+        while at < len(finished):
+            run, size = finished[at].run, 0
+            reports: list[Report] = []
+            buffers: list[Buffer] = []
+            while at < len(finished) and finished[at].run == run and size < _FRAME_BYTES:
+                _, report, own = finished[at]
+                reports.append(report)
+                buffers.extend(own)
+                size += sum(len(buffer) for buffer in own)
+                at += 1
+            if run in self._runs:
+                self._runs[run] += len(reports)
+            self._end.reply(run, reports, buffers)
+
+    def _drain(self) -> None:
+        """Finish what runs, give the rest back, then end."""
+        if self._draining:
+            return
+        self._draining = True
+        if not self._pool.idle:
+            self._say("draining: what runs is finished, the rest goes back (once more: kill)")
+        for order in self._end.drain():
+            self._obey(order)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many open files as it may have: each child needs a handful."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 65536
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):  # macOS caps it below what it reports; the present limit must do
+            pass
+
+
+def speaker(name: str, *, clock: Callable[[], float] = time.time) -> Say:
+    """Return a `Say` that writes a line to stderr, with the time of day and who speaks."""
+
+    def say(text: str) -> None:
+        moment = time.strftime("%H:%M:%S", time.localtime(clock()))
+        print(f"{moment} {name}: {text}", file=sys.stderr, flush=True)
+
+    return say

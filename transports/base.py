@@ -1,0 +1,286 @@
+"""The contract between the scripts and a wire.
+
+Two roles, two classes: a `DispatcherEnd` pushes tasks and gathers reports, a `WorkerEnd` pulls tasks and
+replies. A wire with a broker of its own implements the two; a wire without one implements only `Link`,
+which moves frames and says who came and went, and gets both ends from `transports.direct`.
+
+Threads: an end and a link belong to the thread that made them. A link whose library needs threads of its
+own keeps them inside and wakes its owner through `fileno()`.
+"""
+
+from __future__ import annotations
+
+import select
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
+
+import msgspec
+
+from executor.messages import Buffer, Hello, Item, Parts, Report
+from executor.session import Order
+
+#: Says one line to the user.
+Say: TypeAlias = Callable[[str], None]
+
+
+class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Keys that every wire's YAML may have."""
+
+    #: The wire: a name from `transports.WIRES`, or ``package.module:Class``.
+    transport: str = "zmq"
+    #: Seconds between two signs of life, both ways.
+    heartbeat: float = 1.0
+    #: Seconds of silence after which the other end counts as gone.
+    patience: float = 5.0
+
+
+class Jobs(Protocol):
+    """The tasks of a run, encoded on demand."""
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Cores of each task, in the order in which they are to be handed out."""
+
+    def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
+        """Return the task at a place, with its large buffers.
+
+        Raises:
+            CannotTravel: it has no form on the wire.
+        """
+
+
+class WorkerView(NamedTuple):
+    """What a dispatcher knows of a worker."""
+
+    name: str
+    host: str
+    cores: int
+    pid: int
+    held: int
+    running: int
+
+
+class Delivery(NamedTuple):
+    """A report, and who sent it."""
+
+    worker: str | None
+    host: str | None
+    report: Report
+    buffers: Sequence[Buffer] = ()
+
+
+class DispatcherEnd(ABC):
+    """The dispatcher's end of a wire."""
+
+    #: Where workers find it, as the waiting lines name it.
+    address: str
+
+    @abstractmethod
+    def push(self, jobs: Jobs) -> None:
+        """Put the tasks of a run into line. Once for each end."""
+
+    @abstractmethod
+    def again(self, place: int, *, suspect: bool = False) -> None:
+        """Hand a task out again, first in line; `suspect`: its worker vanished, so it travels alone."""
+
+    @abstractmethod
+    def results(self, timeout: float | None) -> list[Delivery]:
+        """Return the reports that came, at least one, or [] after `timeout` seconds (None: no limit).
+
+        A worker that vanished is one report of status ``lost`` for each task that it may have begun.
+        """
+
+    @abstractmethod
+    def acknowledge(self) -> None:
+        """All that `results` returned so far is recorded: the workers may forget it."""
+
+    @abstractmethod
+    def workers(self) -> list[WorkerView]:
+        """Return the workers that can be given tasks."""
+
+    @abstractmethod
+    def waiting(self) -> dict[int, int]:
+        """Return how many tasks no worker has yet, by width."""
+
+    @abstractmethod
+    def withdraw(self, width: int | None = None) -> list[int]:
+        """Take the waiting tasks of a width, or of all, out of line for good; return their places."""
+
+    @abstractmethod
+    def halt(self) -> None:
+        """Hand out nothing more and take back what has not begun; what runs finishes."""
+
+    @abstractmethod
+    def worker_died(self, pid: int) -> None:
+        """A worker that this machine started has died: don't wait for its silence."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """Stop all tasks of the run: what runs is killed and reported as ``cancelled``."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Say goodbye and let go of everything. Closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class WorkerEnd(ABC):
+    """The worker's end of a wire."""
+
+    #: Where it looks for, or awaits, dispatchers.
+    address: str
+    #: Asked for the places of unfinished calls, by run, when a dispatcher is greeted.
+    holding: Callable[[], dict[str, list[int]]] = dict
+
+    @abstractmethod
+    def pull(self, timeout: float | None) -> list[Order]:
+        """Return what dispatchers ask for, at least one order, or [] after `timeout` seconds."""
+
+    @abstractmethod
+    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+        """Send results of a run. They are kept and sent again until the dispatcher has recorded them."""
+
+    @abstractmethod
+    def give_back(self, run: str, places: Sequence[int]) -> None:
+        """Return tasks that were not started."""
+
+    @abstractmethod
+    def drain(self) -> list[Order]:
+        """Say to all dispatchers that no more tasks are taken; return what is to be done for that."""
+
+    @property
+    @abstractmethod
+    def connected(self) -> bool:
+        """Whether a dispatcher is there."""
+
+    @property
+    @abstractmethod
+    def settled(self) -> bool:
+        """Whether all results are recorded by their dispatchers."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `pull` may have something."""
+
+    @abstractmethod
+    def patience(self) -> float | None:
+        """Return after how many seconds `pull` must be called even if nothing came."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything. Closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Came(NamedTuple):
+    """A peer is there."""
+
+    peer: bytes
+
+
+class Gone(NamedTuple):
+    """A peer is there no more, and why."""
+
+    peer: bytes
+    why: str
+
+
+class Frame(NamedTuple):
+    """A frame from a peer; the first frame of a new peer also says that it came."""
+
+    peer: bytes
+    parts: Parts
+
+
+Event: TypeAlias = Came | Gone | Frame
+
+
+class Link(ABC):
+    """Moves frames between one process and its peers; knows nothing of what is in them."""
+
+    #: Where peers find it, or where it looks for them.
+    address: str
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return a descriptor that becomes readable when `receive` may have something.
+
+        It may be edge-triggered: wait on it only after `ready` said no.
+        """
+
+    @abstractmethod
+    def ready(self) -> bool:
+        """Return whether `receive` would give something now."""
+
+    @abstractmethod
+    def receive(self) -> list[Event]:
+        """Return what has arrived, without waiting; [] if nothing has."""
+
+    @abstractmethod
+    def send(self, peer: bytes, parts: Parts) -> bool:
+        """Send a frame, without waiting; return False if the peer can't be reached (now, or any more)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Send what is under way, within a bound, and let go of everything."""
+
+
+class Transport(ABC):
+    """A wire: its settings, and how to make its two ends."""
+
+    #: The keys of its YAML.
+    Settings: ClassVar[type[Settings]] = Settings
+
+    @classmethod
+    @abstractmethod
+    def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> DispatcherEnd:
+        """Open the dispatcher's end; `wait` bounds the seconds to wait for one's turn on the address.
+
+        Raises:
+            ConfigError: the address can't be used.
+            NobodyThere: it was not free within `wait`.
+        """
+
+    @classmethod
+    @abstractmethod
+    def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> WorkerEnd:
+        """Open the worker's end for the worker that `hello` introduces.
+
+        Raises:
+            ConfigError: the address can't be used.
+        """
+
+    @classmethod
+    @abstractmethod
+    def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
+        """Return settings on addresses of their own for one dispatcher and for each of its workers.
+
+        `folder` is empty, lies on this machine, and is entered by this user alone.
+        """
+
+
+def wait_readable(descriptor: int, seconds: float | None) -> None:
+    """Wait until a descriptor is readable, at most `seconds` (None: no limit)."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    poll.poll(None if seconds is None else max(0, seconds) * 1000)

@@ -1,0 +1,465 @@
+"""What the wires without a broker share: both ends of the contract, over a `Link`.
+
+The dispatcher's end carries the broker (`executor.broker`), the worker's end one session for each
+dispatcher (`executor.session`). Both are pure; here they meet the link and the clock.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from executor.broker import Broker
+from executor.errors import BadFrame, CannotTravel
+from executor.messages import (
+    NIL,
+    PROTOCOL,
+    Beat,
+    Buffer,
+    Cancel,
+    Hello,
+    Item,
+    Leaving,
+    Message,
+    Over,
+    Recall,
+    Recorded,
+    Refused,
+    Report,
+    Reports,
+    Returned,
+    Tasks,
+    Unknown,
+    Welcome,
+    decode,
+    encode,
+    share_out,
+)
+from executor.session import Order, Session
+from transports.base import (
+    Came,
+    Delivery,
+    DispatcherEnd,
+    Frame,
+    Gone,
+    Jobs,
+    Link,
+    Say,
+    Settings,
+    WorkerEnd,
+    WorkerView,
+    wait_readable,
+)
+
+#: Bytes of large buffers in one frame of tasks; beyond it another frame begins.
+FRAME_BYTES = 8 << 20
+
+#: Seconds between two looks for tasks that busy workers could hand to idle ones.
+RECALL_SECONDS = 0.05
+
+#: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
+ABSENT_SECONDS = 1.0
+
+
+class _Peer:
+    """A worker as the dispatcher's end knows it."""
+
+    __slots__ = ("draining", "heard_at", "hello", "key", "peer", "recorded", "seen")
+
+    def __init__(self, hello: Hello, peer: bytes, now: float) -> None:
+        self.key = hello.instance
+        self.hello = hello
+        self.peer = peer
+        self.heard_at = now
+        self.draining = False
+        self.seen = 0  # the number of its last Reports
+        self.recorded = 0  # ... and of the last that we acknowledged
+
+
+class _TasksFrame:
+    """Tasks that will travel in one frame, and the size of their large buffers."""
+
+    __slots__ = ("buffers", "items", "size")
+
+    def __init__(self) -> None:
+        self.items: list[Item] = []
+        self.buffers: list[Buffer] = []
+        self.size = 0
+
+
+class DirectDispatcherEnd(DispatcherEnd):
+    """The dispatcher's end over a link, with the broker in it."""
+
+    def __init__(self, link: Link, settings: Settings, *, say: Say) -> None:
+        self.address = link.address
+        self._link = link
+        self._say = say
+        self._heartbeat = settings.heartbeat
+        self._patience = settings.patience
+        self._broker = Broker()
+        self._jobs: Jobs | None = None
+        self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
+        self._instances: dict[str, _Peer] = {}
+        self._strangers: set[bytes] = set()  # complained of once each
+        self._arrived: list[Delivery] = []
+        self._beat_at = 0.0
+        self._recall_at = 0.0
+        self._closed = False
+
+    # -- the contract
+
+    def push(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._broker.push(jobs.widths)
+        for peer in list(self._instances.values()):
+            self._welcome(peer)
+        self._hand_out()
+
+    def again(self, place: int, *, suspect: bool = False) -> None:
+        self._broker.again(place, suspect=suspect)
+
+    def results(self, timeout: float | None) -> list[Delivery]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            # One helping, not all there is: workers get their next tasks before we look at their results.
+            for event in self._link.receive():
+                self._hear(event)
+            now = time.monotonic()
+            self._tick(now)
+            self._hand_out()
+            if self._arrived:
+                arrived, self._arrived = self._arrived, []
+                return arrived
+            if deadline is not None and now >= deadline:
+                return []
+            if self._link.ready():
+                continue
+            wake_at = self._beat_at if not self._tailing() else min(self._beat_at, self._recall_at)
+            wait_readable(self._link.fileno(), min(wake_at, deadline or wake_at) - now)
+
+    def acknowledge(self) -> None:
+        if self._jobs is None:
+            return
+        for peer in list(self._instances.values()):
+            if peer.recorded < peer.seen:
+                peer.recorded = peer.seen
+                self._send(peer, Recorded(self._jobs.id, peer.seen))
+
+    def workers(self) -> list[WorkerView]:
+        return [
+            WorkerView(
+                peer.hello.name,
+                peer.hello.host,
+                peer.hello.cores,
+                peer.hello.pid,
+                len(self._broker.held(peer.key)),
+                self._broker.running(peer.key),
+            )
+            for peer in self._instances.values()
+            if not peer.draining or self._broker.held(peer.key)
+        ]
+
+    def waiting(self) -> dict[int, int]:
+        return self._broker.waiting()
+
+    def withdraw(self, width: int | None = None) -> list[int]:
+        return self._broker.withdraw(width)
+
+    def halt(self) -> None:
+        self._broker.halt()
+        if self._jobs is not None:
+            for peer in list(self._instances.values()):
+                self._send(peer, Recall(self._jobs.id, len(self._jobs.widths)))
+
+    def worker_died(self, pid: int) -> None:
+        for peer in list(self._instances.values()):
+            if peer.hello.pid == pid and peer.hello.host == socket.gethostname():
+                self._lose(peer, "its process died")
+
+    def cancel(self) -> None:
+        self._broker.halt()
+        if self._jobs is not None:
+            for peer in list(self._instances.values()):
+                self._send(peer, Cancel(self._jobs.id))
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._jobs is not None:
+            self.acknowledge()
+            for peer in list(self._instances.values()):
+                self._send(peer, Over(self._jobs.id))
+        self._link.close()
+
+    # -- hearing
+
+    def _hear(self, event: Came | Gone | Frame) -> None:
+        if isinstance(event, Gone):
+            peer = self._peers.pop(event.peer, None)
+            if peer is not None and peer.peer == event.peer:
+                self._lose(peer, event.why)
+        elif isinstance(event, Frame):
+            try:
+                message, buffers = decode(event.parts)
+            except BadFrame as bad:
+                if event.peer not in self._strangers:
+                    self._strangers.add(event.peer)
+                    self._say(f"ignored a stranger's frame on {self.address}: {bad}")
+                return
+            if isinstance(message, Hello):
+                self._greet(event.peer, message)
+                return
+            peer = self._peers.get(event.peer)
+            if peer is None:
+                self._link.send(event.peer, encode(Unknown()))
+                return
+            peer.heard_at = time.monotonic()
+            self._take(peer, message, buffers)
+
+    def _greet(self, link_peer: bytes, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL:
+            reason = f"it speaks protocol {PROTOCOL}, this worker {hello.protocol}: use the same version"
+            self._link.send(link_peer, encode(Refused(reason)))
+            if link_peer not in self._strangers:
+                self._strangers.add(link_peer)
+                self._say(f"refused worker {hello.name} on {hello.host}: it speaks protocol {hello.protocol}")
+            return
+        now = time.monotonic()
+        peer = self._instances.get(hello.instance)
+        if peer is None:
+            peer = _Peer(hello, link_peer, now)
+            self._instances[hello.instance] = peer
+            self._broker.join(peer.key, hello.cores, backfill=hello.backfill)
+        else:  # it comes back over a new link: what got lost on the way is handed out again
+            self._peers.pop(peer.peer, None)
+            peer.peer, peer.heard_at = link_peer, now
+            holding = set(hello.holding.get(self._jobs.id, ())) if self._jobs else set()
+            missing = [place for place in self._broker.held(peer.key) if place not in holding]
+            self._broker.give_back(peer.key, missing)
+        self._peers[link_peer] = peer
+        if self._jobs is not None:
+            self._welcome(peer)
+
+    def _welcome(self, peer: _Peer) -> None:
+        assert self._jobs is not None
+        self._send(peer, Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience))
+
+    def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
+        """Take a message of a worker that was greeted."""
+        if isinstance(message, Leaving):
+            peer.draining = True
+            self._broker.drain(peer.key)
+        elif self._jobs is None or getattr(message, "run", None) != self._jobs.id:
+            pass  # a sign of life, or of another run
+        elif isinstance(message, Returned):
+            self._broker.give_back(peer.key, self._of_this_run(message.places))
+        elif isinstance(message, Reports):
+            if message.number <= peer.recorded:  # sent again before our acknowledgement came
+                self._send(peer, Recorded(message.run, peer.recorded))
+                return
+            peer.seen = max(peer.seen, message.number)
+            shares = share_out(message.items, buffers)
+            name, host = peer.hello.name, peer.hello.host
+            for index, report in enumerate(message.items):
+                self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
+            self._broker.settle(
+                peer.key,
+                self._of_this_run([item.place for item in message.items]),
+                _mean_seconds(message.items),
+            )
+
+    def _of_this_run(self, places: list[int]) -> list[int]:
+        assert self._jobs is not None
+        count = len(self._jobs.widths)
+        return [place for place in places if 0 <= place < count]
+
+    # -- doing
+
+    def _hand_out(self) -> None:
+        """Send workers what the broker grants them."""
+        if self._jobs is None:
+            return
+        for grant in self._broker.grants():
+            peer = self._instances.get(grant.worker)
+            if peer is None:  # lost since: what it held is reported already
+                continue
+            frame = _TasksFrame()
+            left = deque(grant.places)
+            while left:
+                self._add(frame, grant.worker, left.popleft())
+                if left and frame.size < FRAME_BYTES:
+                    continue
+                tasks = Tasks(self._jobs.id, frame.items)
+                if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
+                    unseen = [item.place for item in frame.items]
+                    self._broker.give_back(peer.key, [*unseen, *left])
+                    self._lose(peer, "can't be reached")
+                    break
+                frame = _TasksFrame()
+
+    def _add(self, frame: _TasksFrame, worker: str, place: int) -> None:
+        """Add a task to a frame, or report that it can't travel."""
+        assert self._jobs is not None
+        try:
+            item, buffers = self._jobs.item(place)
+        except CannotTravel as cannot:
+            self._broker.settle(worker, [place])
+            error = ("CannotTravel", str(cannot), "")
+            self._arrived.append(Delivery(None, None, Report(place, 0, "error", NIL, error=error)))
+            return
+        frame.items.append(item)
+        frame.buffers.extend(buffers)
+        frame.size += sum(len(buffer) for buffer in buffers)
+
+    def _tick(self, now: float) -> None:
+        if now >= self._beat_at:
+            self._beat_at = now + self._heartbeat
+            for peer in list(self._instances.values()):
+                silent = now - peer.heard_at
+                if silent > self._patience:
+                    self._lose(peer, f"silent for {silent:.0f} s")
+                else:
+                    self._send(peer, Beat())
+        if now >= self._recall_at and self._jobs is not None:
+            self._recall_at = now + RECALL_SECONDS
+            for recall in self._broker.recalls():
+                if (busy := self._instances.get(recall.worker)) is not None:
+                    self._send(busy, Recall(self._jobs.id, recall.most))
+
+    def _tailing(self) -> bool:
+        return self._jobs is not None and not self._broker.waiting() and len(self._instances) > 1
+
+    def _lose(self, peer: _Peer, why: str) -> None:
+        """A worker is gone: what it held is reported as lost, whose attempts the run counts."""
+        self._peers.pop(peer.peer, None)
+        self._instances.pop(peer.key, None)
+        held = self._broker.leave(peer.key)
+        if peer.draining and not held:
+            return
+        name, host = peer.hello.name, peer.hello.host
+        text = f"its worker {name} on {host} vanished ({why})"
+        self._say(f"worker {name} on {host} is gone ({why}); it held {len(held)} unfinished")
+        for place in held:
+            self._arrived.append(
+                Delivery(name, host, Report(place, 0, "lost", NIL, error=("Lost", text, "")), ())
+            )
+
+    def _send(self, peer: _Peer, message: Message, buffers: Sequence[Buffer] = ()) -> None:
+        if not self._link.send(peer.peer, encode(message, buffers)) and peer.key in self._instances:
+            self._lose(peer, "can't be reached")
+
+
+def _mean_seconds(reports: Sequence[Report]) -> float | None:
+    """Return how long each of these took on average."""
+    spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
+    return max(0.0, sum(spans)) / len(spans) if spans else None
+
+
+class DirectWorkerEnd(WorkerEnd):
+    """The worker's end over a link: one session for each dispatcher that is there."""
+
+    def __init__(self, link: Link, hello: Hello, *, say: Say) -> None:
+        self.address = link.address
+        self._link = link
+        self._say = say
+        self._hello = hello
+        self._sessions: dict[bytes, Session] = {}
+        self._draining = False
+        self._refused: str | None = None
+        self._closed = False
+
+    def pull(self, timeout: float | None) -> list[Order]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            now = time.monotonic()
+            orders: list[Order] = []
+            while events := self._link.receive():
+                for event in events:
+                    orders += self._hear(event, now)
+            for session in self._sessions.values():
+                orders += session.tick(now, self.holding)
+            self._flush()
+            if orders or (deadline is not None and now >= deadline):
+                return orders
+            waits = [
+                w for w in (self.patience(), None if deadline is None else deadline - now) if w is not None
+            ]
+            wait_readable(self._link.fileno(), min(waits) if waits else None)
+
+    def _hear(self, event: Came | Gone | Frame, now: float) -> list[Order]:
+        session = self._sessions.get(event.peer)
+        if isinstance(event, Gone):
+            if session is not None:
+                session.lost(now)
+            return []
+        if session is None:
+            session = self._sessions[event.peer] = Session(self._hello)
+            session.draining = self._draining
+            session.connected(now)
+        if isinstance(event, Came):
+            session.connected(now)
+            return []
+        try:
+            message, buffers = decode(event.parts)
+        except BadFrame as bad:
+            self._say(f"ignored a stranger's frame on {self.address}: {bad}")
+            return []
+        orders = session.hear(message, buffers, now)
+        if session.refused is not None and session.refused != self._refused:
+            self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
+        self._refused = session.refused
+        return orders
+
+    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+        for session in self._sessions.values():
+            session.report(run, reports, buffers)
+        self._flush()
+
+    def give_back(self, run: str, places: Sequence[int]) -> None:
+        for session in self._sessions.values():
+            session.give_back(run, places)
+        self._flush()
+
+    def drain(self) -> list[Order]:
+        self._draining = True
+        orders = [order for session in self._sessions.values() for order in session.drain()]
+        self._flush()
+        return orders
+
+    @property
+    def connected(self) -> bool:
+        return any(session.run is not None for session in self._sessions.values())
+
+    @property
+    def settled(self) -> bool:
+        return all(session.settled for session in self._sessions.values())
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def patience(self) -> float | None:
+        if self._link.ready():
+            return 0.0
+        if not self._sessions:
+            return None
+        now = time.monotonic()
+        return max(0.0, min(session.deadline() for session in self._sessions.values()) - now)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._flush()
+            self._link.close()
+
+    def _flush(self) -> None:
+        now = time.monotonic()
+        for peer, session in self._sessions.items():
+            while session.outbox:
+                message, buffers = session.outbox[0]
+                if not self._link.send(peer, encode(message, buffers)):
+                    session.lost(now + ABSENT_SECONDS)  # nobody at the other end yet, or no more
+                    break
+                session.outbox.popleft()

@@ -1,0 +1,221 @@
+"""ZeroMQ: the dispatcher binds a ROUTER, workers connect a DEALER.
+
+Not PUSH and PULL: those hand out blindly and forget what a dead peer held. The broker's credit keeps far
+fewer messages under way than the high-water marks allow, so a socket that is full is a peer that is gone.
+
+Without an address it is a unix socket in a folder of this user alone, which needs no set-up.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from executor.errors import ConfigError, NobodyThere
+from executor.messages import Hello, Parts
+from executor.private import Lock, check_socket_path, runtime_folder
+from transports import base
+from transports.base import Came, Event, Frame, Link, Say
+from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+
+#: Messages that may wait in a socket: the broker's credit stays far below it.
+HIGH_WATER = 10_000
+
+#: Milliseconds to send what is under way before a socket closes.
+LINGER = 1000
+
+#: Largest message taken, in bytes: a bound against a peer gone mad, above any array that makes sense here.
+LARGEST = 4 << 30
+
+#: Messages taken at one go, so that the owner gets to answer in between.
+_AT_ONCE = 16
+
+#: Milliseconds between attempts to connect: the first, and the longest after backing off.
+_RECONNECT = 50
+_RECONNECT_MOST = 1000
+
+
+class Settings(base.Settings, frozen=True):
+    """Keys of a YAML file for ZeroMQ."""
+
+    #: Where workers find the dispatcher: tcp://host:port, or unix:/path; None: a socket of this user alone.
+    address: str | None = None
+    #: What the dispatcher listens on where that isn't `address`: tcp://*:5555 beside tcp://login1:5555.
+    bind: str | None = None
+
+
+class ZeroMQ(base.Transport):
+    """The wire of the name ``zmq``."""
+
+    Settings = Settings
+
+    @classmethod
+    def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> DirectDispatcherEnd:
+        link = _Listener(_endpoint(settings.bind or settings.address), say, wait)
+        return DirectDispatcherEnd(link, settings, say=say)
+
+    @classmethod
+    def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
+        return DirectWorkerEnd(_Dialer(_endpoint(settings.address)), hello, say=say)
+
+    @classmethod
+    def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
+        own = msgspec.structs.replace(settings, address=f"unix:{folder}/zmq", bind=None)
+        return own, [own] * workers
+
+
+def _endpoint(address: str | None) -> str:
+    """Return ZeroMQ's form of an address."""
+    if address is None:
+        address = f"unix:{runtime_folder() / 'zmq'}"
+    if address.startswith("unix:"):
+        address = "ipc://" + str(Path(address.removeprefix("unix:")).absolute())
+    scheme, colon, rest = address.partition("://")
+    if not colon or scheme not in ("tcp", "ipc") or not rest:
+        raise ConfigError(f"address {address!r}: write tcp://host:port, or unix:/path")
+    if scheme == "ipc":
+        check_socket_path(rest)
+    return address
+
+
+def _shown(endpoint: str) -> str:
+    return endpoint.replace("ipc://", "unix:", 1) if endpoint.startswith("ipc://") else endpoint
+
+
+class _ZmqLink(Link):
+    """A socket and its context."""
+
+    def __init__(self, kind: int, endpoint: str) -> None:
+        self.address = _shown(endpoint)
+        self._context = zmq.Context(io_threads=1)
+        self._socket = self._context.socket(kind)
+        for option, value in (
+            (zmq.LINGER, LINGER),
+            (zmq.SNDHWM, HIGH_WATER),
+            (zmq.RCVHWM, HIGH_WATER),
+            (zmq.MAXMSGSIZE, LARGEST),
+            (zmq.RECONNECT_IVL, _RECONNECT),
+            (zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST),
+            # Closes half-open connections below our own heartbeats; milliseconds.
+            (zmq.HEARTBEAT_IVL, 2000),
+            (zmq.HEARTBEAT_TIMEOUT, 10_000),
+        ):
+            self._socket.setsockopt(option, value)
+
+    def fileno(self) -> int:
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def ready(self) -> bool:
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def _send(self, parts: list[Any]) -> bool:
+        try:
+            # Large parts are not copied: ZeroMQ holds on to them until they are sent.
+            self._socket.send_multipart(parts, zmq.DONTWAIT, copy=False)
+        except (zmq.Again, zmq.ZMQError):  # full, or no such peer: it is gone
+            return False
+        return True
+
+    def _receive(self) -> list[Any] | None:
+        """Return the parts of one message, or None; small ones as bytes, large ones not copied."""
+        try:
+            parts: list[Any] = [self._socket.recv(zmq.DONTWAIT)]
+        except zmq.Again:
+            return None
+        while self._socket.getsockopt(zmq.RCVMORE):
+            frame = self._socket.recv(zmq.DONTWAIT, copy=False)
+            parts.append(frame.bytes if len(frame.buffer) < zmq.COPY_THRESHOLD else frame.buffer)
+        return parts
+
+    def close(self) -> None:
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()  # returns when the linger is over at the latest
+
+
+class _Listener(_ZmqLink):
+    """The dispatcher's socket."""
+
+    def __init__(self, endpoint: str, say: Say, wait: float | None) -> None:
+        super().__init__(zmq.ROUTER, endpoint)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._lock: Lock | None = None
+        try:
+            if endpoint.startswith("ipc://"):
+                self._take_turn(Path(endpoint.removeprefix("ipc://")), say, wait)
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            reason = "another process listens there" if error.errno == zmq.EADDRINUSE else error.strerror
+            raise ConfigError(f"can't listen on {self.address}: {reason}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _take_turn(self, path: Path, say: Say, wait: float | None) -> None:
+        """Lock a unix socket's path: ZeroMQ would take it over from another dispatcher in silence."""
+        try:
+            self._lock = Lock(path.with_name(path.name + ".lock"))
+        except OSError as error:
+            raise ConfigError(f"can't listen on {self.address}: {error.strerror}") from error
+        deadline = None if wait is None else time.monotonic() + wait
+        said = False
+        while not self._lock.acquire():
+            if not said:
+                said = True
+                say(f"another dispatcher (process {self._lock.holder()}) is at {self.address}; waiting")
+            if deadline is not None and time.monotonic() >= deadline:
+                raise NobodyThere(f"another dispatcher is still at {self.address} after {wait:g} s")
+            time.sleep(0.05)
+
+    def receive(self) -> list[Event]:
+        events: list[Event] = []
+        while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
+            events.append(Frame(parts[0], parts[1:]))
+        return events
+
+    def send(self, peer: bytes, parts: Parts) -> bool:
+        return self._send([peer, *parts])
+
+    def close(self) -> None:
+        super().close()
+        if self._lock is not None:
+            self._lock.release()
+
+
+class _Dialer(_ZmqLink):
+    """A worker's socket; its one peer is the dispatcher at the address."""
+
+    PEER = b"dispatcher"
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__(zmq.DEALER, endpoint)
+        # Nothing is queued for a dispatcher that isn't there: it would reach the next one, stale.
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._writable = False
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"can't connect to {self.address}: {error.strerror}") from error
+
+    def ready(self) -> bool:
+        events = int(self._socket.getsockopt(zmq.EVENTS))
+        return bool(events & zmq.POLLIN) or bool(events & zmq.POLLOUT) != self._writable
+
+    def receive(self) -> list[Event]:
+        events: list[Event] = []
+        writable = bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
+        if writable and not self._writable:
+            events.append(Came(self.PEER))
+        self._writable = writable
+        while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
+            events.append(Frame(self.PEER, parts))
+        return events
+
+    def send(self, peer: bytes, parts: Parts) -> bool:
+        return self._send(list(parts))

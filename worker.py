@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Pull tasks, run each on the cores it asks for, and send the results back."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+
+from executor import config, cores, options
+from executor.errors import EXIT_INTERRUPTED, ExecutorError
+from executor.messages import introduce
+from executor.neighbours import Presence, remark
+from executor.pool import Pool
+from executor.work import Worker, raise_descriptor_limit, speaker
+
+EPILOG = """\
+exit status:
+  0  drained: the first Ctrl-C, SIGTERM, or --once; running tasks were finished
+  2  the command line or the YAML file is wrong
+  3  no dispatcher came within --wait
+130  killed by a second signal
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parse = options.parser("worker.py", __doc__, EPILOG)
+    parse.add_argument(
+        "--cores", type=options.positive_int, metavar="K",
+        help="cores to run tasks on (default: what the machine, its cgroup and Slurm grant; "
+        "more are allowed, then nothing is pinned)",
+    )  # fmt: skip
+    parse.add_argument(
+        "--no-pin", action="store_true", help="leave the choice of cores to the operating system"
+    )
+    parse.add_argument(
+        "--backfill", action="store_true",
+        help="let later, narrower tasks start while a wide one waits for its cores, for 10 s at most",
+    )  # fmt: skip
+    parse.add_argument("--once", action="store_true", help="end with the first dispatcher's run")
+    parse.add_argument("--name", help="name in results (default: host name and process id)")
+    parse.add_argument(
+        "--grace", type=options.seconds, default=0.5, metavar="SECONDS",
+        help="time between SIGTERM and SIGKILL for a task that must end (default: 0.5)",
+    )  # fmt: skip
+    options.add_wire(parse)
+    options.add_wait(
+        parse, "end with status 3 when no dispatcher is there for so long (default: wait for ever)"
+    )
+    parse.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # set by dispatcher.py --workers
+    return parse
+
+
+def main() -> int:
+    """Run the worker; return the exit status."""
+    arguments = parser().parse_args()
+    name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
+    say = speaker(name)
+    wire = config.read(arguments.yaml, address=arguments.address)
+    chosen, warning = cores.choose(arguments.cores, pin=not arguments.no_pin)
+    raise_descriptor_limit()
+    presence = Presence(name, chosen.ids if chosen.pinned else cores.granted().ids)
+    try:
+        introduction = introduce(name, len(chosen), backfill=arguments.backfill)
+        with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
+            if arguments.lifeline is None:
+                where = (
+                    f"cores {cores.spans(sorted(chosen.ids))}"
+                    if chosen.pinned
+                    else f"{len(chosen)} slots, not pinned"
+                )
+                say(f"ready on {where}; looks for a dispatcher at {end.address}")
+                for line in (warning, remark(presence.overlapping(), chosen.ids)):
+                    if line:
+                        say(line)
+            worker = Worker(
+                end, Pool(chosen, grace=arguments.grace, backfill=arguments.backfill),
+                say=say if arguments.lifeline is None else _silent, once=arguments.once,
+                wait=arguments.wait, lifeline=arguments.lifeline,
+            )  # fmt: skip
+            return worker.run()
+    finally:
+        presence.close()
+
+
+def _silent(text: str) -> None:
+    """Say nothing: the dispatcher that started this worker speaks for it."""
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except ExecutorError as error:
+        print(f"worker.py: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_status)

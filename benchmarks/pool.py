@@ -118,9 +118,8 @@ def main() -> None:
     print(f"{count:,} no-op calls on 2 processes, medians of {arguments.repeats}")
     for name, value in sorted(seconds.items(), key=lambda pair: pair[1]):
         print(f"  {name:<28}{count / value:>10,.0f} calls/s{base / value:>8.1f} x ProcessPoolExecutor")
-    print(
-        f"mixed widths on {CORES} logical cores: {mixed * 1000:.0f} ms, {IDEAL / mixed:.3f} of the ideal {IDEAL * 1000:.0f} ms"
-    )
+    share = f"{IDEAL / mixed:.3f} of the ideal {IDEAL * 1000:.0f} ms"
+    print(f"mixed widths on {CORES} logical cores: {mixed * 1000:.0f} ms, {share}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ _LIST_HEAD = struct.Struct(">BI")
 class Board:
     """The memory that a child shares with its worker; the child writes, the worker reads.
 
-    `running` is the index in the batch of the item that was last begun, -1 before the first, and `since`
+    `running` is the index of the item that was last begun, -1 before the first, and `since`
     when, on the monotonic clock, which all processes of a machine share. Then the reports that have not
     been sent yet: `frames` counts the frames sent before them and tells the reader whether what it read
     is of one piece; `first` is the index of the first report, then their number and length.
@@ -83,15 +83,21 @@ class Board:
 
 
 class Batch(msgspec.Struct, array_like=True, gc=False):
-    """Items for a child, in order, and the cores to run them on; `pin` says whether to pin to them."""
+    """Items for a child, in order, and the cores to run them on; `pin` says whether to pin to them.
 
+    `first` is the index of the first item, counted over all that the child was ever sent; `epoch` is the
+    value of the tokens that came with them.
+    """
+
+    first: int
+    epoch: int
     cores: tuple[int, ...]
     pin: bool
     items: list[Item]
 
 
 class Done(msgspec.Struct, array_like=True, gc=False):
-    """Reports of a batch, of the items from index `first` on; `last` ends the batch.
+    """Reports of the items from index `first` on; `last` ends a batch.
 
     `worn` says that tasks left threads or processes behind: this child must be replaced.
     """

@@ -15,6 +15,7 @@ worker gets more than its share.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -87,6 +88,8 @@ class _Worker:
         return sum(width * count for width, count in self.widths.items())
 
     def hold(self, place: int, width: int) -> None:
+        if place in self.held:  # an earlier attempt at it that was given up, but still runs there
+            return
         self.held[place] = width
         self.widths[width] = self.widths.get(width, 0) + 1
 
@@ -143,9 +146,8 @@ class Broker:
             if width is None or each == width:
                 while len(line):
                     place = line.pop()
-                    if self._state[place] == _WAITING:
-                        self._state[place] = _SETTLED
-                        found.append(place)
+                    self._state[place] = _SETTLED
+                    found.append(place)
         return sorted(found)
 
     def halt(self) -> None:
@@ -214,18 +216,21 @@ class Broker:
         self._hungry[worker] = None
 
     def settle(self, worker: str, places: Iterable[int], seconds: float | None = None) -> None:
-        """A worker ended these tasks, in `seconds` each on average; they are in line no more."""
+        """A worker ended these tasks, in `seconds` each on average.
+
+        One that it does not hold (any more) stays where it is: what came too late may not be what the
+        owner records, and a task that is run once too often does less harm than one that never is.
+        """
         mine = self._workers.get(worker)
         width = None
         for place in places:
             width = self._widths[place]
-            if mine is not None:
-                mine.drop(place)
-            self._state[place] = _SETTLED  # also where it came back into line meanwhile
-            self._suspects.discard(place)
+            if mine is not None and mine.drop(place) and self._state[place] == _LEASED:
+                self._state[place] = _SETTLED
+                self._suspects.discard(place)
         if mine is not None:
             self._hungry[worker] = None
-        if seconds is not None and width is not None:
+        if seconds is not None and width is not None and math.isfinite(seconds):
             old = self._seconds.get(width)
             self._seconds[width] = seconds if old is None else (old + seconds) / 2
 
@@ -234,40 +239,41 @@ class Broker:
     def grants(self) -> list[Grant]:
         """Hand out what workers can take now."""
         grants: list[Grant] = []
-        while self._hungry:
-            worker = next(iter(self._hungry))
-            del self._hungry[worker]
-            mine = self._workers[worker]
-            while not mine.draining and (places := self._next(mine)):
-                grants.append(Grant(worker, places))
+        hungry, self._hungry = self._hungry, {}
+        for ahead in (False, True):  # what one would only hold, another may be able to start
+            for worker in hungry:
+                mine = self._workers[worker]
+                while not mine.draining and (places := self._next(mine, ahead)):
+                    grants.append(Grant(worker, places))
         return grants
 
-    def _next(self, mine: _Worker) -> list[int]:
-        """Take the next frame of places for a worker; [] if it has enough or there is none for it."""
+    def _next(self, mine: _Worker, ahead: bool) -> list[int]:
+        """Take the next frame of places for a worker; [] if it has enough or there is none for it.
+
+        Without `ahead` it is given only what it can start at once.
+        """
         width, bound = self._first_for(mine.cores)
         if width is None:
             return []
         line = self._lines[width]
-        startable = max(0, (mine.room - mine.load) // width)
-        count, target = startable, 0
+        startable = max(0, ((mine.room if ahead else mine.cores) - mine.load) // width)
+        count = startable
         seconds = self._seconds.get(width)
-        if seconds is not None:
+        if ahead and seconds is not None:
             held = sum(w * n * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, n in mine.widths.items())
             each = width * max(LEAST_SECONDS, seconds)
             target = int(mine.cores * AHEAD_SECONDS / each)
             share = -(-len(line) * mine.cores // (2 * self._cores))
-            ahead = min(int((mine.cores * AHEAD_SECONDS - held) / each), share)
+            unstarted = max(0, mine.load - mine.cores) // width
+            more = min(int((mine.cores * AHEAD_SECONDS - held) / each), share - unstarted)
             # Topped up by quarters, so that tiny calls don't trickle one by one.
-            if startable or ahead * 4 >= min(target, 4 * share):
-                count = max(startable, ahead)
+            if startable or more * 4 >= min(target, share):
+                count = max(startable, more)
         places: list[int] = []
         while len(places) < min(count, FRAME_MOST):
             head = line.head()
             if head is None or (bound is not None and head > bound):
                 break
-            if self._state[head] != _WAITING:
-                line.pop()
-                continue
             suspect = head in self._suspects
             if suspect and (places or len(places) >= startable):
                 break
@@ -286,8 +292,7 @@ class Broker:
         for width, line in self._lines.items():
             if width > cores:
                 continue
-            while (head := line.head()) is not None and self._state[head] != _WAITING:
-                line.pop()
+            head = line.head()
             if head is None:
                 continue
             if first is None or head < first[0]:
@@ -303,17 +308,24 @@ class Broker:
         if not room or any(self._first_for(w.cores)[0] is not None for w in idle):
             return []
         recalls: list[Recall] = []
-        widest = max(w.cores for w in idle)
+        widest = max(w.cores - w.load for w in idle)
         for name, mine in self._workers.items():
-            if room <= 0:
-                break
             excess = mine.load - mine.cores
-            if excess > 0 and not mine.recalled and min(mine.widths) <= widest:
-                last = next(reversed(mine.held.values()))
-                count = min(excess, room) // last or 1
-                recalls.append(Recall(name, count))
+            if excess <= 0 or room <= 0 or mine.recalled:
+                continue
+            most = 0
+            last_first = sorted(mine.held, reverse=True)  # as workers give back
+            for count, place in enumerate(last_first, 1):
+                if excess <= 0 or room <= 0:
+                    break
+                width = mine.held[place]
+                excess -= width
+                if width <= min(widest, room):
+                    room -= width
+                    most = count
+            if most:
+                recalls.append(Recall(name, most))
                 mine.recalled = True
-                room -= count * last
         return recalls
 
     # -- parts

@@ -2,6 +2,8 @@
 
 The worker sends a batch of items in one frame and as many tokens through a pipe. The child takes a token
 before each item; one that the worker took back first is not run, and the kernel decides who was first.
+The worker always takes all that are left, and the tokens of later batches have another value, the epoch:
+so a token never admits an item that was taken back.
 Reports go back in frames of several, and meanwhile stand on the *board*, a piece of memory that the
 worker shares: so it can always tell which item runs and since when, and no report is lost when the child
 dies.
@@ -109,6 +111,7 @@ class _Child:
         self._cores: tuple[int, ...] = ()
         self._width = 0
         self._threads = threading.active_count()
+        self._token = -1  # a token that was read and not used
         self._light = 0  # bytes held after the first batch, with its libraries loaded
         self._reports: list[bytes] = []
         self._buffers: list[Buffer] = []
@@ -124,20 +127,32 @@ class _Child:
                 self._run(batch, share_out(batch.items, frame[1:]))
 
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
-        self._first = 0
-        self._board.sent(0)
+        self._first = batch.first
+        self._board.sent(batch.first)
         self._sent_at = time.time()
         cores = batch.cores
         for index, item in enumerate(batch.items):
-            try:
-                os.read(self._tokens, 1)
-            except BlockingIOError:  # the worker took the rest back
+            if not self._admitted(batch.epoch):
                 break
             now = time.time()
-            self._board.begin(index, time.monotonic(), now)
+            self._board.begin(batch.first + index, time.monotonic(), now)
             report, out = self._call(item, buffers.pop(index, ()), cores, now)
-            self._keep(index, report, out)
+            self._keep(batch.first + index, report, out)
         self._flush(self._first + len(self._reports), last=True)
+
+    def _admitted(self, epoch: int) -> bool:
+        """Take a token for an item of this epoch; False: the worker took the item back."""
+        token = self._token
+        if token < 0:
+            try:
+                token = os.read(self._tokens, 1)[0]
+            except BlockingIOError:
+                return False
+        if token != epoch:  # it is for a later batch
+            self._token = token
+            return False
+        self._token = -1
+        return True
 
     def _call(
         self, item: Item, buffers: list[Buffer] | tuple[()], cores: tuple[int, ...], now: float

@@ -23,20 +23,44 @@ class Granted(NamedTuple):
     by: str
 
 
+class Place(NamedTuple):
+    """Where a core lies: its NUMA node, its package, and the first logical CPU of its physical core."""
+
+    node: int
+    package: int
+    physical: int
+
+
 class CoreSet:
     """The cores of one worker, and which of them are free.
 
-    `ids` are in topological order: siblings of a physical core beside one another, then the cores of one
-    package and NUMA node. With `pinned` False they are slot numbers and no process is pinned to them.
+    `ids` are in topological order, and `places` says where each lies; without it, they are all alike.
+    With `pinned` False they are slot numbers and no process is pinned to them.
     """
 
     def __init__(
-        self, ids: Sequence[int], *, pinned: bool, siblings: Mapping[int, int] | None = None
+        self, ids: Sequence[int], *, pinned: bool, places: Mapping[int, Place] | None = None
     ) -> None:
         self.ids = tuple(ids)
         self.pinned = pinned
-        self._physical = {core: (siblings or {}).get(core, core) for core in ids}
-        self._free = set(ids)
+        found = {core: Place(0, 0, core) if places is None else places[core] for core in ids}
+        siblings: dict[Place, list[int]] = {}
+        for core in ids:
+            siblings.setdefault(found[core], []).append(core)
+        # Physical cores, by position: all of each, which of that is free, how many, how many if it is all free.
+        self._all = list(siblings.values())
+        self._free = [list(cores) for cores in self._all]
+        self._left = [len(cores) for cores in self._all]
+        self._whole = list(self._left)
+        self._position = {core: position for position, cores in enumerate(self._all) for core in cores}
+        # Groups of physical cores, by their positions, within which a task's cores should lie: from the
+        # nearest to all. A machine that says nothing of its nodes has them all in node 0.
+        nodes: dict[tuple[int, int], list[int]] = {}
+        packages: dict[int, list[int]] = {}
+        for position, (node, package, _) in enumerate(siblings):
+            nodes.setdefault((node, package), []).append(position)
+            packages.setdefault(package, []).append(position)
+        self._levels = [list(nodes.values()), list(packages.values()), [list(range(len(siblings)))]]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -44,47 +68,72 @@ class CoreSet:
     @property
     def free(self) -> int:
         """How many cores no task has."""
-        return len(self._free)
+        return sum(self._left)
 
     def take(self, width: int) -> tuple[int, ...]:
-        """Reserve `width` cores, at most `free`, as near to one another as there are.
+        """Reserve `width` cores, at most `free`; return them in topological order.
 
-        The smallest run of neighbouring free cores that is large enough is used, so that large ones stay
-        whole; where none is, the free cores in topological order. Within it whole physical cores come
-        first: a task's two threads share one rather than disturb two others.
+        They are physical cores of which no other task has a part, as long as there are enough, and lie in
+        one NUMA node, else one package, if one of them has so many left: the one that has the fewest, so
+        that room for wide tasks stays. What is over of a physical core is taken only when no whole
+        ones are left.
         """
-        if not 0 < width <= len(self._free):
-            raise ValueError(f"{width} cores of {len(self._free)} free ones")
-        runs: list[list[int]] = [[]]
-        for core in self.ids:
-            if core in self._free:
-                runs[-1].append(core)
-            elif runs[-1]:
-                runs.append([])
-        fitting = [run for run in runs if len(run) >= width]
-        pool = min(fitting, key=len) if fitting else [core for run in runs for core in run]
-        chosen = self._whole_cores_first(pool, width)
-        self._free.difference_update(chosen)
-        return chosen
+        if not 0 < width <= self.free:
+            raise ValueError(f"{width} cores of {self.free} free ones")
+        positions = self._nearest(self._whole, width)
+        if positions is None:
+            positions = self._nearest(self._left, width)
+            assert positions is not None
+            positions.sort(key=lambda position: not self._whole[position])
+        chosen: list[tuple[int, list[int]]] = []
+        for position in positions:
+            free = self._free[position]
+            chosen.append((position, free[:width]))
+            width -= len(chosen[-1][1])
+            del free[: len(chosen[-1][1])]
+            self._left[position], self._whole[position] = len(free), 0
+            if not width:
+                break
+        return tuple(core for _, cores in sorted(chosen) for core in cores)
 
-    def _whole_cores_first(self, pool: Sequence[int], width: int) -> tuple[int, ...]:
-        """Choose `width` of `pool`: physical cores that are free as a whole, else in order."""
-        total: dict[int, int] = {}
-        for core in self.ids:
-            total[self._physical[core]] = total.get(self._physical[core], 0) + 1
-        group: dict[int, list[int]] = {}
-        for core in pool:
-            group.setdefault(self._physical[core], []).append(core)
-        halves = [cores for physical, cores in group.items() if len(cores) < total[physical]]
-        wholes = [cores for physical, cores in group.items() if len(cores) == total[physical]]
-        if width == 1 and halves:  # the other half is taken already: leave the whole ones whole
-            return (halves[0][0],)
-        chosen = [core for cores in (*wholes, *halves) for core in cores]
-        return tuple(sorted(chosen[:width], key=self.ids.index))
+    def _nearest(self, sizes: Sequence[int], width: int) -> list[int] | None:
+        """Return positions of physical cores, near to one another, that have `width` cores between them.
+
+        `sizes` says how many each has to give. Of what would do, that with the least is chosen, so
+        that large room stays whole.
+        """
+        for groups in self._levels:
+            group = _least(groups, sizes, width)
+            if group is not None:
+                runs: list[list[int]] = [[]]
+                for position in group:
+                    if sizes[position]:
+                        runs[-1].append(position)
+                    elif runs[-1]:
+                        runs.append([])
+                run = _least(runs, sizes, width)
+                return list(run) if run is not None else [position for some in runs for position in some]
+        return None
 
     def give(self, cores: Iterable[int]) -> None:
         """Free cores that `take` gave."""
-        self._free.update(cores)
+        for core in cores:
+            position = self._position[core]
+            free, every = self._free[position], self._all[position]
+            free.append(core)
+            free.sort(key=every.index)
+            self._left[position] = len(free)
+            self._whole[position] = len(free) if len(free) == len(every) else 0
+
+
+def _least(groups: Iterable[list[int]], sizes: Sequence[int], width: int) -> list[int] | None:
+    """Return the group of positions that has the least of those that have `width`."""
+    found: tuple[int, list[int]] | None = None
+    for group in groups:
+        size = sum([sizes[position] for position in group])
+        if size >= width and (found is None or size < found[0]):
+            found = (size, group)
+    return None if found is None else found[1]
 
 
 def granted(environ: Mapping[str, str] = os.environ) -> Granted:
@@ -127,7 +176,7 @@ def choose(
             range(count), pinned=False
         ), f"tasks are not pinned: {sys.platform} can't pin processes"
     ids = have.ids[:count]
-    return CoreSet(ids, pinned=True, siblings={core: _place(core)[2] for core in ids}), ""
+    return CoreSet(ids, pinned=True, places={core: _place(core) for core in ids}), ""
 
 
 def share(ids: Sequence[int], parts: int) -> list[tuple[int, ...]]:
@@ -149,8 +198,8 @@ def in_topological_order(ids: Iterable[int]) -> tuple[int, ...]:
     return tuple(sorted(ids, key=lambda core: (*_place(core), core)))
 
 
-def _place(core: int) -> tuple[int, int, int]:
-    """Return (NUMA node, package, first logical CPU of the physical core) of a core, from /sys."""
+def _place(core: int) -> Place:
+    """Return where a core lies, from /sys."""
     folder = _CPUS / f"cpu{core}"
     node = package = 0
     physical = core
@@ -161,7 +210,7 @@ def _place(core: int) -> tuple[int, int, int]:
     with contextlib.suppress(OSError, ValueError):
         text = (folder / "topology/thread_siblings_list").read_text()
         physical = min(parse_cpu_list(text))
-    return node, package, physical
+    return Place(node, package, physical)
 
 
 def parse_cpu_list(text: str) -> list[int]:

@@ -41,6 +41,7 @@ ARRAY_INLINE = 1000
 
 _AS_IS = frozenset({type(None), bool, int, str})
 _SCALARS = _AS_IS | {float}
+_ONLY_STR = frozenset({str})
 _ENCODER = msgspec.json.Encoder()
 
 #: The seconds of a timedelta64's unit, as a fraction.
@@ -90,7 +91,7 @@ def encode_line(plain: Any) -> bytes:
     """
     try:
         return _ENCODER.encode(plain)
-    except (UnicodeEncodeError, ValueError):  # a surrogate, or more digits than Python's limit
+    except ValueError:  # a surrogate, or more digits than Python's limit
         return _text(msgspec.to_builtins(plain)).encode()
 
 
@@ -155,11 +156,13 @@ def _dict_form(value: dict[Any, Any], arrays: Store | None, room: int) -> dict[s
     if not room:
         raise TooDeep(value)
     room -= 1
-    if all(map(isinstance, value, repeat(str))) and not _looks_special(value):
-        if {str}.issuperset(map(type, value)) and _are_as_is(value.values()):
-            return value
-        return {str.__str__(key): _form(item, arrays, room) for key, item in value.items()}
-    return {"$map": [[_form(key, arrays, room), _form(item, arrays, room)] for key, item in value.items()]}
+    if _looks_special(value) or not all(map(isinstance, value, repeat(str))):
+        return {
+            "$map": [[_form(key, arrays, room), _form(item, arrays, room)] for key, item in value.items()]
+        }
+    if _are_as_is(value.values()) and _ONLY_STR.issuperset(map(type, value)):
+        return value
+    return {str.__str__(key): _form(item, arrays, room) for key, item in value.items()}
 
 
 def _looks_special(value: dict[Any, Any]) -> bool:
@@ -192,6 +195,8 @@ def _numpy_form(value: Any, arrays: Store | None, room: int) -> Any:
         return str.__str__(value)
     if isinstance(value, bytes):
         return _bytes_form(value)
+    if value.shape == () and value.dtype.kind in "fiu":  # the general way takes five times as long
+        return _float_form(float(value)) if value.dtype.kind == "f" else int(value)
     # An array of shape (10**9, 0) has no elements, but as lists it would have a billion.
     if arrays is not None and math.prod(max(n, 1) for n in value.shape) > ARRAY_INLINE:
         stored = arrays(value)
@@ -212,14 +217,12 @@ def _nested(array: Array) -> Any:
     elif array.dtype.kind in "biuU":
         return array.tolist()
     elif array.dtype.kind == "f":
-        with numpy.errstate(all="ignore"):  # a long double may be more than a float can hold
-            flat = flat.astype("f8")
+        flat = _narrow(flat, "f8")
         if numpy.isfinite(flat).all():
             return flat.reshape(array.shape).tolist()
         forms = map(_float_form, flat.tolist())
     elif array.dtype.kind == "c":
-        with numpy.errstate(all="ignore"):
-            forms = map(_complex_form, flat.astype("c16").tolist())
+        forms = map(_complex_form, _narrow(flat, "c16").tolist())
     elif array.dtype.kind == "M":
         forms = ({"$date": text} for text in numpy.datetime_as_string(flat).tolist())
     elif array.dtype.kind == "m":
@@ -230,6 +233,15 @@ def _nested(array: Array) -> Any:
     else:
         forms = map(_bytes_form, flat.tolist())
     return numpy.fromiter(forms, object, array.size).reshape(array.shape).tolist()
+
+
+def _narrow(array: Array, dtype: str) -> Array:
+    import numpy
+
+    if array.dtype == dtype:
+        return array
+    with numpy.errstate(all="ignore"):  # a long double beyond the floats becomes their infinity
+        return array.astype(dtype)
 
 
 _FORMS: dict[type, Callable[[Any, Store | None, int], Any]] = {
@@ -253,6 +265,10 @@ _FORMS: dict[type, Callable[[Any, Store | None, int], Any]] = {
 
 
 def _text(plain: Any) -> str:
+    try:
+        return _ENCODER.encode(plain).decode()
+    except ValueError:
+        pass
     from json.encoder import encode_basestring_ascii as quoted
 
     if isinstance(plain, str):
@@ -261,9 +277,7 @@ def _text(plain: Any) -> str:
         return f"[{','.join(map(_text, plain))}]"
     if isinstance(plain, dict):
         return "{" + ",".join(f"{quoted(key)}:{_text(item)}" for key, item in plain.items()) + "}"
-    if type(plain) is int:
-        return _digits(plain)
-    return _ENCODER.encode(plain).decode()
+    return _digits(plain)
 
 
 def _digits(number: int) -> str:

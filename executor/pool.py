@@ -10,38 +10,43 @@ calls `step()`.
 
 from __future__ import annotations
 
-import itertools
 import os
 import selectors
 import signal
 import time
-from bisect import insort
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from executor.board import Done
-from executor.child import read_printed
 from executor.cores import CoreSet
 from executor.guardian import DIED, FORKED, Guardian
-from executor.memory import in_words, resident
-from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
-from executor.process import BATCH_MOST, Child, Entry, death_in_words
-from executor.task import MEMORY_LIMIT, Status
+from executor.line import Entry, Line
+from executor.memory import resident
+from executor.messages import Buffer, Item, Report, rejected, share_out
+from executor.process import BATCH_MOST, STATUS_OF, Child
 
 #: Seconds of work that a batch should hold: a wake-up of the worker costs well below a tenth of it.
 BATCH_SECONDS = 0.004
 
-#: A call that runs longer than this doesn't keep the rest of its batch waiting.
+#: A call that runs longer than this, and than its like, doesn't keep others waiting behind it.
 SLOW_SECONDS = 0.01
+
+#: Calls that take longer than this are not given to a child before it is free: the wake-up is little beside.
+LOOK_AHEAD_MOST = 0.1
+
+#: Seconds of work behind a running call that are worth the trouble of moving them to free cores.
+SHARED_SECONDS = 0.001
 
 #: Seconds for which narrow calls may overtake a wide one that waits for its cores, with ``--backfill``.
 PUT_OFF_SECONDS = 10.0
 
 #: Seconds until it is looked again whether a child has begun what stands before the next in line.
 _GLANCE_SECONDS = 0.001
+
+#: Seconds between two looks at the memory of a call that has a limit.
+MEMORY_SECONDS = 0.2
 
 #: Seconds between two looks at what takes its time.
 _WATCH_SECONDS = 0.05
@@ -50,13 +55,6 @@ _WATCH_SECONDS = 0.05
 STILLBORN_MOST = 3
 
 _done = msgspec.msgpack.Decoder(Done)
-
-
-#: What a call that is being killed for this reason ends as.
-_STATUS_OF: dict[str | None, Status] = {"timeout": "timeout", "cancelled": "cancelled", "memory": "crashed"}
-
-#: Seconds between two looks at the memory that a call holds, where it has a limit.
-_MEMORY_SECONDS = 0.2
 
 
 class Finished(NamedTuple):
@@ -93,7 +91,7 @@ class Pool:
         self._by_pid: dict[int, Child] = {}
         self._slots = 0
         self._generation = 0
-        self._queue: deque[Entry] = deque()
+        self._line = Line()
         self._pace: dict[int, float] = {}  # seconds a call takes, by width, as lately seen
         self._finished: list[Finished] = []
         self._watch_at = 0.0
@@ -112,7 +110,7 @@ class Pool:
     @property
     def idle(self) -> bool:
         """Whether it holds nothing at all."""
-        return not self._queue and not self._finished and not any(c.busy for c in self._children.values())
+        return not self._line and not self._finished and not any(c.busy for c in self._children.values())
 
     def begin(self, run: str) -> None:
         """A new run begins: replace the children of earlier ones, so that it sees the code on disk."""
@@ -123,39 +121,19 @@ class Pool:
 
     def add(self, run: str, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
         """Take items of a run into the line, at their places."""
-        shares = share_out(items, buffers)
-        queue = self._queue
+        shares = share_out(items, buffers) if buffers else {}
+        most = len(self._cores)
         for index, item in enumerate(items):
-            entry = Entry(run, item, shares.get(index, ()))
-            if item.width > len(self._cores):  # the dispatcher knows better, unless it is not one of ours
-                text = f"{item.width} cores, but this worker has {len(self._cores)}"
+            if item.width > most:  # the dispatcher knows better, unless it is not one of ours
+                text = f"{item.width} cores, but this worker has {most}"
                 self._finished.append(Finished(run, rejected(item, "Rejected", text), ()))
-            elif queue and queue[-1].run == run and queue[-1].item.place > item.place:
-                self._insert(entry)
             else:
-                queue.append(entry)
-
-    def _insert(self, entry: Entry) -> None:
-        """Put an entry before those of its run that stand later in order."""
-        for position, other in enumerate(self._queue):
-            if other.run == entry.run and other.item.place > entry.item.place:
-                self._queue.insert(position, entry)
-                return
-        self._queue.append(entry)
+                self._line.add(run, item, shares.get(index, ()))
 
     def recall(self, run: str, count: int | None = None) -> list[int]:
         """Give up to `count` unstarted calls back (None: all), the last in line first: their places."""
-        self._line_up(back for child in self._children.values() for back in child.take_back())
-        places: list[int] = []
-        kept: list[Entry] = []
-        while self._queue and (count is None or len(places) < count):
-            entry = self._queue.pop()
-            if entry.run == run:
-                places.append(entry.item.place)
-            else:
-                kept.append(entry)
-        self._queue.extend(reversed(kept))
-        return places
+        self._take_all_back()
+        return self._line.give_up(run, count)
 
     def cancel(self, run: str, places: Iterable[int] | None = None) -> list[int]:
         """Stop a run's calls (`places` None: all): running ones are killed and reported as cancelled.
@@ -167,21 +145,18 @@ class Pool:
         def meant(entry: Entry) -> bool:
             return entry.run == run and (chosen is None or entry.item.place in chosen)
 
-        self._line_up(back for child in self._children.values() for back in child.take_back())
-        dropped = [entry.item.place for entry in self._queue if meant(entry)]
-        self._queue = deque(entry for entry in self._queue if not meant(entry))
+        self._take_all_back()
+        dropped = self._line.drop(meant)
         for child in self._children.values():
-            if child.batch and child.received < len(child.batch) and meant(child.batch[-1]):
+            if any(meant(entry) for entry in child.entries.values()):
                 self._kill(child, "cancelled")
         return dropped
 
     def holding(self) -> dict[str, list[int]]:
         """Return the places of what is unfinished, by run."""
-        held: dict[str, list[int]] = {}
-        for entry in self._queue:
-            held.setdefault(entry.run, []).append(entry.item.place)
+        held = self._line.places()
         for child in self._children.values():
-            for entry in child.batch[child.received :]:
+            for entry in child.entries.values():
                 held.setdefault(entry.run, []).append(entry.item.place)
         return held
 
@@ -189,9 +164,9 @@ class Pool:
         """Return what runs now."""
         found = []
         for child in self._children.values():
-            index, _, epoch = child.board.running()
-            if child.received <= index < len(child.batch):
-                entry = child.batch[index]
+            current = child.current()
+            if current is not None:
+                entry, _, epoch = current
                 found.append(Running(entry.run, entry.item.place, epoch, child.cores))
         return found
 
@@ -225,28 +200,69 @@ class Pool:
 
     def _start(self) -> None:
         """Start what stands first in line for as long as there are cores for it."""
-        while self._queue:
-            now = time.monotonic()
-            width = self._queue[0].item.width
+        now = time.monotonic()
+        while self._line or self._share(now):
+            width = self._line.first.item.width
             if width > self._cores.free:
                 if not self._backfill(now):
-                    return
-                width = self._queue[0].item.width
-            elif self._put_off is not None:
-                self._put_off = None
+                    break
+                width = self._line.first.item.width
             if not self._may_pass(width):
+                if self._share(now):  # narrower ones: they go first
+                    continue
                 self._watch_at = min(self._watch_at, now + _GLANCE_SECONDS)
-                return
+                break
             batch = self._next_batch(width)
             cores = self._cores.take(width)
-            child = self._idle_child(cores)
-            try:
-                child.send(batch, cores, pin=self._cores.pinned)
-            except OSError:  # it died a moment ago: its burial puts the batch back into the line
-                pass
-            if child.channel.unsent and not child.dead:
-                self._selector.modify(child.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
-            self._watch_at = min(self._watch_at, now + SLOW_SECONDS)
+            self._send(self._idle_child(cores), batch, cores, now)
+        self._look_ahead(now)
+
+    def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
+        try:
+            child.send(batch, cores, pin=self._cores.pinned)
+        except OSError:  # it died a moment ago: its burial puts the batch back into the line
+            pass
+        if child.channel.unsent and not child.dead:
+            self._selector.modify(child.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+        self._watch_at = min(self._watch_at, now + SLOW_SECONDS)
+
+    def _look_ahead(self, now: float) -> None:
+        """Give children that run their last call the next of its width, so that they need not wait for it.
+
+        Not behind a call that takes long: its successor would wait, while others overtake it.
+        """
+        for child in self._children.values():
+            if not self._line:
+                return
+            width = len(child.cores)
+            if not width or len(child.entries) > 1 or self._line.first.item.width != width:
+                continue
+            if child.ending or child.dead or child.generation != self._generation:
+                continue
+            if self._is_slow(child, now) or self._pace.get(width, LOOK_AHEAD_MOST) >= LOOK_AHEAD_MOST:
+                continue
+            self._send(child, self._next_batch(width), child.cores, now)
+
+    def _is_slow(self, child: Child, now: float) -> bool:
+        """Whether a child's present call takes much longer than others of its width did."""
+        current = child.current()
+        usual = self._pace.get(len(child.cores), 0.0)
+        return current is not None and now - current[1] > SLOW_SECONDS + 2 * usual
+
+    def _share(self, now: float) -> bool:
+        """Take back what waits behind running calls, where free cores could start it; return if any was."""
+        if not self._cores.free:
+            return False
+        back: list[Entry] = []
+        for child in self._children.values():
+            width = len(child.cores)
+            if 0 < width <= self._cores.free and (count := child.unstarted()):
+                if count * self._pace.get(width, 0.0) > SHARED_SECONDS or self._is_slow(child, now):
+                    back += child.take_back()
+                else:
+                    self._watch_at = min(self._watch_at, now + SHARED_SECONDS)
+        self._line.put_back(back)
+        return bool(back)
 
     def _backfill(self, now: float) -> bool:
         """Bring a narrow call that fits now before the first in line, which does not; return whether one is.
@@ -255,16 +271,11 @@ class Pool:
         """
         if not self._backfills or not self._cores.free:
             return False
-        if self._put_off is None or self._put_off[0] is not self._queue[0]:
-            self._put_off = (self._queue[0], now)
+        if self._put_off is None or self._put_off[0] is not self._line.first:
+            self._put_off = (self._line.first, now)
         elif now - self._put_off[1] > PUT_OFF_SECONDS:
             return False
-        for position, entry in enumerate(itertools.islice(self._queue, 1, 1000), 1):
-            if entry.item.width <= self._cores.free:
-                del self._queue[position]
-                self._queue.appendleft(entry)
-                return True
-        return False
+        return self._line.overtake(self._cores.free)
 
     def _may_pass(self, width: int) -> bool:
         """Whether no narrower call that was given to a child is still unstarted there."""
@@ -277,16 +288,9 @@ class Pool:
         pace = self._pace.get(width)
         most = 1
         if pace is not None and pace < BATCH_SECONDS:
-            fair = -(-len(self._queue) // max(1, len(self._cores) // width))
+            fair = -(-len(self._line) // max(1, len(self._cores) // width))
             most = min(BATCH_MOST, int(BATCH_SECONDS / max(pace, 1e-6)), fair)
-        first = self._queue.popleft()
-        batch = [first]
-        while len(batch) < most and self._queue:
-            entry = self._queue[0]
-            if entry.item.width != width or entry.run != first.run:
-                break
-            batch.append(self._queue.popleft())
-        return batch
+        return self._line.take(most)
 
     def _idle_child(self, cores: tuple[int, ...]) -> Child:
         """Return an idle child, one that is pinned to these cores already if there is one."""
@@ -301,27 +305,34 @@ class Pool:
 
     def _fork(self) -> Child:
         self._slots += 1
-        child = Child(self._guardian, self._slots, self._generation)
+        try:
+            child = Child(self._guardian, self._slots, self._generation)
+        except OSError:
+            self._replace_guardian()
+            child = Child(self._guardian, self._slots, self._generation)
         self._children[child.slot] = child
         self._selector.register(child.channel, selectors.EVENT_READ, child)
         return child
 
-    def _line_up(self, entries: Iterable[Entry]) -> None:
-        """Put entries that were given out back to the front of the line, in order."""
-        back: list[Entry] = []
-        for entry in entries:
-            insort(back, entry, key=lambda e: e.item.place)
-        self._queue.extendleft(reversed(back))
+    def _take_all_back(self) -> None:
+        """Put everything that has not begun back into the line."""
+        self._line.put_back([entry for child in self._children.values() for entry in child.take_back()])
 
     # -- hearing
 
     def _flush(self, child: Child) -> None:
         try:
             child.channel.flush()
-        except OSError:  # dead: the guardian says so next
-            child.dead = True
-        if child.dead or not child.channel.unsent:
+        except OSError:
+            self._hang_up(child)
+            return
+        if not child.channel.unsent:
             self._selector.modify(child.channel, selectors.EVENT_READ, child)
+
+    def _hang_up(self, child: Child) -> None:
+        """Listen no more to a child that is dead or dying; the guardian tells how it died."""
+        child.dead = True
+        self._selector.unregister(child.channel)
 
     def _receive(self, child: Child) -> None:
         """Take a child's reports."""
@@ -329,42 +340,51 @@ class Pool:
             frames = child.channel.receive()
         except OSError:
             frames = None
-        if frames is None:  # dead or dying: the guardian tells how
-            child.dead = True
-            self._selector.unregister(child.channel)
+        if frames is None:
+            self._hang_up(child)
             return
         for frame in frames:
             done = _done.decode(frame[0])
             self._take(child, done.first, done.reports, frame[1:])
-            if done.last:
+            if not done.last:
+                continue
+            child.batches -= 1
+            child.worn |= done.worn
+            if not child.batches:
                 self._free(child)
-                if done.worn or child.ending or child.generation != self._generation:
+                if child.worn or child.ending or child.generation != self._generation:
                     self._end(child)
+            elif child.worn:
+                self._line.put_back(child.take_back())
 
     def _take(
         self, child: Child, first: int, reports: Sequence[Report], buffers: Sequence[Buffer] = ()
     ) -> None:
-        """Take the reports of the batch's items from index `first` on, once each."""
-        shares = share_out(reports, buffers)
-        fresh = [(i, report) for i, report in enumerate(reports) if first + i >= child.received]
-        if not fresh:
-            return
-        for i, report in fresh:
-            if child.ending in _STATUS_OF and report.status == "error":  # our SIGTERM made it raise
-                report.status = _STATUS_OF[child.ending]
-            run = child.batch[first + i].run
-            self._finished.append(Finished(run, report, shares.get(i, ())))
-        child.received = first + len(reports)
-        began, ended = fresh[0][1].started, fresh[-1][1].finished
+        """Take the reports of a child's entries from index `first` on, once each."""
+        shares = share_out(reports, buffers) if buffers else {}
+        began: float | None = None
+        ended: float | None = None
+        count = 0
+        for i, report in enumerate(reports):
+            entry = child.entries.pop(first + i, None)
+            if entry is None:  # taken from the board already
+                continue
+            if child.ending in STATUS_OF and report.status == "error":  # our SIGTERM made it raise
+                report.status = STATUS_OF[child.ending]
+            self._finished.append(Finished(entry.run, report, shares.get(i, ())))
+            count += 1
+            ended = report.finished
+            if began is None:
+                began = report.started
         if began is not None and ended is not None:
-            pace = max(0.0, ended - began) / len(fresh)
+            pace = max(0.0, ended - began) / count
             width = len(child.cores)
             old = self._pace.get(width)
             self._pace[width] = pace if old is None else (old + pace) / 2
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)
-        child.cores, child.batch, child.received = (), [], 0
+        child.cores, child.batches = (), 0
 
     def _hear_guardian(self) -> None:
         records = self._guardian.receive()
@@ -421,23 +441,25 @@ class Pool:
     def _bury(self, child: Child, status: int) -> None:
         """A child is dead: take what it had reported, report what it ran, put back what it had not begun."""
         while not child.dead:
-            before = child.received
+            before = len(child.entries)
             self._receive(child)
-            if child.received == before and not child.dead:
-                child.dead = True
-                self._selector.unregister(child.channel)
+            if len(child.entries) == before and not child.dead:
+                self._hang_up(child)
         del self._children[child.slot]
-        if child.batch:
-            self._rescue(child)
-            index, since, epoch = child.board.running()
-            back = child.batch[max(index + 1, child.received) :]
-            if child.received <= index < len(child.batch):
-                self._fail(child, child.batch[index], status, since, epoch)
-            elif back and child.ending is None:  # it died before it began anything
-                back[0].stillborn += 1
-                if back[0].stillborn >= STILLBORN_MOST:
-                    self._fail(child, back.pop(0), status)
-            self._line_up(back)
+        self._rescue(child)
+        current = child.current()
+        back = [entry for entry in child.entries.values() if current is None or entry is not current[0]]
+        if current is not None:
+            self._fail(child, *current, status)
+        if child.ending == "cancelled":  # they were let in, if not begun: nobody else may run them
+            for entry in back:
+                self._fail(child, entry, None, None, status)
+            back.clear()
+        elif current is None and back and child.ending is None:  # it died before it began anything
+            back[0].stillborn += 1
+            if back[0].stillborn >= STILLBORN_MOST:
+                self._fail(child, back.pop(0), None, None, status)
+        self._line.put_back(back)
         if child.cores:
             self._free(child)
         child.close()
@@ -445,47 +467,21 @@ class Pool:
             self._fork()  # the next call finds a fresh child ready
 
     def _fail(
-        self,
-        child: Child,
-        entry: Entry,
-        status: int,
-        since: float | None = None,
-        epoch: float | None = None,
+        self, child: Child, entry: Entry, since: float | None, epoch: float | None, status: int
     ) -> None:
         """Report a call that its process did not survive, begun at `since` and `epoch` if it was."""
-        item = entry.item
-        kind: Status = "crashed"
-        name, text = "Crashed", death_in_words(status, ours=child.ending is not None)
-        if child.ending == "memory":
-            limit, peak = in_words(item.memory or 0), in_words(child.peak)
-            kind, name, text = "crashed", MEMORY_LIMIT, f"killed because it held {peak}; its limit is {limit}"
-        elif child.ending == "timeout" and since is not None:
-            had = time.monotonic() - since
-            kind, name, text = (
-                "timeout",
-                "Timeout",
-                f"killed after {had:.3g} s; its timeout is {item.timeout:g} s",
-            )
-        elif child.ending == "cancelled":
-            kind, name, text = "cancelled", "Cancelled", "killed because its run was cancelled"
-        report = Report(
-            item.place,
-            item.attempt,
-            kind,
-            NIL,
-            error=(name, text, ""),
-            cores=child.cores,
-            started=epoch,
-            finished=None if epoch is None else time.time(),
-            stdout=read_printed(child.stdout, os.fstat(child.stdout).st_size),
-            stderr=read_printed(child.stderr, os.fstat(child.stderr).st_size),
-        )
+        report = child.obituary(entry, since, epoch, status)
         self._finished.append(Finished(entry.run, report, ()))
 
     def _rescue(self, child: Child) -> None:
         """Take the reports that stand on the child's board, waiting to be sent."""
         first, reports = child.board.unsent()
         self._take(child, first, reports)
+
+    def _end_call(self, child: Child, why: str, number: int = signal.SIGTERM) -> None:
+        """Kill a child for what its present call does; what waits behind it goes elsewhere."""
+        self._line.put_back(child.take_back())
+        self._kill(child, why, number)
 
     # -- watching
 
@@ -496,32 +492,37 @@ class Pool:
             if not child.busy:
                 continue
             child.bound_printed()
-            index, since, _ = child.board.running()
             if child.ending is not None:
                 if now >= child.kill_at and child.pid:
                     self._kill(child, child.ending, signal.SIGKILL)
                 wait = min(wait, max(0.001, child.kill_at - now))
                 continue
-            if len(child.batch) > 1:
-                wait = min(wait, SLOW_SECONDS)
-            if not child.received <= index < len(child.batch):
+            current = child.current()
+            if current is None:
                 continue
-            if len(child.batch) > 1 and now - since > SLOW_SECONDS:
-                self._line_up(child.take_back())
+            if len(child.entries) > 1:
+                wait = min(wait, SLOW_SECONDS)
+                if self._is_slow(child, now):
+                    self._line.put_back(child.take_back())
+            if now - current[1] > SLOW_SECONDS:
                 self._rescue(child)
-            timeout = child.batch[index].item.timeout
-            if timeout is not None:
-                left = since + timeout - now
+            item = current[0].item
+            if item.timeout is not None:
+                left = current[1] + item.timeout - now
                 if left <= 0:
-                    self._line_up(child.take_back())
-                    self._kill(child, "timeout")
-                    wait = min(wait, self._grace)
+                    self._end_call(child, "timeout")
                 wait = min(wait, max(0.001, left))
-            limit = child.batch[index].item.memory
-            if limit is not None and child.ending is None and child.pid:
-                child.peak = max(child.peak, resident(child.pid))
-                if child.peak > limit:
-                    self._line_up(child.take_back())
-                    self._kill(child, "memory", signal.SIGKILL)  # it grows while one waits
-                wait = min(wait, _MEMORY_SECONDS)
+            if item.memory is not None and child.ending is None:
+                self._weigh(child, current[0], item.memory, now)
         self._watch_at = now + wait
+
+    def _weigh(self, child: Child, entry: Entry, limit: int, now: float) -> None:
+        """Look at the memory that a call holds, now and then, and kill it beyond its limit."""
+        if child.weighed is not entry:
+            child.weighed, child.peak = entry, 0
+        elif now < child.weigh_at:
+            return
+        child.peak = max(child.peak, resident(child.pid) if child.pid else 0)
+        child.weigh_at = now + MEMORY_SECONDS
+        if child.peak > limit:
+            self._end_call(child, "memory", signal.SIGKILL)  # it grows while one waits

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+import termios
+import time
 
 from executor.board import Batch, Board
 from executor.channel import Channel
-from executor.child import PRINTED_BYTES, encoder
+from executor.child import PRINTED_BYTES, encoder, read_printed
 from executor.guardian import Guardian
-from executor.messages import Buffer, Item
+from executor.line import Entry
+from executor.memory import in_words
+from executor.messages import NIL, Buffer, Report
+from executor.task import MEMORY_LIMIT, Status
 
 #: Bytes of printed text that may pile up before all but the end is dropped.
 _PRINTED_MOST = 1 << 20
 
-#: Calls in one batch at most; so many tokens fit into a pipe on every system.
+#: Calls in one batch at most; a child has two at most, and so many tokens fit into a pipe on every system.
 BATCH_MOST = 512
 
+#: What a call ends as that is being killed for this reason.
+STATUS_OF: dict[str | None, Status] = {"timeout": "timeout", "cancelled": "cancelled", "memory": "crashed"}
 
-class Entry:
-    """An item in the pool; entries of one run are ordered by place."""
-
-    __slots__ = ("buffers", "item", "run", "stillborn")
-
-    def __init__(self, run: str, item: Item, buffers: Sequence[Buffer]) -> None:
-        self.run = run
-        self.item = item
-        self.buffers = buffers
-        self.stillborn = 0
+_number = array.array("i", [0])  # where ioctl puts its answer
 
 
 class Child:
@@ -45,53 +44,105 @@ class Child:
         board, self.stdout, self.stderr = (_memory_file(name) for name in ("board", "stdout", "stderr"))
         os.ftruncate(board, Board.SIZE)
         self.board = Board(board)
+        self.board.begin(-1, 0.0, 0.0)
+        self.channel = Channel(ours)
         try:
             guardian.fork(slot, [theirs.fileno(), self.tokens_read, board, self.stdout, self.stderr])
+        except OSError:
+            self.close()
+            raise
         finally:
             os.close(board)
             theirs.close()
-        self.channel = Channel(ours)
         self.slot = slot
         self.generation = generation
         self.pid = 0  # until the guardian says it
-        self.cores: tuple[int, ...] = ()  # of the present batch; () when idle
+        self.cores: tuple[int, ...] = ()  # that it has now; () when idle
         self.last_cores: tuple[int, ...] = ()
-        self.batch: list[Entry] = []
-        self.received = 0  # reports of the present batch that came
+        self.entries: dict[int, Entry] = {}  # given and not reported, by index, in order
+        self.batches = 0  # that have not ended
         self.peak = 0  # bytes that its present call was seen to hold
+        self.weighed: Entry | None = None  # the call that this is about
+        self.weigh_at = 0.0  # when to look again
         self.ending: str | None = None  # why it is being killed: the status that its call gets
         self.kill_at = 0.0  # when SIGTERM has had its time
         self.dead = False
+        self.worn = False  # its tasks left something behind: it must be replaced
+        self._given = 0  # entries ever, which is the index of the next
+        self._epoch = 0
 
     @property
     def busy(self) -> bool:
-        """Whether it has a batch."""
+        """Whether it has cores."""
         return bool(self.cores)
 
     def unstarted(self) -> int:
-        """How many items of the batch have not begun."""
-        return len(self.batch) - 1 - self.board.running()[0] if self.batch else 0
+        """How many of its entries have not begun."""
+        if not self.entries:
+            return 0
+        fcntl.ioctl(self.tokens_read, termios.FIONREAD, _number)
+        return _number[0]
+
+    def current(self) -> tuple[Entry, float, float] | None:
+        """Return the entry that runs, and since when (monotonic and epoch seconds); None if none does."""
+        index, since, epoch = self.board.running()
+        entry = self.entries.get(index)
+        return None if entry is None else (entry, since, epoch)
 
     def take_back(self) -> list[Entry]:
         """Take what has not begun away from the child; it can't begin any more."""
         try:
-            count = len(os.read(self.tokens_read, BATCH_MOST))
+            count = len(os.read(self.tokens_read, 1 << 16))
         except BlockingIOError:
             return []
-        at = len(self.batch) - count
-        back = self.batch[at:]
-        del self.batch[at:]
+        self._epoch = (self._epoch + 1) % 256
+        back = [self.entries.popitem()[1] for _ in range(count)]
+        back.reverse()
         return back
 
     def send(self, entries: list[Entry], cores: tuple[int, ...], *, pin: bool) -> None:
-        """Start a batch."""
-        self.batch, self.cores, self.last_cores, self.received, self.peak = entries, cores, cores, 0, 0
-        self.board.begin(-1, 0.0, 0.0)  # the child is idle: nobody else writes
-        os.write(self.tokens, bytes(len(entries)))
-        frame: list[Buffer] = [encoder.encode(Batch(cores, pin, [entry.item for entry in entries]))]
+        """Give it a batch, to run when it is done with what it has; `cores` change only when it is idle."""
+        self.cores = self.last_cores = cores
+        self.batches += 1
+        first = self._given
+        self._given += len(entries)
+        self.entries.update(enumerate(entries, first))
+        os.write(self.tokens, bytes([self._epoch]) * len(entries))
+        batch = Batch(first, self._epoch, cores, pin, [entry.item for entry in entries])
+        frame: list[Buffer] = [encoder.encode(batch)]
         for entry in entries:
             frame.extend(entry.buffers)
         self.channel.send(frame)
+
+    def obituary(self, entry: Entry, since: float | None, epoch: float | None, status: int) -> Report:
+        """Return the report of a call that this process did not survive.
+
+        `since` and `epoch` say when it began, on the monotonic clock and in epoch seconds; None if it did
+        not. `status` is how the process ended.
+        """
+        item = entry.item
+        kind = STATUS_OF.get(self.ending, "crashed")
+        name, text = "Crashed", death_in_words(status, ours=self.ending is not None)
+        if self.ending == "memory":
+            held, limit = in_words(self.peak), in_words(item.memory or 0)
+            name, text = MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
+        elif self.ending == "timeout" and since is not None:
+            had = time.monotonic() - since
+            name, text = "Timeout", f"killed after {had:.3g} s; its timeout is {item.timeout:g} s"
+        elif self.ending == "cancelled":
+            name, text = "Cancelled", "killed because its run was cancelled"
+        return Report(
+            item.place,
+            item.attempt,
+            kind,
+            NIL,
+            error=(name, text, ""),
+            cores=self.cores,
+            started=epoch,
+            finished=None if epoch is None else time.time(),
+            stdout=read_printed(self.stdout, os.fstat(self.stdout).st_size),
+            stderr=read_printed(self.stderr, os.fstat(self.stderr).st_size),
+        )
 
     def bound_printed(self) -> None:
         """Let go of what its call printed but for the end, if that is much."""

@@ -93,6 +93,7 @@ class Session:
         #: Why the dispatcher refused us, until it welcomes us after all.
         self.refused: str | None = None
         self._kept: deque[tuple[Reports, Sequence[Buffer]]] = deque()  # reported, not yet recorded
+        self._unsaid: list[int] = []  # given back since the last greeting, which still named them
         self._number = 0
         self._heartbeat = 1.0
         self._patience = 5.0
@@ -120,6 +121,8 @@ class Session:
             self._greet_at = now
         elif isinstance(message, Beat) or self.run is None or getattr(message, "run", None) != self.run:
             pass  # of a run that this session has left behind
+        elif not self.welcomed and isinstance(message, Tasks | Recall):
+            pass  # sent before our greeting was read, which doesn't name these: they are handed out anew
         elif isinstance(message, Tasks):
             if self.draining:
                 self._send(Returned(self.run, [item.place for item in message.items]))
@@ -147,12 +150,16 @@ class Session:
         if self.run is not None and self.run != message.run:
             orders += self._end(complete=False, why="another run began in its place", now=now)
         if self.run is None:
-            self._kept.clear()
-            self._number = 0
+            self._kept.clear()  # numbers count on: it may be the same run, left and found again
             orders.append(Begin(message.run))
         self.run, self.welcomed, self.refused = message.run, True, None
         self._heartbeat, self._patience = message.heartbeat, message.patience
         self._heard_at, self._beat_at = now, now + message.heartbeat
+        if self.draining:
+            self._send(Leaving())
+        if self._unsaid:
+            self._send(Returned(self.run, self._unsaid))
+            self._unsaid = []
         self.outbox.extend(self._kept)
         return orders
 
@@ -168,8 +175,12 @@ class Session:
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
         """Return calls that were not started."""
-        if run == self.run and self.welcomed:
+        if run != self.run:
+            return
+        if self.welcomed:
             self._send(Returned(run, list(places)))
+        else:
+            self._unsaid += places
 
     def drain(self) -> list[Order]:
         """Take nothing more; return what the worker is to do."""
@@ -191,15 +202,20 @@ class Session:
         if self.run is not None and now - self._heard_at > self._patience:
             return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
         if not self.welcomed:
-            if now >= self._greet_at and not self.draining:
-                mine = {} if self.run is None else {self.run: self._unfinished(holding())}
-                self.outbox.clear()
-                self._send(msgspec.structs.replace(self._hello, holding=mine))
+            if now >= self._greet_at:
                 self._greet_at = now + GREETING_SECONDS
+                if not self.draining or self.run is not None:  # what still runs is to come home
+                    self._greet(holding)
         elif now >= self._beat_at:
             self._send(Beat())
             self._beat_at = now + self._heartbeat
         return []
+
+    def _greet(self, holding: Callable[[], dict[str, list[int]]]) -> None:
+        mine = {} if self.run is None else {self.run: self._unfinished(holding())}
+        self.outbox.clear()
+        self._unsaid = []
+        self._send(msgspec.structs.replace(self._hello, holding=mine))
 
     def _unfinished(self, holding: dict[str, list[int]]) -> list[int]:
         """All places of the run that this worker answers for: those it has, and those not yet recorded."""
@@ -208,9 +224,8 @@ class Session:
 
     def deadline(self) -> float:
         """Return when `tick` must be called next, on the owner's clock."""
-        if not self.welcomed:
-            return self._greet_at
-        return min(self._beat_at, self._heard_at + self._patience)
+        next_at = self._beat_at if self.welcomed else self._greet_at
+        return next_at if self.run is None else min(next_at, self._heard_at + self._patience)
 
     def lost(self, greet_at: float) -> None:
         """The link broke: greet when it is back, or try at `greet_at`; the dispatcher has its patience."""
@@ -222,6 +237,7 @@ class Session:
         run, self.run = self.run, None
         self.welcomed = False
         self.outbox.clear()
+        self._unsaid = []
         self._kept.clear()
         self._greet_at = now
         return [] if run is None else [Ended(run, complete, why)]

@@ -1,0 +1,112 @@
+"""The line of a worker's calls: who is next. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+
+from executor.messages import Buffer, Item
+
+#: How far behind the first in line a call is looked for that may overtake it.
+_OVERTAKING_MOST = 1000
+
+
+class Entry:
+    """An item in the pool. `number` counts arrivals: entries stand in line by it, and by place."""
+
+    __slots__ = ("buffers", "item", "number", "run", "stillborn")
+
+    def __init__(self, run: str, item: Item, buffers: Sequence[Buffer], number: int) -> None:
+        self.run = run
+        self.item = item
+        self.buffers = buffers
+        self.number = number
+        self.stillborn = 0
+
+    def rank(self) -> tuple[int, int]:
+        """Return what entries are sorted by."""
+        return self.number, self.item.place
+
+
+class Line:
+    """Entries in order: runs by arrival, and by place within a run.
+
+    What is given out and comes back stands where it stood.
+    """
+
+    def __init__(self) -> None:
+        self._entries: deque[Entry] = deque()
+        self._arrived = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def first(self) -> Entry:
+        """The first in line; there must be one."""
+        return self._entries[0]
+
+    def add(self, run: str, item: Item, buffers: Sequence[Buffer] = ()) -> None:
+        """Add an item: at the end, or before those of its run that stand later in order."""
+        self._arrived += 1
+        entry = Entry(run, item, buffers, self._arrived)
+        entries = self._entries
+        if entries and entries[-1].run == run and entries[-1].item.place > item.place:
+            for position, other in enumerate(entries):
+                if other.run == run and other.item.place > item.place:
+                    entry.number = other.number
+                    entries.insert(position, entry)
+                    return
+        entries.append(entry)
+
+    def put_back(self, entries: Iterable[Entry]) -> None:
+        """Put entries that were given out back to the front, in order."""
+        self._entries.extendleft(sorted(entries, key=Entry.rank, reverse=True))
+
+    def take(self, most: int) -> list[Entry]:
+        """Take the first, and up to `most` in all of its run and width that stand behind it."""
+        first = self._entries.popleft()
+        batch = [first]
+        width, run = first.item.width, first.run
+        while len(batch) < most and self._entries:
+            entry = self._entries[0]
+            if entry.item.width != width or entry.run != run:
+                break
+            batch.append(self._entries.popleft())
+        return batch
+
+    def overtake(self, width: int) -> bool:
+        """Bring the next entry of at most `width` cores to the front; return whether there is one."""
+        for position, entry in enumerate(itertools.islice(self._entries, 1, _OVERTAKING_MOST), 1):
+            if entry.item.width <= width:
+                del self._entries[position]
+                self._entries.appendleft(entry)
+                return True
+        return False
+
+    def give_up(self, run: str, most: int | None = None) -> list[int]:
+        """Remove up to `most` entries of a run (None: all), the last first; return their places."""
+        places: list[int] = []
+        kept: list[Entry] = []
+        while self._entries and (most is None or len(places) < most):
+            entry = self._entries.pop()
+            if entry.run == run:
+                places.append(entry.item.place)
+            else:
+                kept.append(entry)
+        self._entries.extend(reversed(kept))
+        return places
+
+    def drop(self, unwanted: Callable[[Entry], bool]) -> list[int]:
+        """Remove all entries that are `unwanted`; return their places."""
+        places = [entry.item.place for entry in self._entries if unwanted(entry)]
+        self._entries = deque(entry for entry in self._entries if not unwanted(entry))
+        return places
+
+    def places(self) -> dict[str, list[int]]:
+        """Return the places of all entries, by run."""
+        found: dict[str, list[int]] = {}
+        for entry in self._entries:
+            found.setdefault(entry.run, []).append(entry.item.place)
+        return found

@@ -106,6 +106,7 @@ class _Child:
             if isinstance(stream, io.TextIOWrapper):  # a task must not fail over a character that it prints
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
         unbuffer_c()
+        self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         make_importable(str(Path.cwd()))
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
@@ -134,6 +135,7 @@ class _Child:
         for index, item in enumerate(batch.items):
             if not self._admitted(batch.epoch):
                 break
+            os.fchdir(self._folder)  # where the task before may have left it
             now = time.time()
             self._board.begin(batch.first + index, time.monotonic(), now)
             report, out = self._call(item, buffers.pop(index, ()), cores, now)
@@ -235,7 +237,7 @@ class _Child:
 
     def _take_cores(self, cores: tuple[int, ...], pin: bool) -> None:
         """Pin every thread to `cores`, and give the numeric libraries as many threads."""
-        if cores == self._cores:
+        if cores == self._cores and not (pin and moved_from(cores)):
             return
         first = not self._cores
         self._cores = cores
@@ -250,6 +252,11 @@ class _Child:
                 import threadpoolctl
 
                 threadpoolctl.threadpool_limits(width)
+
+
+def moved_from(cores: tuple[int, ...]) -> bool:
+    """Whether a task has pinned this process to other cores."""
+    return sys.platform == "linux" and os.sched_getaffinity(0) != set(cores)
 
 
 def pin_threads(cores: tuple[int, ...]) -> None:

@@ -46,12 +46,13 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        header = _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(len(part)) for part in parts)
-        if len(parts) == 1 and len(parts[0]) < _CHUNK:  # the usual frame: one system call, no gathering
+        views = [memoryview(part) for part in parts]  # of whatever items: bytes are what counts
+        header = _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(view.nbytes) for view in views)
+        if len(parts) == 1 and views[0].nbytes < _CHUNK:  # the usual frame: one system call, no gathering
             self._outbox.append(memoryview(header + parts[0]))
         else:
             self._outbox.append(memoryview(header))
-            self._outbox.extend(memoryview(part).cast("B") for part in parts if len(part))
+            self._outbox.extend(view.cast("B") for view in views if view.nbytes)
         self.flush()
 
     def flush(self) -> None:

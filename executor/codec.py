@@ -527,10 +527,7 @@ def _array(
 
 
 def _is_legible(array: Array) -> bool:
-    """Tell whether what `array` holds can be read: NumPy does not look, and raises when it is first used.
-
-    Text must be Unicode, and a datetime64 without a unit can only be NaT.
-    """
+    """Tell whether NumPy can show what `array` holds: memory that nobody filled may be no text, and no date."""
     import numpy
 
     dtype = array.dtype
@@ -538,8 +535,12 @@ def _is_legible(array: Array) -> bool:
         return all(_is_legible(array[name]) for name in dtype.names)
     if dtype.kind == "U" and array.nbytes:
         return bool(array.ravel().view(f"{dtype.str[0]}u4").max() <= sys.maxunicode)
-    if dtype.kind == "M" and numpy.datetime_data(dtype)[0] == "generic":
-        return bool(numpy.isnat(array).all())
+    if dtype.kind == "M":
+        dates = array[~numpy.isnat(array)]
+        try:
+            numpy.datetime_as_string([dates.min(), dates.max()] if dates.size else dates)
+        except (OverflowError, ValueError):  # out of range, or without a unit and not NaT
+            return False
     return True
 
 

@@ -47,7 +47,8 @@ class CoreSet:
         siblings: dict[Place, list[int]] = {}
         for core in ids:
             siblings.setdefault(found[core], []).append(core)
-        # Physical cores, by position: all of each, which of that is free, how many, how many if it is all free.
+        # Of each physical core, by its position: its cores, those that are free, their number, and their
+        # number if all of them are.
         self._all = list(siblings.values())
         self._free = [list(cores) for cores in self._all]
         self._left = [len(cores) for cores in self._all]
@@ -120,8 +121,9 @@ class CoreSet:
         for core in cores:
             position = self._position[core]
             free, every = self._free[position], self._all[position]
-            free.append(core)
-            free.sort(key=every.index)
+            if core not in free:
+                free.append(core)
+                free.sort(key=every.index)
             self._left[position] = len(free)
             self._whole[position] = len(free) if len(free) == len(every) else 0
 

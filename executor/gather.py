@@ -156,7 +156,7 @@ class Gatherer:
                 raise NobodyThere(f"no worker at {self._end.address} within {self._wishes.wait:g} s")
             for width in verdict.reject:
                 for place in self._end.withdraw(width):
-                    result = self._run.reject(place, f"{width} cores are {verdict.reason}")
+                    result = self._run.reject(place, f"{width} cores, but {verdict.reason}")
                     if result is not None:
                         self._record(result)
             if verdict.reject and self._journal is not None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from executor.codec import MAX_DEPTH, TooDeep, as_base, cannot_travel, dtype_form
+from executor.codec import MAX_DEPTH, TooDeep, Unfit, as_base, cannot_travel, dtype_form
 
 if TYPE_CHECKING:
     from executor.codec import Array
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 #: An array of more elements goes to a file, if there is one to go to: lines stay short.
 ARRAY_INLINE = 1000
+
+#: An array that holds no bytes may have so many rows: a few bytes on a wire are not to fill the memory.
+MAX_EMPTY = 1_000_000
 
 _AS_IS = frozenset({type(None), bool, int, str})
 _SCALARS = _AS_IS | {float}
@@ -166,7 +169,10 @@ def _dict_form(value: dict[Any, Any], arrays: Store | None, room: int) -> dict[s
 
 
 def _looks_special(value: dict[Any, Any]) -> bool:
-    return (len(value) == 1 and str(next(iter(value)))[:1] == "$") or "$npy" in value
+    if len(value) == 1:
+        (key,) = value
+        return isinstance(key, str) and key.startswith("$")
+    return "$npy" in value
 
 
 def _float_form(value: float, *_: Any) -> Any:
@@ -197,11 +203,14 @@ def _numpy_form(value: Any, arrays: Store | None, room: int) -> Any:
         return _bytes_form(value)
     if value.shape == () and value.dtype.kind in "fiu":  # the general way takes five times as long
         return _float_form(float(value)) if value.dtype.kind == "f" else int(value)
-    # An array of shape (10**9, 0) has no elements, but as lists it would have a billion.
-    if arrays is not None and math.prod(max(n, 1) for n in value.shape) > ARRAY_INLINE:
+    # An array of shape (10**9, 0) has no elements, but as lists it would be a billion.
+    size = math.prod(max(n, 1) for n in value.shape)
+    if arrays is not None and size > ARRAY_INLINE:
         stored = arrays(value)
         if stored is not None:
             return stored
+    if size > MAX_EMPTY and not value.nbytes:
+        raise Unfit(value, f"an empty array of shape {value.shape}", "one of shape (0,)")
     return _nested(numpy.asarray(value))
 
 
@@ -344,7 +353,7 @@ def _read_date(content: str) -> Any:
         raise ValueError(f"{content!r} is no ISO 8601 date or time")
     import numpy
 
-    return numpy.datetime64(content)
+    return numpy.datetime64(content, "s") if content == "NaT" else numpy.datetime64(content)
 
 
 def _read_map(content: list[Any], room: int) -> dict[Any, Any]:

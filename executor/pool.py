@@ -126,7 +126,7 @@ class Pool:
         for index, item in enumerate(items):
             if item.width > most:  # the dispatcher knows better, unless it is not one of ours
                 text = f"{item.width} cores, but this worker has {most}"
-                self._finished.append(Finished(run, rejected(item, "Rejected", text), ()))
+                self._finished.append(Finished(run, rejected(item, "TooWide", text), ()))
             else:
                 self._line.add(run, item, shares.get(index, ()))
 

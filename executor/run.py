@@ -120,7 +120,7 @@ class Run:
 
     def reject(self, place: int, reason: str) -> Result | None:
         """Return the result of a task that can never run, unless it has one."""
-        return self.accept(Report(place, 0, "rejected", NIL, error=("Rejected", reason, "")))
+        return self.accept(Report(place, 0, "rejected", NIL, error=("TooWide", reason, "")))
 
     def _another(self, place: int, status: str) -> bool:
         if status not in DEFAULT_RETRIES:

@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
 from executor.cores import spans
@@ -27,18 +28,46 @@ _PIPED_WIDTH = 400
 
 
 def one_line(text: str, width: int) -> str:
-    """Return text on one line of at most `width` characters."""
-    text = " ".join(text.split()) if any(c in text for c in "\n\r\t") else text
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return text if len(text) <= width else text[: max(1, width - 1)] + "…"
+    """Return text on one line of at most `width` characters (at least 1)."""
+    start = text[: 20 * width + 1000]  # a message may be as long as memory allows
+    cut = len(start) < len(text)
+    if any(c in start for c in "\n\r\t"):
+        start = " ".join(start.split())
+    start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    return start if len(start) <= width and not cut else start[: max(0, width - 1)] + "…"
+
+
+class _Brief(reprlib.Repr):
+    """Reprs that look at no more of a large value than they show."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        if x.bit_length() > 10_000:  # slow, and refused beyond `sys.get_int_max_str_digits`
+            return f"<int of {x.bit_length():,} bits>"
+        return super().repr_int(x, level)
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return self.repr_str(x, level)  # type: ignore[arg-type]  # it only slices and joins
+
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)  # else it sorts all
+
+    def repr_set(self, x: set[Any], level: int) -> str:
+        return super().repr_set(set(islice(x, self.maxset + 1)), level)
+
+    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
+        return super().repr_frozenset(frozenset(islice(x, self.maxfrozenset + 1)), level)
+
+    def repr_ndarray(self, x: Any, level: int) -> str:
+        if x.size > 8:
+            return f"{x.dtype} array of {' × '.join(map(str, x.shape))}"
+        return self.repr_instance(x, level)
 
 
 def brief(value: object, width: int = 60) -> str:
     """Return a value's repr, shortened where it is large."""
-    numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray) and value.size > 8:
-        return f"array of {value.dtype}, shape {value.shape}"
-    short = reprlib.Repr()
+    if type(value) is float:
+        return f"{value:.6g}"
+    short = _Brief()
     short.maxstring = short.maxlong = short.maxother = max(20, width)
     try:
         return one_line(short.repr(value), width)
@@ -47,12 +76,15 @@ def brief(value: object, width: int = 60) -> str:
 
 
 def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width: int = 60) -> str:
-    """Return a call as one would write it, shortened to `width`."""
+    """Return a call as one would write it, shortened to `width`: first the module, then the arguments."""
     texts = [brief(param, width) for param in params[:8]]
     if len(params) > 8:
         texts.append("…")
     texts += [f"{name}={brief(value, width)}" for name, value in kwargs.items()]
-    return one_line(f"{function}({', '.join(texts)})", width)
+    arguments = ", ".join(texts)
+    if len(function) + len(arguments) + 2 > width and "." in function:
+        function = "…" + function.rpartition(".")[2]
+    return one_line(f"{function}({arguments})", width)
 
 
 def duration(seconds: float) -> str:
@@ -88,10 +120,14 @@ def result_line(result: Result, width: int) -> str:
     cores = f"core{'s' * (len(result.cores) > 1)} {spans(sorted(result.cores))}" if result.cores else "-"
     head = f"{result.status:<9} {took:>8}  {cores:<9} {result.worker or '-':<8}  "
     left = max(20, width - len(head))
-    what = call(result.function, result.params, result.kwargs, max(20, left // 2))
     if result.error is None:
-        return one_line(f"{head}{what} = {brief(result.value, max(10, left - len(what) - 3))}", width)
-    return one_line(f"{head}{what}: {result.error.type}: {result.error.message}", width)
+        came = " = " + brief(result.value, max(10, left // 2))
+    else:
+        came = one_line(f": {result.error.type}: {result.error.message}", max(10, left * 2 // 3))
+    what = call(result.function, result.params, result.kwargs, max(10, left - len(came)))
+    if result.error is not None:  # what the call left free
+        came = one_line(f": {result.error.type}: {result.error.message}", width)
+    return one_line(f"{head}{what}{came}", width)
 
 
 class Summary:
@@ -135,17 +171,16 @@ class Summary:
         lines = [head]
         if self.done:
             speed = rate(self.done / wall) if wall > 0 else "-"
-            text = f"{duration(wall)} wall time, {speed}, {self.core_seconds:,.3g} core-seconds"
+            spent = f"{self.core_seconds:,.0f}" if self.core_seconds >= 99.5 else f"{self.core_seconds:.3g}"
+            text = f"{duration(wall)} wall time, {speed}, {spent} core-seconds"
             if self.cores and wall > 0:
                 used = self.core_seconds / (wall * self.cores)
                 text += f", efficiency {used:.0%} of {plural(self.cores, 'core')}"
             lines.append(text)
         failures = sorted(self._failures.items(), key=lambda item: -item[1][0])
         for (status, kind, message), (count, first) in failures[:most]:
-            lines.append(
-                one_line(f"  {count:,} × {status}  {kind}: {message}", width - len(first) - 9)
-                + f"  first: {first}"
-            )
+            lines.append(one_line(f"  {count:,} × {kind}: {message}", width))
+            lines.append(f"      {status}, first {first}")
         if len(failures) > most:
             rest = sum(count for _, (count, _) in failures[most:])
             lines.append(f"  {rest:,} more, of {plural(len(failures) - most, 'other kind')}")

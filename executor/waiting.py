@@ -97,4 +97,4 @@ class Waiting:
         )
 
     def _too_wide(self, widest: int) -> str:
-        return f"wider than every worker: the widest has {widest} core{'s' * (widest != 1)}"
+        return f"the widest worker has {widest}"

@@ -1,0 +1,166 @@
+"""Functions for the pool's tests to call by name."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+_kept: list[bytearray] = []
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def touch(name: str) -> int:
+    """Say that it runs, by a file that holds its process id, and sleep for good."""
+    Path(name + ".new").write_text(str(os.getpid()))
+    Path(name + ".new").rename(name)
+    time.sleep(600)
+    return 0
+
+
+def wait_for(name: str) -> str:
+    while not Path(name).exists():
+        time.sleep(0.002)
+    return name
+
+
+def hold_the_gil(name: str) -> None:
+    """Wait in C for good, with the GIL held and SIGTERM ignored."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(name + ".new").write_text(str(os.getpid()))
+    Path(name + ".new").rename(name)
+    ctypes.PyDLL(None).sleep(600)
+
+
+def die(how: str) -> None:
+    if how == "abort":
+        os.abort()
+    elif how == "segfault":
+        ctypes.string_at(0)
+    elif how == "exit":
+        sys.exit(3)
+    elif how == "_exit":
+        os._exit(4)
+    elif how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def thread_masks() -> list[list[int]]:
+    """The cores of each thread of this process, those of NumPy's BLAS included."""
+    import numpy as np
+
+    square = np.ones((512, 512))
+    square @ square
+    return [sorted(os.sched_getaffinity(int(thread.name))) for thread in Path("/proc/self/task").iterdir()]
+
+
+def thread_counts() -> dict[str, object]:
+    """What the numeric libraries are told, and what the BLAS really uses."""
+    import numpy as np
+    import threadpoolctl
+
+    square = np.ones((64, 64))
+    square @ square
+    names = ("OMP", "OPENBLAS", "MKL", "NUMEXPR")
+    return {
+        "variables": [os.environ.get(f"{name}_NUM_THREADS") for name in names],
+        "pools": [info["num_threads"] for info in threadpoolctl.threadpool_info()],
+        "pid": os.getpid(),
+    }
+
+
+def unpin() -> None:
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def affinity() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def grow(size: int) -> int:
+    """Hold so many bytes until it is killed."""
+    _kept.append(bytearray(os.urandom(1) * size))
+    time.sleep(600)
+    return size
+
+
+def grow_elsewhere(size: int) -> None:
+    """The same in a process of its own."""
+    code = f"import time; x = bytearray(b'1' * {size}); time.sleep(600)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def leak(size: int) -> int:
+    """Never give back so many bytes; return the process id."""
+    _kept.append(bytearray(b"1" * size))
+    return os.getpid()
+
+
+def speak(text: str) -> None:
+    """Print in Python, in C, and from another process, without a newline at the end."""
+    print(text + " python", end="")
+    ctypes.CDLL(None).printf(b" c")
+    print(text + " error", file=sys.stderr, end="")
+    os.system("printf ' process'")
+
+
+def speak_and_die(text: str) -> None:
+    sys.stdout.write(text)
+    ctypes.CDLL(None).printf(b" c")
+    os.abort()
+
+
+def flood(size: int) -> int:
+    """Print so many bytes; return how many of them are still held a little later."""
+    line = b"x" * 65_535 + b"\n"
+    for _ in range(size // len(line)):
+        os.write(1, line)
+    os.write(1, b"the end")
+    deadline = time.monotonic() + 10
+    while os.fstat(1).st_blocks * 512 > 8 << 20 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return os.fstat(1).st_blocks * 512
+
+
+def leave_thread() -> int:
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    return os.getpid()
+
+
+def leave_process(own_session: bool) -> list[int]:
+    """Return while a process that it started lives on."""
+    return [os.getpid(), subprocess.Popen(["sleep", "600"], start_new_session=own_session).pid]
+
+
+def leave_daemon() -> int:
+    """Return while a process lives on whose parent is dead, in a session of its own."""
+    pid = subprocess.run(
+        ["sh", "-c", "setsid sleep 600 >/dev/null 2>&1 & echo $!"], capture_output=True, check=True
+    ).stdout
+    return int(pid)
+
+
+def family(name: str) -> None:
+    """Start two processes that ignore SIGTERM, one in a session of its own, and sleep for good."""
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    pids = [
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=own).pid for own in (False, True)
+    ]
+    Path(name + ".new").write_text(" ".join(map(str, pids)))
+    Path(name + ".new").rename(name)
+    time.sleep(600)
+
+
+def multiprocess() -> list[int]:
+    import multiprocessing
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        return pool.map(abs, [-1, -2, -3])

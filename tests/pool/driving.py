@@ -1,0 +1,56 @@
+"""A pool under test, and what its owner would do around it."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from executor import codec
+from executor.messages import Item, Report
+from executor.pool import Finished, Pool
+
+#: Seconds that anything may take. Ample: these tests ask whether, not how fast.
+LIMIT = 60.0
+
+
+def item(place: int, function: str, *params: Any, width: int = 1, **limits: Any) -> Item:
+    """A call as a dispatcher would send it."""
+    head, *_ = codec.encode([function, list(params), {}])
+    return Item(place, 1, width, limits.get("timeout"), limits.get("memory"), msgspec.Raw(head))
+
+
+def value(report: Report) -> Any:
+    """What a call returned, which must have gone well."""
+    assert report.status == "ok", report.error
+    return codec.decode([report.value])
+
+
+class Driver:
+    """A pool and the loop that its owner would have around it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.finished: list[Finished] = []
+
+    def add(self, *items: Item, run: str = "run") -> None:
+        self.pool.add(run, items, [])
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Drive the pool until a condition holds."""
+        deadline = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {LIMIT:g} s; finished: {self.finished}"
+            patience = self.pool.patience()
+            select.select([self.pool.fileno()], [], [], 0.02 if patience is None else min(0.02, patience))
+            self.finished += self.pool.step()
+
+    def run(self, *items: Item) -> list[Report]:
+        """Run calls; return their reports by place."""
+        self.add(*items)
+        before = len(self.finished)
+        self.until(lambda: len(self.finished) - before == len(items))
+        return sorted((f.report for f in self.finished[before:]), key=lambda report: report.place)

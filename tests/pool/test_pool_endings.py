@@ -1,0 +1,137 @@
+"""Timeouts that kill, deaths that are told, memory that is bounded, and neighbours that do not notice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from driving import Driver, item, value
+
+Start = Callable[..., Driver]
+Gone = Callable[[int], bool]
+
+MB = 10**6
+
+
+def test_a_timeout_kills_and_frees_the_cores(start: Start) -> None:
+    driver = start(1)
+    late, after = driver.run(item(0, "time.sleep", 600, timeout=0.3), item(1, "calls.pid"))
+    assert late.status == "timeout"
+    assert late.error is not None
+    assert "0.3 s" in late.error[1]
+    assert 0.3 <= late.finished - late.started < 30
+    assert value(after)
+    assert after.cores == late.cores
+
+
+def test_a_timeout_kills_c_code_that_never_returns(start: Start, gone: Gone) -> None:
+    driver = start(1)
+    (late,) = driver.run(item(0, "calls.hold_the_gil", "held", timeout=0.5))
+    assert late.status == "timeout"
+    assert gone(int(Path("held").read_text()))
+
+
+def test_a_fresh_child_stands_ready_after_a_kill(start: Start) -> None:
+    driver = start(1)
+    driver.run(item(0, "time.sleep", 600, timeout=0.2))
+    (guardian,) = psutil.Process().children()
+    driver.until(lambda: len(guardian.children()) == 1)
+
+
+def test_each_call_of_a_batch_has_its_own_time(start: Start) -> None:
+    driver = start(1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))
+    reports = driver.run(
+        *(item(i, "time.sleep", 600 if i == 350 else 0, timeout=0.5) for i in range(300, 400))
+    )
+    assert [r.place for r in reports if r.status == "timeout"] == [350]
+    assert sum(r.status == "ok" for r in reports) == 99
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("abort", "signal 6 (SIGABRT)"),
+        ("segfault", "signal 11 (SIGSEGV)"),
+        ("exit", "exited with code 3"),
+        ("_exit", "exited with code 4"),
+        ("kill", "signal 9 (SIGKILL), probably out of memory"),
+    ],
+)
+def test_a_death_is_that_tasks_alone_and_told_in_words(start: Start, how: str, words: str) -> None:
+    driver = start(1)
+    before = {value(report) for report in driver.run(*(item(i, "calls.pid") for i in range(300)))}
+    calls = [item(i, "calls.die" if i == 350 else "calls.pid", *[how] * (i == 350)) for i in range(300, 400)]
+    reports = driver.run(*calls)
+    dead = [report for report in reports if report.status != "ok"]
+    assert [(report.place, report.status) for report in dead] == [(350, "crashed")]
+    assert dead[0].error is not None
+    assert words in dead[0].error[1]
+    # Those behind it run in another process, once each; those before it did not run again.
+    assert len(driver.finished) == 400
+    assert not before & {value(report) for report in reports[51:]}
+
+
+def test_memory_beyond_the_limit_kills(start: Start) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.grow", 200 * MB, memory=100 * MB))
+    assert report.status == "crashed"
+    assert report.error is not None
+    assert report.error[0] == "MemoryLimit"
+    assert "100 MB" in report.error[1]
+
+
+def test_memory_of_descendants_counts(start: Start) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.grow_elsewhere", 200 * MB, memory=100 * MB))
+    assert report.error is not None
+    assert report.error[0] == "MemoryLimit"
+
+
+def test_memory_within_the_limit_is_none_of_our_business(start: Start) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "time.sleep", 0.5, memory=500 * MB))
+    assert report.status == "ok"
+
+
+def test_a_child_that_leaks_is_replaced(start: Start) -> None:
+    driver = start(1)
+    pids = [value(driver.run(item(i, "calls.leak", 300 * MB))[0]) for i in range(6)]
+    assert 1 < len(set(pids)) < 6
+
+
+def test_cancelling_kills_what_runs_and_drops_what_has_not_begun(start: Start) -> None:
+    driver = start(2)
+    driver.add(
+        item(0, "calls.touch", "a"), item(1, "calls.touch", "b"), item(2, "calls.pid"), item(3, "calls.pid")
+    )
+    driver.add(item(0, "calls.pid"), run="another")
+    driver.until(lambda: Path("a").exists() and Path("b").exists())
+    began = time.monotonic()
+    assert driver.pool.cancel("run") == [2, 3]
+    driver.until(lambda: len(driver.finished) == 3)
+    statuses = {(each.run, each.report.place): each.report.status for each in driver.finished}
+    assert statuses == {("run", 0): "cancelled", ("run", 1): "cancelled", ("another", 0): "ok"}
+    assert time.monotonic() - began < 30
+
+
+def test_a_killed_guardian_is_replaced(start: Start) -> None:
+    driver = start(1)
+    driver.add(item(0, "calls.touch", "a"), item(1, "calls.pid"))
+    driver.until(lambda: Path("a").exists())
+    (guardian,) = psutil.Process().children()
+    guardian.kill()
+    driver.until(lambda: len(driver.finished) == 2)
+    assert [each.report.status for each in driver.finished] == ["crashed", "ok"]
+
+
+def test_a_new_run_gets_new_processes(start: Start) -> None:
+    driver = start(1)
+    driver.pool.begin("one")
+    (first,) = driver.run(item(0, "calls.pid"))
+    driver.pool.begin("two")
+    (second,) = driver.run(item(0, "calls.pid"))
+    assert value(first) != value(second)

@@ -1,0 +1,84 @@
+"""What a task prints is kept for it alone, and whatever it starts ends with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from driving import Driver, item, value
+
+Start = Callable[..., Driver]
+Gone = Callable[[int], bool]
+
+
+def test_what_a_task_prints_is_its_own(start: Start) -> None:
+    driver = start(1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))
+    speakers = {310, 311, 350}
+    calls = [
+        item(i, "calls.speak" if i in speakers else "calls.pid", *[str(i)] * (i in speakers))
+        for i in range(300, 400)
+    ]
+    for report in driver.run(*calls):
+        if report.place in speakers:
+            assert report.stdout == f"{report.place} python c process"
+            assert report.stderr == f"{report.place} error"
+        else:
+            assert report.stdout == report.stderr == ""
+
+
+def test_what_a_dying_task_printed_is_kept(start: Start) -> None:
+    driver = start(1)
+    dead, after = driver.run(item(0, "calls.speak_and_die", "last words"), item(1, "calls.pid"))
+    assert dead.status == "crashed"
+    assert dead.stdout == "last words c"
+    assert after.stdout == ""
+
+
+def test_the_last_64_kib_are_kept_however_much_is_printed(start: Start) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.flood", 300 << 20))
+    assert len(report.stdout) == 64 * 1024
+    assert report.stdout.endswith("x\nthe end")
+    assert value(report) <= 8 << 20, "bytes still held of 300 MiB"
+
+
+def test_a_thread_that_is_left_ends_with_its_task(start: Start, gone: Gone) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.leave_thread"))
+    driver.until(lambda: gone(value(report)))
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+def test_a_process_that_is_left_ends_with_its_task(start: Start, gone: Gone, own_session: bool) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.leave_process", own_session))
+    driver.until(lambda: all(gone(pid) for pid in value(report)))
+
+
+def test_a_daemon_ends_with_its_task(start: Start, gone: Gone) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.leave_daemon"))
+    driver.until(lambda: gone(value(report)))
+
+
+def test_a_timeout_takes_the_whole_family(start: Start, gone: Gone) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.family", "pids", timeout=2.0))
+    assert report.status == "timeout"
+    driver.until(lambda: all(gone(int(pid)) for pid in Path("pids").read_text().split()))
+
+
+def test_closing_the_pool_ends_everything(start: Start, gone: Gone) -> None:
+    driver = start(2)
+    driver.add(item(0, "calls.family", "pids"), item(1, "calls.hold_the_gil", "held"))
+    driver.until(lambda: Path("pids").exists() and Path("held").exists())
+    driver.pool.close()
+    assert all(gone(int(pid)) for name in ("pids", "held") for pid in Path(name).read_text().split())
+
+
+def test_a_task_may_use_multiprocessing(start: Start) -> None:
+    driver = start(1)
+    (report,) = driver.run(item(0, "calls.multiprocess"))
+    assert value(report) == [1, 2, 3]

@@ -21,21 +21,19 @@ modules that are loaded, since a value can't be an array before someone imported
 
 from __future__ import annotations
 
-import math
-import re
-import reprlib
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from functools import lru_cache
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 from msgspec.msgpack import Decoder, Encoder, Ext
 
-from executor.errors import BadFrame, CannotTravel
+from executor.arrays import dtype_form, is_legible, read_array, read_dtype
+from executor.errors import BadFrame
+from executor.travel import MAX_DEPTH, TooDeep, Unfit, as_base, cannot_travel
 
 if TYPE_CHECKING:
     import numpy
@@ -45,12 +43,6 @@ if TYPE_CHECKING:
 #: Arrays and bytes objects of at least so many bytes travel beside the head. Below it, one copy is
 #: cheaper than what a part of its own costs on the wires.
 OUT_OF_BAND = 65536
-
-#: So many containers may lie inside each other: far from where the interpreter's recursion limit strikes.
-MAX_DEPTH = 200
-
-#: So many structured dtypes and subarrays may.
-MAX_DTYPE_DEPTH = 32
 
 INT, STR, COMPLEX, TUPLE, SET, FROZENSET, MAP, DATETIME, DATE, TIME, ARRAY, SCALAR, BUFFER = range(1, 14)
 
@@ -69,8 +61,6 @@ _BEYOND_MSGPACK = (OverflowError, UnicodeEncodeError, TypeError)
 _CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
 
 _COMPLEX = struct.Struct("<dd")
-#: The dtypes that a string may name. NumPy itself would read more into one: objects, lists of fields.
-_SIMPLE_DTYPE = re.compile(r"[<>|][biufcmMSUV]\d+(\[\d*[a-zA-Z]+\])?")
 
 
 class _Moment(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -120,6 +110,11 @@ def canonical(value: Any) -> bytes:
         CannotTravel: as `encode`.
     """
     try:
+        if _is_plain(value):
+            try:
+                return _SORTED.encode(value)
+            except _BEYOND_MSGPACK:
+                pass
         return _SORTED.encode(_Canonical().pack(value))
     except Exception as error:  # as in encode
         raise cannot_travel(value, error) from error
@@ -134,8 +129,8 @@ def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
     Raises:
         BadFrame: `encode` makes no such bytes. Nothing else is raised, whatever the bytes are.
     """
+    reader = _INLINE if len(parts) == 1 else _Reader(parts[1:])
     try:
-        reader = _INLINE if len(parts) == 1 else _Reader(parts[1:])
         value = reader.decode(parts[0])
         if reader.buffers:
             raise BadFrame(f"{len(reader.buffers)} of {len(parts) - 1} buffers belong to no value")
@@ -147,6 +142,8 @@ def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
         raise
     except Exception as error:  # msgspec, NumPy, datetime and others each raise their own
         raise BadFrame(f"not a value of ours: {error}") from error
+    finally:
+        reader.buffers.clear()  # it lies in a reference cycle, which would keep what a bad frame left there
 
 
 def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
@@ -275,7 +272,7 @@ class _Writer:
     def pack_numpy(self, value: Any, room: int) -> Ext:
         import numpy
 
-        if value.dtype.kind in "UMV" and not _is_legible(numpy.asarray(value)):
+        if value.dtype.kind in "UMV" and not is_legible(numpy.asarray(value)):
             raise Unfit(value, f"unreadable NumPy data of dtype {value.dtype}", "what was filled in")
         return self.pack_array(value) if isinstance(value, numpy.ndarray) else self.pack_scalar(value)
 
@@ -285,7 +282,7 @@ class _Writer:
         if value.nbytes < OUT_OF_BAND:
             data = value.tobytes("A")
         else:
-            data = self.beside(value.reshape(-1, order="A").view("u1").data)
+            data = self.beside(value.ravel("A").view("u1").data)
         fortran = value.flags.f_contiguous and not value.flags.c_contiguous
         return Ext(ARRAY, self.encoder.encode(_Array(dtype, value.shape, fortran, data)))
 
@@ -392,14 +389,14 @@ class _Reader:
 
     def array(self, data: memoryview) -> Array:
         form = _ARRAY.decode(data)
-        like = _dtype(form.dtype), form.shape, "F" if form.fortran else "C"
+        like = read_dtype(form.dtype), form.shape, "F" if form.fortran else "C"
         if not isinstance(form.data, int):
-            return _array(bytearray(form.data), *like)
+            return read_array(bytearray(form.data), *like)
         buffer = memoryview(self.take(form.data)).cast("B")
-        array = _array(buffer, *like)
+        array = read_array(buffer, *like)
         # Unaligned: a slice of a larger frame, which some C code can't read.
         in_place = array.flags.writeable and array.flags.aligned
-        return array if in_place else _array(bytearray(buffer), *like)
+        return array if in_place else read_array(bytearray(buffer), *like)
 
     def scalar(self, data: memoryview) -> Any:
         import numpy
@@ -411,7 +408,7 @@ class _Reader:
             raise BadFrame("a NumPy scalar without its bytes")
         if dtype == "S":
             return numpy.bytes_(content)
-        return _array(bytearray(content), _dtype(dtype))[()]
+        return read_array(bytearray(content), read_dtype(dtype))[()]
 
     def take(self, index: Any) -> bytes | bytearray | memoryview:
         if index not in self.buffers:
@@ -451,265 +448,3 @@ def _in_zone(kind: type[datetime] | type[time], data: memoryview) -> datetime | 
             if zone is None:
                 raise
     return kind.fromisoformat(moment.text).replace(tzinfo=zone, fold=moment.fold)
-
-
-# --- Arrays -----------------------------------------------------------------------------------------------
-
-
-def dtype_form(dtype: numpy.dtype[Any], owner: Any, room: int = MAX_DTYPE_DEPTH) -> Any:
-    """Return the `dtype` of `owner` as plain values (see the head of this file). Raises Unfit."""
-    if room and dtype.subdtype is not None:
-        base, shape = dtype.subdtype
-        return [dtype_form(base, owner, room - 1), list(shape)]
-    if room and dtype.names is not None and dtype.kind == "V":
-        fields: Any = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
-        return {
-            "names": list(dtype.names),
-            "formats": [dtype_form(field[0], owner, room - 1) for field in fields],
-            "offsets": [field[1] for field in fields],
-            "titles": [field[2] if len(field) > 2 else None for field in fields],
-            "itemsize": dtype.itemsize,
-            "aligned": dtype.isalignedstruct,
-        }
-    try:
-        return _simple_form(dtype)
-    except ValueError:
-        raise Unfit(owner, f"NumPy data of dtype {dtype}", "numbers, or text as .astype('U20')") from None
-
-
-@lru_cache(maxsize=256)
-def _simple_form(dtype: numpy.dtype[Any]) -> str:
-    text = dtype.str
-    # A dtype that another package adds (bfloat16, say) has the string of plain bytes: so, both ways.
-    if _simple_dtype(text) != dtype:
-        raise ValueError(text)
-    return text
-
-
-@lru_cache(maxsize=256)
-def _simple_dtype(text: str) -> numpy.dtype[Any]:
-    import numpy
-
-    if not _SIMPLE_DTYPE.fullmatch(text):
-        raise ValueError(f"no dtype that travels: {text!r}")
-    return numpy.dtype(text)
-
-
-def _dtype(form: Any, room: int = MAX_DTYPE_DEPTH) -> numpy.dtype[Any]:
-    """Return the dtype that `dtype_form` wrote as `form`."""
-    import numpy
-
-    if type(form) is str:
-        return _simple_dtype(form)
-    if not room:
-        raise BadFrame(f"a dtype nested deeper than {MAX_DTYPE_DEPTH} levels")
-    if type(form) is list:
-        base, shape = form
-        return numpy.dtype((_dtype(base, room - 1), tuple(shape)))
-    fields: Any = {key: form[key] for key in ("names", "offsets", "titles", "itemsize", "aligned")}
-    fields["formats"] = [_dtype(field, room - 1) for field in form["formats"]]
-    dtype: numpy.dtype[Any] = numpy.dtype(fields)
-    return dtype
-
-
-def _array(
-    buffer: bytearray | memoryview, dtype: Any, shape: tuple[int, ...] = (), order: Any = "C"
-) -> Array:
-    """Return the array that lies in `buffer`, which stays its memory."""
-    import numpy
-
-    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(buffer):
-        raise BadFrame(f"{len(buffer)} bytes for an array of shape {shape} and {dtype.itemsize} bytes each")
-    array: Array = numpy.ndarray(shape, dtype, buffer, order=order)
-    if not _is_legible(array):
-        raise BadFrame(f"an array of dtype {dtype} that can't be read")
-    return array
-
-
-def _is_legible(array: Array) -> bool:
-    """Tell whether NumPy can show what `array` holds: memory that nobody filled may be no text, and no date."""
-    import numpy
-
-    dtype = array.dtype
-    if dtype.names is not None:
-        return all(_is_legible(array[name]) for name in dtype.names)
-    if dtype.kind == "U" and array.nbytes:
-        return bool(array.ravel().view(f"{dtype.str[0]}u4").max() <= sys.maxunicode)
-    if dtype.kind == "M":
-        dates = array[~numpy.isnat(array)]
-        try:
-            numpy.datetime_as_string([dates.min(), dates.max()] if dates.size else dates)
-        except (OverflowError, ValueError):  # out of range, or without a unit and not NaT
-            return False
-    return True
-
-
-# --- What travels, and what is said of the rest: shared with the JSON form --------------------------------
-
-
-class Unfit(Exception):
-    """`item`, which lies somewhere in a value, can't travel; `cannot_travel` makes this the user's error."""
-
-    def __init__(self, item: Any, what: str = "", advice: str = "") -> None:
-        super().__init__(item)
-        self.item = item
-        self.what = what or f"a value of type {_names(type(item))[0]}"
-        self.advice = advice or _advice(type(item))
-
-
-class TooDeep(Unfit):
-    """`item` lies in too many containers, perhaps since one of them contains itself."""
-
-
-def as_base(value: Any) -> Any:
-    """Return `value` as an instance of exactly a type that travels: a subclass as its base.
-
-    A bytearray or memoryview becomes bytes, a matrix an array; NumPy's scalars stay as they are.
-
-    Raises:
-        Unfit: there is no such type.
-    """
-    kind = type(value)
-    numpy: Any = sys.modules.get("numpy")
-    # getattr: there may be no NumPy, or another thread may be in the middle of importing it.
-    if issubclass(kind, getattr(numpy, "generic", ())):
-        return value
-    if issubclass(kind, getattr(numpy, "ndarray", ())):
-        if any(name.endswith(".MaskedArray") for name in _names(kind)):
-            raise Unfit(value)
-        return numpy.asarray(value)
-    for base, convert in _BASES.items():
-        if issubclass(kind, base):
-            try:
-                return convert(value)
-            except Exception as error:
-                raise Unfit(value) from error
-    raise Unfit(value)
-
-
-def _as_datetime(value: datetime) -> datetime:
-    if getattr(value, "nanosecond", 0):
-        raise ValueError("a datetime has no nanoseconds")  # which pandas's Timestamp would lose
-    return datetime.combine(value.date(), value.time(), value.tzinfo)
-
-
-#: How an instance of a subclass becomes one of its base; the first base that fits is taken.
-_BASES: dict[type, Callable[[Any], Any]] = {
-    int: int.__int__,
-    float: float.__float__,
-    complex: complex.__complex__,
-    str: str.__str__,
-    bytes: bytes,
-    bytearray: bytes,
-    memoryview: bytes,
-    list: list,
-    tuple: tuple,
-    set: set,
-    frozenset: frozenset,
-    dict: dict,
-    datetime: _as_datetime,
-    date: lambda value: date.fromordinal(value.toordinal()),
-    time: lambda value: datetime.combine(date.min, value).timetz(),
-}
-
-
-def cannot_travel(value: Any, error: Exception) -> CannotTravel:
-    """Return what to raise about `value` after `error`: what in it can't travel, where, and the remedy."""
-    if isinstance(error, CannotTravel):
-        return error
-    if isinstance(error, TooDeep) and _contains_itself(value):
-        return CannotTravel("a value that contains itself can't travel; return a tree of plain values")
-    if isinstance(error, TooDeep | RecursionError):
-        return CannotTravel(
-            f"a value nested deeper than {MAX_DEPTH} levels can't travel; return a flatter one"
-        )
-    if not isinstance(error, Unfit):
-        return CannotTravel(f"a value of type {_names(type(value))[0]} can't travel: {error}")
-    where = _locate(value, error.item)
-    return CannotTravel(f"{error.what}{where} can't travel; return {error.advice}")
-
-
-def _children(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield what lies in a container, each with its index, its key, or `...` where it has none."""
-    if isinstance(value, dict):
-        yield from dict.items(value)
-        yield from ((..., key) for key in dict.keys(value))
-    elif isinstance(value, list | tuple):
-        yield from enumerate(value)
-    elif isinstance(value, set | frozenset):
-        yield from ((..., item) for item in value)
-
-
-def _ways(value: Any) -> Iterator[list[tuple[Any, Any]]]:
-    """Yield the way to each thing in `value`, depth first: a key and what it leads to for each step.
-
-    It stops at two levels more than may travel, so that it ends for what contains itself.
-    """
-    way, rest = [(..., value)], [_children(value)]
-    while rest:
-        step = next(rest[-1], None)
-        if step is None:
-            way.pop()
-            rest.pop()
-            continue
-        way.append(step)
-        yield way
-        rest.append(_children(step[1]) if len(way) < MAX_DEPTH + 2 else iter(()))
-
-
-def _locate(value: Any, item: Any) -> str:
-    """Return where in `value` the `item` lies, as " at [2]['x']", or "" if it is `value` itself."""
-    for way in _ways(value):
-        if way[-1][1] is item:
-            return " at " + "".join(f"[{'...' if key is ... else reprlib.repr(key)}]" for key, _ in way[1:])
-    return ""
-
-
-def _contains_itself(value: Any) -> bool:
-    """Tell whether the first way that leads too deep passes the same container twice."""
-    for way in _ways(value):
-        if len(way) == MAX_DEPTH + 2:
-            return len({id(item) for _, item in way}) < len(way)
-    return False
-
-
-def _names(kind: type) -> list[str]:
-    """Return the full names of a class and its bases, the nearest first."""
-    return [f"{base.__module__}.{base.__qualname__}".removeprefix("builtins.") for base in kind.__mro__]
-
-
-def _advice(kind: type) -> str:
-    for name in _names(kind):
-        if name in _ADVICE:
-            return _ADVICE[name]
-    if hasattr(kind, "__next__"):
-        return "list(...)"
-    if hasattr(kind, "__dataclass_fields__"):
-        return "dataclasses.asdict(...)"
-    return "plain values, NumPy arrays, or write a file and return its path"
-
-
-#: What to return instead of an instance of a class, or of a class derived from it.
-_ADVICE = {
-    **dict.fromkeys(("range", "dict_keys", "dict_values", "dict_items", "collections.deque"), "list(...)"),
-    **dict.fromkeys(("decimal.Decimal", "fractions.Fraction"), "float(...) or str(...)"),
-    **dict.fromkeys(("pathlib.PurePath", "pathlib._local.PurePath", "uuid.UUID"), "str(...)"),
-    **dict.fromkeys(("function", "builtin_function_or_method", "method", "type", "module"), "its name"),
-    **dict.fromkeys(
-        ("pandas.core.frame.DataFrame", "pandas.DataFrame"), "its .to_dict('list') or .to_numpy()"
-    ),
-    **dict.fromkeys(("pandas.core.series.Series", "pandas.Series"), "its .to_list() or .to_numpy()"),
-    **dict.fromkeys(
-        ("numpy.ma.core.MaskedArray", "numpy.ma.MaskedArray"), "its .filled(...), as the mask would be lost"
-    ),
-    "_io._IOBase": "what it holds, or its path",
-    "BaseException": "str(...)",
-    "array.array": "list(...)",
-    "coroutine": "what asyncio.run(...) makes of it",
-    "datetime.timedelta": "its .total_seconds()",
-    "enum.Enum": "its .value",
-    "pandas._libs.tslibs.timestamps.Timestamp": "its .to_datetime64()",
-    "polars.dataframe.frame.DataFrame": "its .to_dict(as_series=False) or .to_numpy()",
-    "scipy.sparse._base._spbase": "its .toarray()",
-    "torch.Tensor": "its .numpy()",
-}

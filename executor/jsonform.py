@@ -29,10 +29,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from executor.codec import MAX_DEPTH, TooDeep, Unfit, as_base, cannot_travel, dtype_form
+from executor.arrays import dtype_form
+from executor.travel import MAX_DEPTH, TooDeep, Unfit, as_base, cannot_travel
 
 if TYPE_CHECKING:
-    from executor.codec import Array
+    from executor.arrays import Array
 
     Store: TypeAlias = Callable[[Array], dict[str, Any] | None]
 
@@ -158,11 +159,12 @@ def _set_form(value: Iterable[Any], arrays: Store | None, room: int) -> list[Any
 def _dict_form(value: dict[Any, Any], arrays: Store | None, room: int) -> dict[str, Any]:
     if not room:
         raise TooDeep(value)
+    if not value:  # as most kwargs are
+        return value
     room -= 1
     if _looks_special(value) or not all(map(isinstance, value, repeat(str))):
-        return {
-            "$map": [[_form(key, arrays, room), _form(item, arrays, room)] for key, item in value.items()]
-        }
+        pairs = value.items()
+        return {"$map": [[_form(key, arrays, room), _form(item, arrays, room)] for key, item in pairs]}
     if _are_as_is(value.values()) and _ONLY_STR.issuperset(map(type, value)):
         return value
     return {str.__str__(key): _form(item, arrays, room) for key, item in value.items()}

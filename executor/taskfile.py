@@ -24,11 +24,11 @@ from typing import BinaryIO
 
 import msgspec
 
-from executor.codec import MAX_DEPTH
 from executor.errors import TaskFileError, UsageError
 from executor.jsonform import from_json
 from executor.task import Task
 from executor.taskcheck import KEYS, Intake, plain_task, shown, unknown_key
+from executor.travel import MAX_DEPTH
 
 # What only one kind of file needs is imported by its reader: most runs read one kind or none.
 

@@ -28,7 +28,7 @@ LEAF_DTYPES = (
     npst.scalar_dtypes().filter(lambda dtype: dtype.str[1:] != "M8")  # holds nothing but NaT
     | npst.byte_string_dtypes()
     | npst.unicode_string_dtypes()
-    | st.sampled_from([np.dtype(name) for name in ("g", ">g", "G", "V3", "m8", "M8[25us]", "m8[2Y]")])
+    | st.sampled_from([np.dtype(name) for name in ("g", ">g", "G", "V3", "m8", "m8[2Y]")])
 )
 FIELDS = npst.array_dtypes(LEAF_DTYPES, max_size=3, allow_subarrays=True)
 DTYPES = LEAF_DTYPES | FIELDS | npst.array_dtypes(LEAF_DTYPES | FIELDS, max_size=3, allow_subarrays=True)

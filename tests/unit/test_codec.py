@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 from msgspec.msgpack import Ext
 
 from executor import codec
-from executor.codec import MAX_DEPTH, OUT_OF_BAND, canonical, decode, encode
+from executor.codec import OUT_OF_BAND, canonical, decode, encode
 from executor.errors import BadFrame, CannotTravel
+from executor.travel import MAX_DEPTH
 from tests.unit.strategies import VALUES, arrays, assert_same
 
 Point = collections.namedtuple("Point", "x y")
@@ -68,8 +69,10 @@ def test_a_value_comes_back_as_exactly_what_it_was(value):
         np.bytes_(b"\0"),
         np.void(b""),
         np.longdouble("1.1"),
-        np.datetime64("NaT"),
+        np.datetime64("NaT", "s"),
+        np.datetime64("NaT", "s").astype("M8"),
         np.timedelta64(3, "25s"),
+        np.array([-1, 0, 1], ">i8").view(">M8[25us]"),
         np.array(3.5),
         np.zeros((3, 0, 2), ">f4"),
         np.array(["a", ""], "U0"),
@@ -162,9 +165,22 @@ def test_large_bytes_travel_beside_the_head():
     assert decode(parts) == value
 
 
-def test_an_array_in_pieces_becomes_whole():
-    value = np.arange(OUT_OF_BAND * 2, dtype="u1").reshape(2, -1)[:, ::2]
-    assert_same(value.copy(), there_and_back(value))
+@pytest.mark.parametrize("dtype", ["u1", ">f8", "U3", "M8[s]", [("a", "i1"), ("b", "U2")]])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda array: array,
+        lambda array: array[::-2],
+        lambda array: array.reshape(2, -1)[:, ::2],
+        lambda array: array.reshape(2, 2, -1).transpose(1, 0, 2),
+        lambda array: array.reshape(2, 2, -1).T,
+        lambda array: np.broadcast_to(array[0], (3, 50_000)),
+    ],
+)
+def test_a_large_array_in_pieces_becomes_whole(dtype, cut):
+    value = cut((np.arange(3 * OUT_OF_BAND) % 100).astype(dtype))
+    arrived = there_and_back(value)
+    assert_same(value.copy("A") if not value.flags.forc else value, arrived)
 
 
 def test_plain_values_need_no_numpy():

@@ -88,7 +88,10 @@ def parser() -> argparse.ArgumentParser:
         "end with status 3 when no worker is there for so long (default: wait for ever), and reject "
         "tasks that are too wide for all workers so long after the rest (default: 30)",
     )
-    options.add_wire(parse)
+    options.add_wire(parse).add_argument(
+        "--connect", metavar="HOST:PORT,...",
+        help="with grpc and rpyc: the workers, in place of the file's list; or unix:/path",
+    )  # fmt: skip
     return parse
 
 
@@ -105,7 +108,7 @@ def main() -> int:
     from executor.ordering import order
     from executor.screen import show_order
 
-    wire = config.read(arguments.yaml, address=arguments.address)
+    wire = config.read(arguments.yaml, address=arguments.address, connect=arguments.connect)
     tasks = taskfile.read_tasks(arguments.tasks) if arguments.tasks else taskfile.check_tasks(TASKS, "TASKS")
     tasks = order(tasks, arguments.order)
     if arguments.dry_run:

@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         "--grace", type=options.seconds, default=0.5, metavar="SECONDS",
         help="time between SIGTERM and SIGKILL for a task that must end (default: 0.5)",
     )  # fmt: skip
-    options.add_wire(parse)
+    options.add_wire(parse).add_argument(
+        "--listen", metavar="HOST:PORT", help="in place of the file's, with grpc and rpyc; or unix:/path"
+    )
     options.add_wait(
         parse, "end with status 3 when no dispatcher is there for so long (default: wait for ever)"
     )
@@ -58,10 +60,11 @@ def main() -> int:
     arguments = parser().parse_args()
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     say = speaker(name)
-    wire = config.read(arguments.yaml, address=arguments.address)
+    wire = config.read(arguments.yaml, address=arguments.address, listen=arguments.listen)
     chosen, warning = cores.choose(arguments.cores, pin=not arguments.no_pin)
     raise_descriptor_limit()
-    presence = Presence(name, chosen.ids if chosen.pinned else cores.granted().ids)
+    used = chosen.ids if chosen.pinned else cores.granted().ids
+    presence = Presence(name, used)
     try:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
@@ -72,7 +75,7 @@ def main() -> int:
                     else f"{len(chosen)} slots, not pinned"
                 )
                 say(f"ready on {where}; looks for a dispatcher at {end.address}")
-                for line in (warning, remark(presence.overlapping(), chosen.ids)):
+                for line in (warning, remark(presence.overlapping(), used)):
                     if line:
                         say(line)
             worker = Worker(

@@ -179,6 +179,12 @@ class Broker:
         if worker in self._workers:
             self._workers[worker].draining = True
 
+    def resume(self, worker: str) -> None:
+        """A worker takes tasks again, after `drain`."""
+        if worker in self._workers:
+            self._workers[worker].draining = False
+            self._hungry[worker] = None
+
     def leave(self, worker: str) -> list[int]:
         """A worker is gone; return the places that it held, which are in line no more."""
         gone = self._workers.pop(worker, None)

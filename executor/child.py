@@ -42,6 +42,9 @@ PRINTED_BYTES = 64 * 1024
 #: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
 GROWN_LEAST = 512 << 20
 
+#: A call that took less left no process or thread behind: to start one takes longer.
+HARMLESS_SECONDS = 10e-6
+
 #: stdio.h: no buffer.
 _IONBF = 2
 
@@ -110,9 +113,11 @@ class _Child:
         make_importable(str(Path.cwd()))
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
+        self._mask: set[int] = set()
         self._width = 0
         self._threads = threading.active_count()
         self._token = -1  # a token that was read and not used
+        self._spent = False  # a task left something behind: no other is run
         self._light = 0  # bytes held after the first batch, with its libraries loaded
         self._reports: list[bytes] = []
         self._buffers: list[Buffer] = []
@@ -133,14 +138,22 @@ class _Child:
         self._sent_at = time.time()
         cores = batch.cores
         for index, item in enumerate(batch.items):
-            if not self._admitted(batch.epoch):
+            if self._spent or not self._admitted(batch.epoch):
                 break
-            os.fchdir(self._folder)  # where the task before may have left it
+            self._come_back(batch.pin)
             now = time.time()
             self._board.begin(batch.first + index, time.monotonic(), now)
             report, out = self._call(item, buffers.pop(index, ()), cores, now)
             self._keep(batch.first + index, report, out)
+            if (report.finished or time.time()) - now > HARMLESS_SECONDS:
+                self._spent = self._left_behind()
         self._flush(self._first + len(self._reports), last=True)
+
+    def _come_back(self, pin: bool) -> None:
+        """Return to the folder and the cores that the task before may have left."""
+        os.fchdir(self._folder)
+        if pin and sys.platform == "linux" and os.sched_getaffinity(0) != self._mask:
+            pin_threads(self._cores)
 
     def _admitted(self, epoch: int) -> bool:
         """Take a token for an item of this epoch; False: the worker took the item back."""
@@ -210,7 +223,7 @@ class _Child:
     def _flush(self, upto: int, *, last: bool = False) -> None:
         """Send the reports before the index `upto`; the last ones of a batch even if there are none."""
         if self._reports or last:
-            worn = last and self._worn()
+            worn = last and (self._spent or self._worn())
             self._channel.send([encode_done(self._first, last, worn, self._reports), *self._buffers])
             self._board.sent(upto)
             self._reports, self._buffers, self._first = [], [], upto
@@ -222,12 +235,16 @@ class _Child:
         A task left threads or processes behind, which end only with it, or it has grown: tasks that leak
         must not take the machine's memory in the long run.
         """
-        if threading.active_count() > self._threads:
-            return True
         held = resident_pages() * mmap.PAGESIZE
         if not self._light:
             self._light = max(held, GROWN_LEAST)
         elif held > 2 * self._light:
+            return True
+        return self._left_behind()
+
+    def _left_behind(self) -> bool:
+        """Whether tasks left threads or processes behind."""
+        if threading.active_count() > self._threads:
             return True
         try:
             os.waitpid(-1, os.WNOHANG)
@@ -237,10 +254,10 @@ class _Child:
 
     def _take_cores(self, cores: tuple[int, ...], pin: bool) -> None:
         """Pin every thread to `cores`, and give the numeric libraries as many threads."""
-        if cores == self._cores and not (pin and moved_from(cores)):
+        if cores == self._cores:
             return
         first = not self._cores
-        self._cores = cores
+        self._cores, self._mask = cores, set(cores)
         if pin:
             pin_threads(cores)
         width = len(cores)
@@ -252,11 +269,6 @@ class _Child:
                 import threadpoolctl
 
                 threadpoolctl.threadpool_limits(width)
-
-
-def moved_from(cores: tuple[int, ...]) -> bool:
-    """Whether a task has pinned this process to other cores."""
-    return sys.platform == "linux" and os.sched_getaffinity(0) != set(cores)
 
 
 def pin_threads(cores: tuple[int, ...]) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from transports.base import Settings, Transport
 
 
+#: Seconds: who waits longer for a sign of life never learns of a death.
+LONGEST = 86_400.0
+
+
 class Wire(NamedTuple):
     """A wire that was chosen, and its settings."""
 
@@ -24,10 +28,16 @@ class Wire(NamedTuple):
     settings: Settings
 
 
-def read(path: str | None, **overrides: object) -> Wire:
+#: The key that an option stands for, where it has another name, and the options that are lists.
+_KEYS = {"connect": "workers"}
+_LISTS = {"connect"}
+
+
+def read(path: str | None, **overrides: str | None) -> Wire:
     """Return the wire that a YAML file chooses; without a file, ZeroMQ with its defaults.
 
-    `overrides` are keys given on the command line, None where they are not.
+    `overrides` are options of the command line, None where they are not given; each stands for the key of
+    its name, ``--connect`` for `workers`.
 
     Raises:
         ConfigError: the file, a key or a value is wrong.
@@ -49,16 +59,16 @@ def read(path: str | None, **overrides: object) -> Wire:
     for key, value in overrides.items():
         if value is None:
             continue
-        if key not in known:
-            raise ConfigError(f"--{key}: transport {name} knows no {key}")
-        values[key] = value
+        if _KEYS.get(key, key) not in known:
+            raise ConfigError(f"--{key}: is not for transport {name}")
+        values[_KEYS.get(key, key)] = value.split(",") if key in _LISTS else value
     try:
         settings = msgspec.convert({**values, "transport": name}, transport.Settings)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{place}{_in_words(str(error))}") from error
     for key in ("heartbeat", "patience"):
-        if not getattr(settings, key) > 0:
-            raise ConfigError(f"{place}{key}: must be more than 0 seconds")
+        if not 0 < getattr(settings, key) <= LONGEST:
+            raise ConfigError(f"{place}{key}: must be more than 0 seconds, and at most a day")
     if settings.patience < 2 * settings.heartbeat:
         raise ConfigError(
             f"{place}patience: must be at least twice the heartbeat of {settings.heartbeat:g} s"

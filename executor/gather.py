@@ -21,7 +21,7 @@ from executor.run import Run
 from executor.screen import Screen, Summary
 from executor.task import Result
 from executor.waiting import Waiting
-from transports.base import Delivery, DispatcherEnd
+from transports.base import Delivery, DispatcherEnd, WorkerView
 
 #: Seconds between two looks at signals, workers and the progress line.
 _TURN = 0.2
@@ -61,13 +61,14 @@ class Gatherer:
         )
         self._halted = False
         self._signal: int | None = None
+        self._pushed = 0.0
         self._began: float | None = None  # when the first worker was there, on the monotonic clock
-        self._ended = 0.0
+        self._ended: float | None = None
 
     @property
     def wall(self) -> float:
         """Seconds from the first worker to the last result."""
-        return 0.0 if self._began is None else max(0.0, self._ended - self._began)
+        return 0.0 if self._began is None else (self._ended or time.monotonic()) - self._began
 
     def gather(self) -> int:
         """Gather until every task has its result, or the run is stopped; return the exit status.
@@ -79,6 +80,7 @@ class Gatherer:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        self._pushed = time.monotonic()
         self._run.submitted = time.time()
         self._end.push(self._run)
         look_at = 0.0
@@ -98,6 +100,7 @@ class Gatherer:
             if self._halted and (not held or (cancelled_at is not None and now - cancelled_at > _CANCELLING)):
                 break
         self._ended = time.monotonic()
+        self._count_cores(self._end.workers())  # a short run may be over before the first look at them
         if self._signal is not None:
             return EXIT_TERMINATED if self._signal == signal.SIGTERM else EXIT_INTERRUPTED
         return EXIT_OK if self._summary.counts.get("ok", 0) == self._summary.total else EXIT_NOT_OK
@@ -117,6 +120,9 @@ class Gatherer:
         if self._journal is not None:
             self._journal.flush()
         self._end.acknowledge()
+        started = [each.report.started for each in deliveries if each.report.started is not None]
+        if started:
+            self._note_begin(time.monotonic() - (time.time() - min(started)))
         if not self._halted:
             for place, vanished in self._run.due:
                 self._end.again(place, suspect=vanished)
@@ -144,9 +150,9 @@ class Gatherer:
         workers = self._end.workers()
         cores = [worker.cores for worker in workers]
         held = sum(worker.held for worker in workers)
-        if workers and self._began is None:
-            self._began = now
-        self._summary.cores = max(self._summary.cores, sum(cores))
+        if workers:
+            self._note_begin(now)
+        self._count_cores(workers)
         self._screen.update(sum(worker.running for worker in workers))
         if not self._halted:
             verdict = self._waiting.look(now, cores, held, self._end.waiting())
@@ -162,6 +168,14 @@ class Gatherer:
             if verdict.reject and self._journal is not None:
                 self._journal.flush()
         return held
+
+    def _note_begin(self, moment: float) -> None:
+        """A worker was there at this moment, on the monotonic clock."""
+        if self._began is None or moment < self._began:
+            self._began = max(moment, self._pushed)  # the clock of another machine may be wrong
+
+    def _count_cores(self, workers: list[WorkerView]) -> None:
+        self._summary.cores = max(self._summary.cores, sum(worker.cores for worker in workers))
 
     def _on_signal(self, number: int, frame: object) -> None:
         if self._signal is not None:  # the second one: at once

@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from executor import jsonform
 from executor.errors import OutputFailed, UsageError
+from executor.screen import nowhere
 from executor.task import Result
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Journal:
             return
         self._owned = True
         target = Path(path)
+        if not target.name:  # ".", "/", ""
+            raise UsageError(f"--output {path}: is a folder")
         self._arrays = target.with_name(target.name + ".d")
         try:
             # Opened for appending, so that nothing is lost before we have looked.
@@ -89,6 +92,8 @@ class Journal:
                 self._synced_at = now
                 os.fsync(self._file.fileno())
         except OSError as error:
+            if not self._owned:  # what stdout still holds would be tried again, and complained of, at exit
+                nowhere(sys.stdout)
             raise OutputFailed(f"results can't be written: {error.strerror}") from error
 
     def close(self) -> None:
@@ -104,7 +109,10 @@ class Journal:
             except OSError as error:
                 if not _is_special(self._file):
                     raise OutputFailed(f"results can't be written: {error.strerror}") from error
-            self._file.close()
+            try:
+                self._file.close()
+            except OSError as error:  # of what an earlier attempt could not write
+                raise OutputFailed(f"results can't be written: {error.strerror}") from error
 
     def _line(self, result: Result) -> bytes:
         save = None if self._arrays is None else _Arrays(self._arrays, result.id).save

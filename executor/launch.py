@@ -116,9 +116,8 @@ class LocalWorkers:
             self._replaced += 1
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             if self._replaced > REPLACED_MOST or status == 2:
-                raise WorkersFailed(
-                    f"worker local-{index + 1} ended ({how}), the {self._replaced}th time one did"
-                )
+                before = f"; {self._replaced - 1} were replaced before it" if self._replaced > 1 else ""
+                raise WorkersFailed(f"worker local-{index + 1} ended ({how}){before}")
             self._say(f"worker local-{index + 1} died ({how}); starting another")
             self._start(index)
         return dead

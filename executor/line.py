@@ -38,6 +38,7 @@ class Line:
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque()
         self._arrived = 0
+        self._highest: dict[str, int] = {}  # place that ever came, by run
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -52,13 +53,19 @@ class Line:
         self._arrived += 1
         entry = Entry(run, item, buffers, self._arrived)
         entries = self._entries
-        if entries and entries[-1].run == run and entries[-1].item.place > item.place:
+        if item.place > self._highest.get(run, -1):
+            self._highest[run] = item.place
+        else:
             for position, other in enumerate(entries):
                 if other.run == run and other.item.place > item.place:
                     entry.number = other.number
                     entries.insert(position, entry)
                     return
         entries.append(entry)
+
+    def forget(self, run: str) -> None:
+        """A run is over, and nothing more of it will come."""
+        self._highest.pop(run, None)
 
     def put_back(self, entries: Iterable[Entry]) -> None:
         """Put entries that were given out back to the front, in order."""

@@ -9,8 +9,8 @@ them, go between a worker and its child processes.
     Reports  what came of it    Tasks     calls to run, in this order
     Returned given back         Recall    give back what you have not started
     Leaving  no more, please    Cancel    stop the run's calls
-    Beat     still here         Recorded  your reports up to here are safe, forget them
-                                Over      the run is over
+    Over     so be it           Recorded  your reports up to here are safe, forget them
+    Beat     still here         Over      the run is over
                                 Unknown   I don't know you: say hello
                                 Refused   we can't talk: here is why
                                 Beat
@@ -92,6 +92,7 @@ class Hello(_Message, tag="hello"):
     cores: Positive
     backfill: bool = False
     holding: dict[str, list[int]] = {}
+    episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
 
 
 class Welcome(_Message, tag="welcome"):
@@ -157,7 +158,7 @@ class Recorded(_Message, tag="recorded"):
 
 
 class Over(_Message, tag="over"):
-    """The run is over: drop what belongs to it."""
+    """The run is over: drop what belongs to it. The worker answers with the same, and was told all then."""
 
     run: str
 
@@ -223,6 +224,14 @@ def share_out(items: Iterable[Item | Report], buffers: Sequence[Buffer]) -> dict
             shares[index] = list(buffers[position : position + item.buffers])
             position += item.buffers
     return shares
+
+
+def too_large(what: str, size: int, largest: int) -> str:
+    """Say that a call or result of `size` bytes has to stay where it is."""
+    return (
+        f"{what} is too large for the wire: {size:,} bytes, and `largest` is {largest:,}; "
+        "leave the data in a file and pass its path"
+    )
 
 
 def rejected(item: Item, kind: str, message: str, stdout: str = "", stderr: str = "") -> Report:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import TYPE_CHECKING, TypeAlias
 
 from executor import __version__
+
+if TYPE_CHECKING:
+    Group: TypeAlias = argparse._ArgumentGroup  # which has no public name
 
 
 def parser(name: str, description: str | None, epilog: str) -> argparse.ArgumentParser:
@@ -21,16 +25,18 @@ def parser(name: str, description: str | None, epilog: str) -> argparse.Argument
     return parse
 
 
-def add_wire(parse: argparse.ArgumentParser) -> None:
-    """Add the options that choose the wire."""
+def add_wire(parse: argparse.ArgumentParser) -> Group:
+    """Add the options that choose the wire; return their group, for those of one script alone."""
     group = parse.add_argument_group("wire")
     group.add_argument(
         "--yaml", "--yamll", metavar="FILE", dest="yaml",
         help="the wire and its settings, such as zmq.yml (default: ZeroMQ on a unix socket of this user)",
     )  # fmt: skip
     group.add_argument(
-        "--address", metavar="ADDRESS", help="in place of the file's: tcp://host:port or unix:/path"
-    )
+        "--address", metavar="ADDRESS",
+        help="in place of the file's, with zmq: tcp://host:port or unix:/path",
+    )  # fmt: skip
+    return group
 
 
 def add_wait(parse: argparse.ArgumentParser, text: str) -> None:

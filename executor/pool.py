@@ -90,7 +90,6 @@ class Pool:
         self._children: dict[int, Child] = {}  # by slot, a number that is never used again
         self._by_pid: dict[int, Child] = {}
         self._slots = 0
-        self._generation = 0
         self._line = Line()
         self._pace: dict[int, float] = {}  # seconds a call takes, by width, as lately seen
         self._finished: list[Finished] = []
@@ -112,12 +111,17 @@ class Pool:
         """Whether it holds nothing at all."""
         return not self._line and not self._finished and not any(c.busy for c in self._children.values())
 
-    def begin(self, run: str) -> None:
-        """A new run begins: replace the children of earlier ones, so that it sees the code on disk."""
-        self._generation += 1
+    def finish(self, run: str) -> None:
+        """A run is over, or left: end its children when what they run ends, for they know its code.
+
+        Each run thus sees the code as it lies on disk when the run starts.
+        """
+        self._line.forget(run)
         for child in list(self._children.values()):
-            if not child.busy:
-                self._end(child)
+            if child.run == run:
+                child.worn = True
+                if not child.busy:
+                    self._end(child)
 
     def add(self, run: str, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
         """Take items of a run into the line, at their places."""
@@ -214,7 +218,7 @@ class Pool:
                 break
             batch = self._next_batch(width)
             cores = self._cores.take(width)
-            self._send(self._idle_child(cores), batch, cores, now)
+            self._send(self._idle_child(batch[0].run, cores), batch, cores, now)
         self._look_ahead(now)
 
     def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
@@ -237,7 +241,7 @@ class Pool:
             width = len(child.cores)
             if not width or len(child.entries) > 1 or self._line.first.item.width != width:
                 continue
-            if child.ending or child.dead or child.generation != self._generation:
+            if child.ending or child.dead or child.worn or child.run != self._line.first.run:
                 continue
             if self._is_slow(child, now) or self._pace.get(width, LOOK_AHEAD_MOST) >= LOOK_AHEAD_MOST:
                 continue
@@ -256,7 +260,10 @@ class Pool:
         back: list[Entry] = []
         for child in self._children.values():
             width = len(child.cores)
-            if 0 < width <= self._cores.free and (count := child.unstarted()):
+            if not 0 < width <= self._cores.free:
+                continue
+            count = child.unstarted() - (child.current() is None)  # one that just begins waits behind none
+            if count > 0:
                 if count * self._pace.get(width, 0.0) > SHARED_SECONDS or self._is_slow(child, now):
                     back += child.take_back()
                 else:
@@ -292,11 +299,11 @@ class Pool:
             most = min(BATCH_MOST, int(BATCH_SECONDS / max(pace, 1e-6)), fair)
         return self._line.take(most)
 
-    def _idle_child(self, cores: tuple[int, ...]) -> Child:
-        """Return an idle child, one that is pinned to these cores already if there is one."""
+    def _idle_child(self, run: str, cores: tuple[int, ...]) -> Child:
+        """Return an idle child for a run, one that is pinned to these cores already if there is one."""
         found = None
         for child in self._children.values():
-            if child.generation == self._generation and not (child.busy or child.dead or child.ending):
+            if child.run in (None, run) and not (child.busy or child.dead or child.ending or child.worn):
                 if child.last_cores == cores:
                     return child
                 if found is None or (len(child.last_cores) == len(cores) != len(found.last_cores)):
@@ -306,10 +313,10 @@ class Pool:
     def _fork(self) -> Child:
         self._slots += 1
         try:
-            child = Child(self._guardian, self._slots, self._generation)
+            child = Child(self._guardian, self._slots)
         except OSError:
             self._replace_guardian()
-            child = Child(self._guardian, self._slots, self._generation)
+            child = Child(self._guardian, self._slots)
         self._children[child.slot] = child
         self._selector.register(child.channel, selectors.EVENT_READ, child)
         return child
@@ -323,10 +330,10 @@ class Pool:
     def _flush(self, child: Child) -> None:
         try:
             child.channel.flush()
-        except OSError:
-            self._hang_up(child)
-            return
-        if not child.channel.unsent:
+            waits = child.channel.unsent
+        except OSError:  # it is dead or dying: what it has reported is still to be read, up to the end
+            waits = False
+        if not waits:
             self._selector.modify(child.channel, selectors.EVENT_READ, child)
 
     def _hang_up(self, child: Child) -> None:
@@ -350,12 +357,12 @@ class Pool:
                 continue
             child.batches -= 1
             child.worn |= done.worn
+            if child.worn:
+                self._line.put_back(child.take_back())
             if not child.batches:
                 self._free(child)
-                if child.worn or child.ending or child.generation != self._generation:
+                if child.worn or child.ending:
                     self._end(child)
-            elif child.worn:
-                self._line.put_back(child.take_back())
 
     def _take(
         self, child: Child, first: int, reports: Sequence[Report], buffers: Sequence[Buffer] = ()

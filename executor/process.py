@@ -36,7 +36,7 @@ _number = array.array("i", [0])  # where ioctl puts its answer
 class Child:
     """A child process as the pool sees it."""
 
-    def __init__(self, guardian: Guardian, slot: int, generation: int) -> None:
+    def __init__(self, guardian: Guardian, slot: int) -> None:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self.tokens_read, self.tokens = os.pipe()
@@ -55,7 +55,7 @@ class Child:
             os.close(board)
             theirs.close()
         self.slot = slot
-        self.generation = generation
+        self.run: str | None = None  # that it serves, from its first batch on
         self.pid = 0  # until the guardian says it
         self.cores: tuple[int, ...] = ()  # that it has now; () when idle
         self.last_cores: tuple[int, ...] = ()
@@ -102,6 +102,7 @@ class Child:
 
     def send(self, entries: list[Entry], cores: tuple[int, ...], *, pin: bool) -> None:
         """Give it a batch, to run when it is done with what it has; `cores` change only when it is idle."""
+        self.run = entries[0].run
         self.cores = self.last_cores = cores
         self.batches += 1
         first = self._given

@@ -226,7 +226,10 @@ class Screen:
         if self._progress is not None:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, file=sys.stderr, flush=True)
+            try:
+                print(text, file=sys.stderr, flush=True)
+            except BrokenPipeError:
+                nowhere(sys.stderr)
 
     def result(self, result: Result) -> None:
         """Show a result."""
@@ -247,7 +250,7 @@ class Screen:
     def _unread(self) -> None:
         """Nobody reads the lines any more (``| head``): the run goes on without them."""
         assert self._out is not None
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+        nowhere(self._out)
         self._out = None
 
     def update(self, running: int) -> None:
@@ -298,15 +301,29 @@ class Screen:
         """Print the summary."""
         self.close()
         width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
-        for line in self._summary.lines(wall, width):
-            print(line, file=out)
-        out.flush()
+        try:
+            for line in self._summary.lines(wall, width):
+                print(line, file=out)
+            out.flush()
+        except BrokenPipeError:
+            nowhere(out)
+
+
+def nowhere(stream: TextIO) -> None:
+    """Let a stream that nobody reads any more write to nowhere, what it still holds included."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def show_order(tasks: Sequence[Task], out: TextIO) -> None:
     """Print tasks in the order in which they would be handed out."""
     width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
     digits = len(str(len(tasks)))
-    for number, task in enumerate(tasks, 1):
-        head = f"{number:>{digits}}  {plural(task.resources, 'core'):>9}  "
-        print(head + call(task.function, task.params, task.kwargs, max(20, width - len(head))), file=out)
+    try:
+        for number, task in enumerate(tasks, 1):
+            head = f"{number:>{digits}}  {plural(task.resources, 'core'):>9}  "
+            print(head + call(task.function, task.params, task.kwargs, max(20, width - len(head))), file=out)
+        out.flush()
+    except BrokenPipeError:
+        nowhere(out)

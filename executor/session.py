@@ -7,6 +7,7 @@ knows when the dispatcher has been silent for too long.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
@@ -36,6 +37,10 @@ from executor.messages import (
 
 #: Seconds between two greetings to a dispatcher that does not answer (it may wait its turn).
 GREETING_SECONDS = 0.1
+
+#: Numbers of episodes and of reports. They grow within a process, which is what a dispatcher knows a worker
+#: by: a session that begins anew, perhaps with the same run, is never taken for an earlier one.
+_numbers = itertools.count(1)
 
 
 class Begin(NamedTuple):
@@ -93,8 +98,9 @@ class Session:
         #: Why the dispatcher refused us, until it welcomes us after all.
         self.refused: str | None = None
         self._kept: deque[tuple[Reports, Sequence[Buffer]]] = deque()  # reported, not yet recorded
-        self._unsaid: list[int] = []  # given back since the last greeting, which still named them
-        self._number = 0
+        self._unsaid: list[int] = []  # given back since the greeting, which still named them
+        self._episode = 0
+        self._greeted = 0  # the last episode that a greeting went out in
         self._heartbeat = 1.0
         self._patience = 5.0
         self._heard_at = 0.0
@@ -117,8 +123,7 @@ class Session:
             self.refused = message.reason
             self._greet_at = now + 5.0  # somebody must act first
         elif isinstance(message, Unknown):
-            self.welcomed = False
-            self._greet_at = now
+            self.lost(now)
         elif isinstance(message, Beat) or self.run is None or getattr(message, "run", None) != self.run:
             pass  # of a run that this session has left behind
         elif not self.welcomed and isinstance(message, Tasks | Recall):
@@ -136,7 +141,9 @@ class Session:
             while self._kept and self._kept[0][0].number <= message.number:
                 self._kept.popleft()
         elif isinstance(message, Over):
-            return self._end(complete=True, why="its run is over", now=now)
+            orders = self._end(complete=True, why="its run is over", now=now)
+            self._send(message)
+            return orders
         return []
 
     def _welcome(self, message: Welcome, now: float) -> list[Order]:
@@ -152,7 +159,8 @@ class Session:
         if self.run is None:
             self._kept.clear()  # numbers count on: it may be the same run, left and found again
             orders.append(Begin(message.run))
-        self.run, self.welcomed, self.refused = message.run, True, None
+        again, self.welcomed = self.welcomed, True  # an answer to the same greeting, which went out twice
+        self.run, self.refused = message.run, None
         self._heartbeat, self._patience = message.heartbeat, message.patience
         self._heard_at, self._beat_at = now, now + message.heartbeat
         if self.draining:
@@ -160,15 +168,15 @@ class Session:
         if self._unsaid:
             self._send(Returned(self.run, self._unsaid))
             self._unsaid = []
-        self.outbox.extend(self._kept)
+        if not again:
+            self.outbox.extend(self._kept)
         return orders
 
     def report(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
         """Report results; they are kept until the dispatcher has recorded them, or left."""
         if run != self.run:
             return
-        self._number += 1
-        frame = (Reports(run, self._number, list(reports)), buffers)
+        frame = (Reports(run, next(_numbers), list(reports)), buffers)
         self._kept.append(frame)
         if self.welcomed:
             self.outbox.append(frame)
@@ -213,9 +221,11 @@ class Session:
 
     def _greet(self, holding: Callable[[], dict[str, list[int]]]) -> None:
         mine = {} if self.run is None else {self.run: self._unfinished(holding())}
-        self.outbox.clear()
-        self._unsaid = []
-        self._send(msgspec.structs.replace(self._hello, holding=mine))
+        self.outbox = deque(each for each in self.outbox if isinstance(each[0], Over))
+        if self._greeted != self._episode:  # else this is the same greeting again, whose `holding` isn't read
+            self._greeted = self._episode
+            self._unsaid = []
+        self._send(msgspec.structs.replace(self._hello, holding=mine, episode=self._episode))
 
     def _unfinished(self, holding: dict[str, list[int]]) -> list[int]:
         """All places of the run that this worker answers for: those it has, and those not yet recorded."""
@@ -227,15 +237,21 @@ class Session:
         next_at = self._beat_at if self.welcomed else self._greet_at
         return next_at if self.run is None else min(next_at, self._heard_at + self._patience)
 
+    def sign(self, now: float) -> None:
+        """The dispatcher is alive: a part of a long frame has come."""
+        self._heard_at = now
+
     def lost(self, greet_at: float) -> None:
         """The link broke: greet when it is back, or try at `greet_at`; the dispatcher has its patience."""
         self.welcomed = False
+        self._episode = next(_numbers)
         self.outbox.clear()
         self._greet_at = greet_at
 
     def _end(self, *, complete: bool, why: str, now: float) -> list[Order]:
         run, self.run = self.run, None
         self.welcomed = False
+        self._episode = next(_numbers)
         self.outbox.clear()
         self._unsaid = []
         self._kept.clear()

@@ -7,11 +7,14 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from executor.errors import EXIT_INTERRUPTED, EXIT_OK, NobodyThere
-from executor.messages import Buffer, Report
+from executor.messages import NIL, Buffer, Report, too_large
 from executor.pool import Finished, Pool
+from executor.screen import nowhere
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from transports.base import Say, WorkerEnd
 
@@ -110,7 +113,6 @@ class Worker:
             self._pool.add(order.run, order.items, order.buffers)
         elif isinstance(order, Begin):
             self._runs[order.run] = 0
-            self._pool.begin(order.run)
             self._say(f"serving run {order.run}")
         elif isinstance(order, GiveBack):
             places = self._pool.recall(order.run, order.most)
@@ -119,6 +121,7 @@ class Worker:
             self._end.give_back(order.run, self._pool.cancel(order.run, order.places))
         elif isinstance(order, Ended):
             self._pool.recall(order.run, None)  # nobody waits for what has not begun
+            self._pool.finish(order.run)
             count = self._runs.pop(order.run, 0)
             how = "is over" if order.complete else f"is left: {order.why}"
             self._say(f"run {order.run} {how}; {count} {'result' if count == 1 else 'results'} sent")
@@ -133,14 +136,24 @@ class Worker:
             reports: list[Report] = []
             buffers: list[Buffer] = []
             while at < len(finished) and finished[at].run == run and size < _FRAME_BYTES:
-                _, report, own = finished[at]
+                report, own = self._fitting(finished[at])
                 reports.append(report)
                 buffers.extend(own)
-                size += sum(len(buffer) for buffer in own)
+                size += len(report.value) + sum(len(buffer) for buffer in own)
                 at += 1
             if run in self._runs:
                 self._runs[run] += len(reports)
             self._end.reply(run, reports, buffers)
+
+    def _fitting(self, finished: Finished) -> tuple[Report, Sequence[Buffer]]:
+        """Return a report as it can travel: a value that is too large for the wire is its task's error."""
+        _, report, buffers = finished
+        size, largest = len(report.value) + sum(len(buffer) for buffer in buffers), self._end.largest
+        if size > largest:
+            error = ("CannotTravel", too_large("the result", size, largest), "")
+            report = msgspec.structs.replace(report, status="error", value=NIL, buffers=0, error=error)
+            buffers = ()
+        return report, buffers
 
     def _drain(self) -> None:
         """Finish what runs, give the rest back, then end."""
@@ -174,6 +187,9 @@ def speaker(name: str, *, clock: Callable[[], float] = time.time) -> Say:
 
     def say(text: str) -> None:
         moment = time.strftime("%H:%M:%S", time.localtime(clock()))
-        print(f"{moment} {name}: {text}", file=sys.stderr, flush=True)
+        try:
+            print(f"{moment} {name}: {text}", file=sys.stderr, flush=True)
+        except BrokenPipeError:  # nobody reads the log any more, which is no reason to lose tasks
+            nowhere(sys.stderr)
 
     return say

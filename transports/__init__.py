@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from executor.errors import ConfigError
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
 #: The one place that knows the wires by name: ``module:Class`` of each.
 WIRES: dict[str, str] = {
+    "grpc": "transports.grpc:GRPC",
+    "rpyc": "transports.rpyc:RPyC",
     "zmq": "transports.zeromq:ZeroMQ",
 }
 
@@ -29,6 +33,8 @@ def load(name: str) -> type[Transport]:
         raise ConfigError(
             f"unknown transport {name!r}; known are {known}, or a class of yours as package.module:Class"
         )
+    if name not in WIRES and (folder := str(Path.cwd())) not in sys.path:
+        sys.path.append(folder)  # somebody's own, in the folder that they stand in
     try:
         transport = getattr(importlib.import_module(module_name), class_name)
     except ModuleNotFoundError as error:
@@ -37,6 +43,8 @@ def load(name: str) -> type[Transport]:
         ) from error
     except AttributeError as error:
         raise ConfigError(f"transport {name!r}: {module_name} has no {class_name}") from error
+    except Exception as error:  # a library may raise anything when it dislikes another's version
+        raise ConfigError(f"transport {name!r} can't be loaded: {error}") from error
     from transports.base import Transport
 
     if not (isinstance(transport, type) and issubclass(transport, Transport)):

@@ -14,7 +14,7 @@ import select
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 
@@ -23,6 +23,12 @@ from executor.session import Order
 
 #: Says one line to the user.
 Say: TypeAlias = Callable[[str], None]
+
+#: Bytes of the largest call or result that any wire carries: above every array that makes sense in a message.
+LARGEST = 4 << 30
+
+#: Bytes of the largest frame that a wire need take: one of that size with others, and what is around them.
+LARGEST_FRAME = LARGEST + (64 << 20)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -34,6 +40,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     heartbeat: float = 1.0
     #: Seconds of silence after which the other end counts as gone.
     patience: float = 5.0
+    #: Bytes of the largest call or result that is sent; a larger one is that task's error.
+    largest: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)] = LARGEST
 
 
 class Jobs(Protocol):
@@ -142,6 +150,8 @@ class WorkerEnd(ABC):
 
     #: Where it looks for, or awaits, dispatchers.
     address: str
+    #: Bytes of the largest result that it sends.
+    largest: int = LARGEST
     #: Asked for the places of unfinished calls, by run, when a dispatcher is greeted.
     holding: Callable[[], dict[str, list[int]]] = dict
 
@@ -212,7 +222,13 @@ class Frame(NamedTuple):
     parts: Parts
 
 
-Event: TypeAlias = Came | Gone | Frame
+class Sign(NamedTuple):
+    """A peer is alive: a part of a long frame has come."""
+
+    peer: bytes
+
+
+Event: TypeAlias = Came | Gone | Frame | Sign
 
 
 class Link(ABC):
@@ -220,6 +236,8 @@ class Link(ABC):
 
     #: Where peers find it, or where it looks for them.
     address: str
+    #: Bytes of the largest call or result that it is given to send.
+    largest: int = LARGEST
 
     @abstractmethod
     def fileno(self) -> int:
@@ -240,9 +258,12 @@ class Link(ABC):
     def send(self, peer: bytes, parts: Parts) -> bool:
         """Send a frame, without waiting; return False if the peer can't be reached (now, or any more)."""
 
+    def drain(self) -> None:  # noqa: B027 — for links that tell somebody, such as a health service
+        """The owner takes nothing more: let those know who ask."""
+
     @abstractmethod
     def close(self) -> None:
-        """Send what is under way, within a bound, and let go of everything."""
+        """Send what is under way, within a bound, and let go of everything. Closing twice is harmless."""
 
 
 class Transport(ABC):

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
+import msgspec
+
 from executor.broker import Broker
 from executor.errors import BadFrame, CannotTravel
 from executor.messages import (
@@ -36,18 +38,21 @@ from executor.messages import (
     decode,
     encode,
     share_out,
+    too_large,
 )
 from executor.session import Order, Session
 from transports.base import (
     Came,
     Delivery,
     DispatcherEnd,
+    Event,
     Frame,
     Gone,
     Jobs,
     Link,
     Say,
     Settings,
+    Sign,
     WorkerEnd,
     WorkerView,
     wait_readable,
@@ -62,17 +67,21 @@ RECALL_SECONDS = 0.05
 #: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
 ABSENT_SECONDS = 1.0
 
+#: Seconds that workers get to answer that a run is over; those that hang don't keep a dispatcher from ending.
+PARTING_SECONDS = 1.0
+
 
 class _Peer:
     """A worker as the dispatcher's end knows it."""
 
-    __slots__ = ("draining", "heard_at", "hello", "key", "peer", "recorded", "seen")
+    __slots__ = ("away", "draining", "heard_at", "hello", "key", "peer", "recorded", "seen")
 
     def __init__(self, hello: Hello, peer: bytes, now: float) -> None:
         self.key = hello.instance
         self.hello = hello
         self.peer = peer
         self.heard_at = now
+        self.away = ""  # why it can't be reached now; its patience decides whether it is gone
         self.draining = False
         self.seen = 0  # the number of its last Reports
         self.recorded = 0  # ... and of the last that we acknowledged
@@ -192,15 +201,37 @@ class DirectDispatcherEnd(DispatcherEnd):
             self.acknowledge()
             for peer in list(self._instances.values()):
                 self._send(peer, Over(self._jobs.id))
+            self._part()
         self._link.close()
+
+    def _part(self) -> None:
+        """Wait until the workers answer that the run is over: what a closing socket sends may get lost."""
+        silent = {peer.peer for peer in self._instances.values() if not peer.away}
+        deadline = time.monotonic() + PARTING_SECONDS
+        while silent and (left := deadline - time.monotonic()) > 0:
+            for event in self._link.receive():
+                if isinstance(event, Gone):
+                    silent.discard(event.peer)
+                elif isinstance(event, Frame):
+                    try:
+                        message, _ = decode(event.parts)
+                    except BadFrame:
+                        continue
+                    if isinstance(message, Over):
+                        silent.discard(event.peer)
+            if silent and not self._link.ready():
+                wait_readable(self._link.fileno(), left)
 
     # -- hearing
 
-    def _hear(self, event: Came | Gone | Frame) -> None:
+    def _hear(self, event: Event) -> None:
         if isinstance(event, Gone):
             peer = self._peers.pop(event.peer, None)
             if peer is not None and peer.peer == event.peer:
-                self._lose(peer, event.why)
+                self._miss(peer, event.why)
+        elif isinstance(event, Sign):
+            if (peer := self._peers.get(event.peer)) is not None:
+                peer.heard_at = time.monotonic()
         elif isinstance(event, Frame):
             try:
                 message, buffers = decode(event.parts)
@@ -233,15 +264,32 @@ class DirectDispatcherEnd(DispatcherEnd):
             peer = _Peer(hello, link_peer, now)
             self._instances[hello.instance] = peer
             self._broker.join(peer.key, hello.cores, backfill=hello.backfill)
-        else:  # it comes back over a new link: what got lost on the way is handed out again
+        elif hello.episode != peer.hello.episode:
+            # It comes back, over a new link perhaps: what got lost on the way is handed out again.
             self._peers.pop(peer.peer, None)
-            peer.peer, peer.heard_at = link_peer, now
+            peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
             holding = set(hello.holding.get(self._jobs.id, ())) if self._jobs else set()
             missing = [place for place in self._broker.held(peer.key) if place not in holding]
             self._broker.give_back(peer.key, missing)
+            self._meet(peer)
+        elif peer.peer != link_peer:
+            return  # of a link that broke meanwhile; it greets again on the present one
         self._peers[link_peer] = peer
         if self._jobs is not None:
             self._welcome(peer)
+
+    def _miss(self, peer: _Peer, why: str) -> None:
+        """A worker can't be reached now: it gets nothing more, until it comes back or was silent too long."""
+        if not peer.away:
+            peer.away = why
+            self._broker.drain(peer.key)
+
+    def _meet(self, peer: _Peer) -> None:
+        """A worker can be reached again."""
+        if peer.away:
+            peer.away = ""
+            if not peer.draining:
+                self._broker.resume(peer.key)
 
     def _welcome(self, peer: _Peer) -> None:
         assert self._jobs is not None
@@ -295,8 +343,8 @@ class DirectDispatcherEnd(DispatcherEnd):
                 tasks = Tasks(self._jobs.id, frame.items)
                 if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
                     unseen = [item.place for item in frame.items]
+                    self._miss(peer, "it can't be reached")
                     self._broker.give_back(peer.key, [*unseen, *left])
-                    self._lose(peer, "can't be reached")
                     break
                 frame = _TasksFrame()
 
@@ -305,6 +353,9 @@ class DirectDispatcherEnd(DispatcherEnd):
         assert self._jobs is not None
         try:
             item, buffers = self._jobs.item(place)
+            size = _size(item.call, buffers)
+            if size > self._link.largest:
+                raise CannotTravel(too_large("the call", size, self._link.largest))
         except CannotTravel as cannot:
             self._broker.settle(worker, [place])
             error = ("CannotTravel", str(cannot), "")
@@ -312,7 +363,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             return
         frame.items.append(item)
         frame.buffers.extend(buffers)
-        frame.size += sum(len(buffer) for buffer in buffers)
+        frame.size += size
 
     def _tick(self, now: float) -> None:
         if now >= self._beat_at:
@@ -320,7 +371,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             for peer in list(self._instances.values()):
                 silent = now - peer.heard_at
                 if silent > self._patience:
-                    self._lose(peer, f"silent for {silent:.0f} s")
+                    self._lose(peer, peer.away or f"silent for {silent:.0f} s")
                 else:
                     self._send(peer, Beat())
         if now >= self._recall_at and self._jobs is not None:
@@ -348,8 +399,15 @@ class DirectDispatcherEnd(DispatcherEnd):
             )
 
     def _send(self, peer: _Peer, message: Message, buffers: Sequence[Buffer] = ()) -> None:
-        if not self._link.send(peer.peer, encode(message, buffers)) and peer.key in self._instances:
-            self._lose(peer, "can't be reached")
+        if not self._link.send(peer.peer, encode(message, buffers)):
+            self._miss(peer, "it can't be reached")
+        elif peer.away and peer.peer in self._peers:  # it took nothing for a while
+            self._meet(peer)
+
+
+def _size(head: msgspec.Raw, buffers: Sequence[Buffer]) -> int:
+    """Return the bytes of a call's or a result's value on the wire."""
+    return len(head) + sum(len(buffer) for buffer in buffers)
 
 
 def _mean_seconds(reports: Sequence[Report]) -> float | None:
@@ -366,9 +424,11 @@ class DirectWorkerEnd(WorkerEnd):
         self._link = link
         self._say = say
         self._hello = hello
+        self.largest = link.largest
         self._sessions: dict[bytes, Session] = {}
+        self._gone: set[bytes] = set()  # of the sessions, those whose link is broken
         self._draining = False
-        self._refused: str | None = None
+        self._refused: dict[bytes, str] = {}
         self._closed = False
 
     def pull(self, timeout: float | None) -> list[Order]:
@@ -381,6 +441,7 @@ class DirectWorkerEnd(WorkerEnd):
                     orders += self._hear(event, now)
             for session in self._sessions.values():
                 orders += session.tick(now, self.holding)
+            self._forget()
             self._flush()
             if orders or (deadline is not None and now >= deadline):
                 return orders
@@ -389,17 +450,23 @@ class DirectWorkerEnd(WorkerEnd):
             ]
             wait_readable(self._link.fileno(), min(waits) if waits else None)
 
-    def _hear(self, event: Came | Gone | Frame, now: float) -> list[Order]:
+    def _hear(self, event: Event, now: float) -> list[Order]:
         session = self._sessions.get(event.peer)
+        if isinstance(event, Sign):
+            if session is not None:
+                session.sign(now)
+            return []
         if isinstance(event, Gone):
             if session is not None:
                 session.lost(now)
+                self._gone.add(event.peer)
             return []
         if session is None:
             session = self._sessions[event.peer] = Session(self._hello)
             session.draining = self._draining
             session.connected(now)
         if isinstance(event, Came):
+            self._gone.discard(event.peer)
             session.connected(now)
             return []
         try:
@@ -408,10 +475,19 @@ class DirectWorkerEnd(WorkerEnd):
             self._say(f"ignored a stranger's frame on {self.address}: {bad}")
             return []
         orders = session.hear(message, buffers, now)
-        if session.refused is not None and session.refused != self._refused:
+        if session.refused is None:
+            self._refused.pop(event.peer, None)
+        elif session.refused != self._refused.get(event.peer):
+            self._refused[event.peer] = session.refused
             self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
-        self._refused = session.refused
         return orders
+
+    def _forget(self) -> None:
+        """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""
+        for peer in [peer for peer in self._gone if self._sessions[peer].run is None]:
+            self._gone.remove(peer)
+            del self._sessions[peer]
+            self._refused.pop(peer, None)
 
     def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
         for session in self._sessions.values():
@@ -425,6 +501,7 @@ class DirectWorkerEnd(WorkerEnd):
 
     def drain(self) -> list[Order]:
         self._draining = True
+        self._link.drain()
         orders = [order for session in self._sessions.values() for order in session.drain()]
         self._flush()
         return orders
@@ -457,6 +534,8 @@ class DirectWorkerEnd(WorkerEnd):
     def _flush(self) -> None:
         now = time.monotonic()
         for peer, session in self._sessions.items():
+            if peer in self._gone:
+                continue
             while session.outbox:
                 message, buffers = session.outbox[0]
                 if not self._link.send(peer, encode(message, buffers)):

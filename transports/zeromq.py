@@ -19,7 +19,7 @@ from executor.errors import ConfigError, NobodyThere
 from executor.messages import Hello, Parts
 from executor.private import Lock, check_socket_path, runtime_folder
 from transports import base
-from transports.base import Came, Event, Frame, Link, Say
+from transports.base import LARGEST_FRAME, Came, Event, Frame, Link, Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 
 #: Messages that may wait in a socket: the broker's credit stays far below it.
@@ -28,11 +28,15 @@ HIGH_WATER = 10_000
 #: Milliseconds to send what is under way before a socket closes.
 LINGER = 1000
 
-#: Largest message taken, in bytes: a bound against a peer gone mad, above any array that makes sense here.
-LARGEST = 4 << 30
-
 #: Messages taken at one go, so that the owner gets to answer in between.
 _AT_ONCE = 16
+
+#: What ZeroMQ tells of connections that are none of its own.
+_FAILED_HANDSHAKES = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 
 #: Milliseconds between attempts to connect: the first, and the longest after backing off.
 _RECONNECT = 50
@@ -56,11 +60,14 @@ class ZeroMQ(base.Transport):
     @classmethod
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> DirectDispatcherEnd:
         link = _Listener(_endpoint(settings.bind or settings.address), say, wait)
+        link.largest = settings.largest
         return DirectDispatcherEnd(link, settings, say=say)
 
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
-        return DirectWorkerEnd(_Dialer(_endpoint(settings.address)), hello, say=say)
+        link = _Dialer(_endpoint(settings.address))
+        link.largest = settings.largest
+        return DirectWorkerEnd(link, hello, say=say)
 
     @classmethod
     def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
@@ -97,7 +104,7 @@ class _ZmqLink(Link):
             (zmq.LINGER, LINGER),
             (zmq.SNDHWM, HIGH_WATER),
             (zmq.RCVHWM, HIGH_WATER),
-            (zmq.MAXMSGSIZE, LARGEST),
+            (zmq.MAXMSGSIZE, LARGEST_FRAME),  # of one part: a bound against a peer gone mad
             (zmq.RECONNECT_IVL, _RECONNECT),
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST),
             # Closes half-open connections below our own heartbeats; milliseconds.
@@ -144,6 +151,8 @@ class _Listener(_ZmqLink):
         super().__init__(zmq.ROUTER, endpoint)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._lock: Lock | None = None
+        self._say: Say | None = say  # of strangers, once
+        self._strangers = self._socket.get_monitor_socket(_FAILED_HANDSHAKES)
         try:
             if endpoint.startswith("ipc://"):
                 self._take_turn(Path(endpoint.removeprefix("ipc://")), say, wait)
@@ -176,12 +185,18 @@ class _Listener(_ZmqLink):
         events: list[Event] = []
         while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
             events.append(Frame(parts[0], parts[1:]))
+        if not events and self._say is not None and self._strangers.poll(0):
+            self._say(f"hung up on a stranger at {self.address}: it doesn't speak ZeroMQ as we do")
+            self._say = None
         return events
 
     def send(self, peer: bytes, parts: Parts) -> bool:
         return self._send([peer, *parts])
 
     def close(self) -> None:
+        if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._strangers.close(linger=0)
         super().close()
         if self._lock is not None:
             self._lock.release()

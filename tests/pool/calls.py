@@ -164,3 +164,22 @@ def multiprocess() -> list[int]:
 
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return pool.map(abs, [-1, -2, -3])
+
+
+def raise_on_sigterm(name: str) -> None:
+    """Raise when SIGTERM comes, as a handler of a user's may."""
+
+    def handler(number: int, frame: object) -> None:
+        raise RuntimeError("told to end")
+
+    signal.signal(signal.SIGTERM, handler)
+    touch(name)
+
+
+def end_on_sigterm(name: str) -> str:
+    """End well when SIGTERM comes."""
+    told = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told.set())
+    Path(name).touch()
+    told.wait()
+    return "ended in its own time"

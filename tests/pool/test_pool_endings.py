@@ -130,8 +130,20 @@ def test_a_killed_guardian_is_replaced(start: Start) -> None:
 
 def test_a_new_run_gets_new_processes(start: Start) -> None:
     driver = start(1)
-    driver.pool.begin("one")
     (first,) = driver.run(item(0, "calls.pid"))
-    driver.pool.begin("two")
+    (again,) = driver.run(item(1, "calls.pid"))
+    driver.pool.finish("run")
     (second,) = driver.run(item(0, "calls.pid"))
-    assert value(first) != value(second)
+    assert value(first) == value(again) != value(second)
+
+
+def test_two_runs_at_once_share_no_process(start: Start) -> None:
+    driver = start(2)
+    for place in range(0, 40, 2):
+        driver.add(item(place, "calls.pid"), item(place + 1, "calls.pid"), run="one")
+        driver.add(item(place, "calls.pid"), item(place + 1, "calls.pid"), run="two")
+    driver.until(lambda: len(driver.finished) == 80)
+    pids = {
+        run: {value(each.report) for each in driver.finished if each.run == run} for run in ("one", "two")
+    }
+    assert not pids["one"] & pids["two"]

@@ -82,3 +82,20 @@ def test_a_task_may_use_multiprocessing(start: Start) -> None:
     driver = start(1)
     (report,) = driver.run(item(0, "calls.multiprocess"))
     assert value(report) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("function", ["calls.leave_thread", "calls.leave_process"])
+def test_what_is_left_in_the_midst_of_a_batch_does_not_outlive_it(
+    start: Start, gone: Gone, function: str
+) -> None:
+    driver = start(1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))  # known to be tiny: they come in batches
+    arguments = [True] * (function == "calls.leave_process")
+    driver.add(*(item(i, "calls.pid") for i in range(300, 310)), item(310, function, *arguments))
+    driver.add(item(311, "calls.wait_for", "go"), *(item(i, "calls.pid") for i in range(312, 320)))
+    driver.until(lambda: any(each.place == 311 for each in driver.pool.running()))
+    (left,) = (value(each.report) for each in driver.finished if each.report.place == 310)
+    driver.until(lambda: all(gone(pid) for pid in (left if isinstance(left, list) else [left])))
+    Path("go").touch()
+    driver.until(lambda: driver.pool.idle)
+    assert [each.report.place for each in driver.finished] == list(range(320))

@@ -52,6 +52,17 @@ def test_another_attempt_stands_before_what_is_later_in_order() -> None:
     assert drained(line) == [5, 6, 7, 9]
 
 
+def test_places_stand_in_order_among_those_of_another_run() -> None:
+    line = filled(5)
+    line.add("b", item(0))
+    line.add("a", item(3))
+    assert [(entry.run, entry.item.place) for _ in range(3) for entry in line.take(1)] == [
+        ("a", 3),
+        ("a", 5),
+        ("b", 0),
+    ]
+
+
 def test_runs_stand_in_order_of_arrival() -> None:
     line = filled(5, 6)
     line.add("b", item(1))

@@ -1,0 +1,197 @@
+"""Both ends of a wire inside the test's own process: a dispatcher, and workers that are threads.
+
+What runs is the real contract, over real sockets; only the pool of processes is left out, so that fifty
+workers cost no more than fifty threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+import transports
+from executor import codec
+from executor.messages import NIL, Hello, Item, Report, introduce, share_out
+from executor.run import Run
+from executor.session import Begin, Ended, GiveBack, Stop, Take
+from executor.task import Result, Task
+from tests.contract.wires import Wire, free_addresses
+from transports.base import DispatcherEnd, WorkerEnd
+
+#: Seconds that anything here may take; the machine may be busy.
+LIMIT = 30.0
+
+#: Quicker than the defaults, so that what waits for them does not take long, and yet safe on a busy machine.
+HEARTBEAT, PATIENCE = 0.2, 4.0
+
+
+class Place:
+    """Where the ends of one test meet: addresses, and both ends' YAML."""
+
+    def __init__(self, wire: Wire, workers: int = 1, reach: Sequence[str] = (), **more: Any) -> None:
+        self.wire = wire
+        self.listen = free_addresses(workers if wire.workers_listen else 1)
+        self.reach = self.listen
+        self._more = {"transport": wire.transport, "heartbeat": HEARTBEAT, "patience": PATIENCE, **more}
+
+    def dispatcher(self) -> dict[str, Any]:
+        return {**self._more, **self.wire.dispatcher(self.listen, self.reach)}
+
+    def worker(self, index: int = 0) -> dict[str, Any]:
+        at = index if self.wire.workers_listen else 0
+        return {**self._more, **self.wire.worker(self.listen[at], self.reach[at])}
+
+    def dispatcher_end(self, say: Callable[[str], None] = print) -> DispatcherEnd:
+        transport = transports.load(self.wire.transport)
+        settings = msgspec.convert(self.dispatcher(), transport.Settings)
+        return transport.dispatcher_end(settings, say=say, wait=LIMIT)
+
+    def worker_end(self, hello: Hello, index: int = 0, say: Callable[[str], None] = print) -> WorkerEnd:
+        transport = transports.load(self.wire.transport)
+        settings = msgspec.convert(self.worker(index), transport.Settings)
+        return transport.worker_end(settings, hello, say=say)
+
+
+class StandIn(threading.Thread):
+    """A worker without processes: it answers each call with `work(params)`, one after the other.
+
+    Use it as a context; it ends without a word, as one does whose power is cut, unless it was idle.
+    """
+
+    def __init__(
+        self, place: Place, index: int = 0, *, cores: int = 1, hello: Hello | None = None,
+        work: Callable[[list[Any]], Any] = lambda params: params[0],
+    ) -> None:  # fmt: skip
+        super().__init__(daemon=True)
+        self.took: list[int] = []  # places, in the order in which they came
+        self.did: list[int] = []  # ... in which they were answered
+        self.runs: list[str] = []
+        self.left: list[Ended] = []
+        self.said: list[str] = []
+        self.failure: BaseException | None = None
+        self._place, self._index, self._work = place, index, work
+        self._hello = hello or introduce(f"stand-in-{index}", cores)
+        self._line: list[tuple[str, Item, Sequence[Any]]] = []
+        self._end = threading.Event()
+        self._open = threading.Event()
+
+    def __enter__(self) -> StandIn:
+        self.start()
+        assert self._open.wait(LIMIT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        self._end.set()
+        self.join(LIMIT)
+        assert not self.is_alive()
+        if self.failure is not None:
+            raise self.failure
+
+    def run(self) -> None:
+        try:
+            with self._place.worker_end(self._hello, self._index, self.said.append) as end:
+                end.holding = self._holding
+                self._open.set()
+                while not self._end.is_set():
+                    self._turn(end)
+        except BaseException as failure:
+            self.failure = failure
+            self._open.set()
+
+    def _holding(self) -> dict[str, list[int]]:
+        held: dict[str, list[int]] = {}
+        for run, item, _ in self._line:
+            held.setdefault(run, []).append(item.place)
+        return held
+
+    def _turn(self, end: WorkerEnd) -> None:
+        for order in end.pull(0 if self._line else 0.1):
+            if isinstance(order, Take):
+                shares = share_out(order.items, order.buffers)
+                self.took += [item.place for item in order.items]
+                for index, item in enumerate(order.items):
+                    self._line.append((order.run, item, shares.get(index, ())))
+                self._line.sort(key=lambda entry: entry[1].place)
+            elif isinstance(order, Begin):
+                self.runs.append(order.run)
+            elif isinstance(order, GiveBack | Stop):
+                most = order.most if isinstance(order, GiveBack) else None
+                back = [entry for entry in self._line if entry[0] == order.run]
+                back = back[max(0, len(back) - most) :] if most is not None else back
+                self._line = [entry for entry in self._line if entry not in back]
+                end.give_back(order.run, [item.place for _, item, _ in back])
+            elif isinstance(order, Ended):
+                self.left.append(order)
+                self._line = [entry for entry in self._line if entry[0] != order.run]
+        if self._line:
+            run, item, buffers = self._line[0]
+            started = time.time()
+            report, values = self._answer(item, buffers, started)
+            del self._line[0]  # until now it is held
+            self.did.append(item.place)
+            end.reply(run, [report], values)
+
+    def _answer(self, item: Item, buffers: Sequence[Any], started: float) -> tuple[Report, Sequence[Any]]:
+        try:
+            _, params, _ = codec.decode([item.call, *buffers])
+            head, *values = codec.encode(self._work(params))
+        except Exception as error:
+            text = (type(error).__name__, str(error), "")
+            return Report(item.place, item.attempt, "error", NIL, 0, text, (0,), started, time.time()), ()
+        value = msgspec.Raw(head)
+        return Report(
+            item.place, item.attempt, "ok", value, len(values), None, (0,), started, time.time()
+        ), values
+
+
+class Gathered:
+    """A run, and its results as they come."""
+
+    def __init__(self, end: DispatcherEnd, tasks: Sequence[Task], **options: Any) -> None:
+        self.end = end
+        self.run = Run(tasks, **options)
+        self.results: dict[int, Result] = {}
+        self.recorded = 0
+        end.push(self.run)
+
+    def turn(self, seconds: float = 0.1) -> None:
+        for worker, host, report, buffers in self.end.results(seconds):
+            result = self.run.accept(report, buffers, worker=worker, host=host)
+            if result is not None:
+                assert report.place not in self.results
+                self.results[report.place] = result
+        self.end.acknowledge()
+        for place, vanished in self.run.due:
+            self.end.again(place, suspect=vanished)
+        self.run.due.clear()
+
+    def until(self, condition: Callable[[], object], what: str, limit: float = LIMIT) -> None:
+        deadline = time.monotonic() + limit
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {limit:g} s: {what}"
+            self.turn()
+
+    def all(self, limit: float = LIMIT) -> list[Result]:
+        """Gather the rest; return the results in the order of their tasks."""
+        self.until(lambda: not self.run.unrecorded, f"{len(self.run.tasks)} results", limit)
+        return [self.results[place] for place in range(len(self.run.tasks))]
+
+
+def tasks(count: int, *, resources: int = 1, **fields: Any) -> list[Task]:
+    """Return tasks that ask for their own number back."""
+    return [task(number, resources=resources, **fields) for number in range(count)]
+
+
+_numbers = iter(range(10**9))
+
+
+def task(*params: Any, **fields: Any) -> Task:
+    """Return a task of these parameters."""
+    return Task(id=f"t{next(_numbers)}", function="jobs.echo", params=list(params), **fields)

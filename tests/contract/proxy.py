@@ -1,0 +1,104 @@
+"""A TCP proxy to cut links with."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+
+from tests.contract.wires import free_addresses
+
+
+def connect(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+class Proxy:
+    """Passes on what comes to `address` to `target` and back, unless it is cut or stalled."""
+
+    def __init__(self, target: str) -> None:
+        self.address = free_addresses(1)[0]
+        self._target = target
+        self._flows = threading.Event()
+        self._flows.set()
+        self._whole = True
+        self._closed = False
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        host, _, port = self.address.rpartition(":")
+        self._listening = socket.create_server((host, int(port)))
+        self._listening.settimeout(0.1)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        """Break all connections, and every new one at once."""
+        self._whole = False
+        for sock in list(self._sockets):
+            self._break(sock)
+
+    def stall(self) -> None:
+        """Let nothing through any more, and tell nobody."""
+        self._flows.clear()
+
+    def heal(self) -> None:
+        self._whole = True
+        self._flows.set()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed = True
+        self.cut()
+        self._flows.set()
+        self._thread.join()
+        self.cut()  # also what was accepted last
+        for thread in self._threads:
+            thread.join()
+        self._listening.close()
+
+    def _break(self, sock: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                near, _ = self._listening.accept()
+            except TimeoutError:
+                continue
+            try:
+                far = connect(self._target) if self._whole else None
+            except OSError:
+                far = None
+            if far is None:
+                near.close()
+                time.sleep(0.01)
+                continue
+            for sock in (near, far):
+                sock.settimeout(None)
+                self._sockets.add(sock)
+            self._threads.append(threading.Thread(target=self._pass_on, args=(near, far), daemon=True))
+            self._threads[-1].start()
+            if not self._whole:  # cut meanwhile
+                self._break(near)
+
+    def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
+        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back.start()
+        self._pump(near, far)
+        back.join()
+        for sock in (near, far):
+            self._sockets.discard(sock)
+            sock.close()
+
+    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(1 << 16):
+                self._flows.wait()
+                other.sendall(data)
+        self._break(one)
+        self._break(other)

@@ -1,0 +1,110 @@
+"""What is special to RPyC."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import pytest
+import rpyc
+from rpyc.core import consts
+
+from executor.messages import introduce
+from tests.contract.ends import Place, StandIn
+from tests.contract.proxy import connect
+from tests.contract.wires import Served
+from tests.e2e.scripts import wait_until
+
+pytestmark = pytest.mark.timeout(60)
+
+WIRE = Served("rpyc")
+
+
+@pytest.fixture
+def stranger() -> Any:
+    """A plain RPyC client of a worker."""
+    place = Place(WIRE)
+    with StandIn(place) as worker:
+        host, _, port = place.listen[0].rpartition(":")
+        connection = rpyc.connect(host, int(port), config={"sync_request_timeout": 5})
+        yield connection, worker
+        connection._channel.close()
+
+
+def test_nothing_is_offered_but_frames(stranger: Any) -> None:
+    connection, _ = stranger
+    root = connection.root
+    for name in ("_link", "run", "end", "peer", "on_disconnect", "__class__", "__init__", "__dict__"):
+        with pytest.raises((AttributeError, KeyError)):
+            connection.sync_request(consts.HANDLE_GETATTR, root, name)
+        with pytest.raises(AttributeError):
+            connection.sync_request(consts.HANDLE_CALLATTR, root, name, ())
+    for request in (
+        (consts.HANDLE_PICKLE, root, 2), (consts.HANDLE_SETATTR, root, "peer", b"x"),
+        (consts.HANDLE_DIR, root), (consts.HANDLE_REPR, root),
+        (consts.HANDLE_DELATTR, root, "peer"), (consts.HANDLE_CALL, root, ()),
+    ):  # fmt: skip
+        with pytest.raises(KeyError):
+            connection.sync_request(*request)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("introduce", ("../../etc",)),
+        ("introduce", (7,)),
+        ("piece", ((b"early",), False, True)),
+        ("piece", ("not bytes", False, True)),
+    ],
+)
+def test_who_does_not_keep_to_the_protocol_is_hung_up_on(
+    stranger: Any, method: str, arguments: tuple[Any, ...]
+) -> None:
+    connection, worker = stranger
+    connection.async_request(consts.HANDLE_CALLATTR, connection.root, method, arguments)
+    wait_until(lambda: any("hung up on a stranger" in line for line in worker.said), "a stranger", 10)
+
+
+@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\0\0\0\5\0abcde\n", b""])
+def test_bytes_that_are_not_rpyc_are_said(garbage: bytes) -> None:
+    place = Place(WIRE)
+    with StandIn(place) as worker:
+        with connect(place.listen[0]) as sock:
+            sock.sendall(garbage)
+            if not garbage:
+                sock.close()
+            wait_until(lambda: worker.said, "a stranger", 10)
+        assert worker.said[0].startswith("hung up on a stranger from 127.0.0.1: ")
+
+
+def test_something_else_that_listens_is_said() -> None:
+    place = Place(WIRE)
+    host, _, port = place.listen[0].rpartition(":")
+    with socket.create_server((host, int(port))) as other:
+        said: list[str] = []
+        with place.dispatcher_end(said.append) as end:
+            accepted, _ = other.accept()
+            with accepted:
+                accepted.sendall(b"220 mail.example ESMTP\r\n")
+                wait_until(lambda: end.results(0.1) or said, "what listens there", 10)
+    assert said[0].startswith(f"{place.listen[0]} doesn't answer as a worker does: ")
+
+
+def test_small_frames_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TCP_NODELAY is set on both sides."""
+    seen: list[int] = []
+    lock = threading.Lock()
+    plain = socket.socket.setsockopt
+
+    class Watched(socket.socket):
+        def setsockopt(self, *arguments: Any) -> None:
+            with lock:
+                seen.append(arguments[1])
+            plain(self, *arguments)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    place = Place(WIRE)
+    with place.worker_end(introduce("worker", 1)) as worker, place.dispatcher_end() as end:
+        wait_until(lambda: worker.pull(0.05) or end.results(0.05) or end.workers(), "each other", 10)
+    assert seen.count(socket.TCP_NODELAY) >= 2

@@ -1,0 +1,159 @@
+"""What is special to the wires where the worker is the server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from executor.errors import ConfigError
+from executor.messages import introduce
+from tests.contract.ends import Gathered, Place, StandIn, task, tasks
+from tests.contract.suite import same, scripts_in
+from tests.contract.wires import WIRES, Wire
+from tests.e2e.scripts import Scripts, wait_until
+from tests.e2e.scripts import task as record
+from transports.served import address
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Iterator[Scripts]:
+    with scripts_in(tmp_path) as scripts:
+        yield scripts
+
+
+@pytest.fixture(params=[wire for wire in WIRES if wire.workers_listen], ids=repr)
+def wire(request: pytest.FixtureRequest) -> Wire:
+    served: Wire = request.param
+    return served
+
+
+def test_several_dispatchers_at_once_never_exceed_the_cores(wire: Wire, scripts: Scripts) -> None:
+    place = Place(wire, heartbeat=0.3, patience=1.5)
+    own = scripts.folder / "wire.yml"
+    own.write_text(json.dumps(place.dispatcher() | place.worker()))
+    worker = scripts.worker("--yaml", own, "--cores", "2", "--no-pin")
+    runs = []
+    for run in range(3):
+        widths = [1, 1, 1, 1, 1, 1, 2, 2]
+        records = [record("time.sleep", 0.1, resources=width, id=f"{n}") for n, width in enumerate(widths)]
+        records.append(record("jobs.hold", f"held-{run}", id="held", timeout=60))
+        runs.append(
+            scripts.dispatcher(
+                "--yaml", own, "--tasks", scripts.tasks(*records, name=f"{run}.jsonl"), "--order", "file",
+                "--output", f"out-{run}.jsonl",
+            )
+        )  # fmt: skip
+    wait_until(lambda: list(scripts.folder.glob("held-*.runs")))
+    runs[2].kill()
+    for run in range(3):
+        (scripts.folder / f"held-{run}.go").touch()
+    results = []
+    for run in range(2):
+        assert runs[run].ends() == 0, runs[run].log()
+        found = scripts.by_id(f"out-{run}.jsonl")
+        assert len(found) == 9
+        assert {(result["status"], result["attempt"]) for result in found.values()} == {("ok", 1)}
+        results += found.values()
+    for moment in sorted(result["started"] for result in results):
+        running = [r for r in results if r["started"] <= moment < r["finished"]]
+        assert sum(result["resources"] for result in running) <= 2
+    worker.says("is left")
+    worker.send(signal.SIGTERM)
+    assert worker.ends() == 0
+
+
+def test_one_hundred_megabytes_each_way_at_once(wire: Wire) -> None:
+    """Neither side reads what comes only after all that it has to send."""
+    place = Place(wire)
+    arrays = [np.full(megabytes * 125_000, 1.5) for megabytes in (100, 40)]
+    with place.dispatcher_end() as end, StandIn(place, cores=2):
+        results = Gathered(end, [task(array) for array in arrays]).all()
+    for array, result in zip(arrays, results, strict=True):
+        assert same(array, result.value)
+        assert result.attempt == 1
+
+
+def test_a_second_worker_on_the_port_is_refused_in_one_line(wire: Wire, scripts: Scripts) -> None:
+    place = Place(wire)
+    with place.worker_end(introduce("first", 1)):
+        own = scripts.folder / "wire.yml"
+        own.write_text(json.dumps(place.worker()))
+        second = scripts.worker("--yaml", own)
+        assert second.ends() == 2
+        line = f"worker.py: error: can't listen on {place.listen[0]}: another process listens there\n"
+        assert second.stderr == line
+
+
+def test_a_unix_socket_does_as_well(wire: Wire, scripts: Scripts) -> None:
+    path = f"unix:{scripts.runtime}/sock"
+    own = scripts.folder / "wire.yml"
+    own.write_text(
+        json.dumps({"transport": wire.transport, "workers": ["127.0.0.1:1"], "listen": "127.0.0.1:1"})
+    )
+    worker = scripts.worker("--yaml", own, "--listen", path, "--cores", "1")
+    worker.says(f"at {path}")
+    second = scripts.worker("--yaml", own, "--listen", path, "--cores", "1")
+    assert second.ends() == 2
+    assert second.stderr == f"worker.py: error: can't listen on {path}: another process listens there\n"
+    worker.kill()  # its socket lies there still
+    worker = scripts.worker("--yaml", own, "--listen", path, "--cores", "1")
+    scripts.run("--yaml", own, "--connect", path, "--tasks", scripts.tasks(record("jobs.echo", 1)))
+    worker.send(signal.SIGTERM)
+    assert worker.ends() == 0
+    assert not Path(path.removeprefix("unix:")).exists()
+
+
+def test_the_command_line_overrides(wire: Wire, scripts: Scripts) -> None:
+    place = Place(wire, 2)
+    own = scripts.folder / "wire.yml"
+    own.write_text(json.dumps({"transport": wire.transport}))
+    workers = [scripts.worker("--yaml", own, "--cores", "1", "--listen", where) for where in place.listen]
+    scripts.run(
+        "--yaml", own, "--connect", ",".join(place.listen), "--output", "results.jsonl",
+        "--tasks", scripts.tasks(*(record("jobs.meet", 2, id=str(number)) for number in range(2))),
+    )  # fmt: skip
+    assert len({result["worker"] for result in scripts.results()}) == 2
+    for worker in workers:
+        worker.send(signal.SIGTERM)
+        assert worker.ends() == 0
+    refused = scripts.run("--yaml", own, "--address", "tcp://127.0.0.1:1", status=2)
+    assert re.fullmatch(rf"dispatcher.py: error: --address: .*{wire.transport}.*\n", refused.stderr)
+
+
+def test_a_worker_that_starts_anew_at_the_same_address(wire: Wire) -> None:
+    place = Place(wire, patience=1.0)
+    with place.dispatcher_end() as end:
+        with StandIn(place):
+            gathered = Gathered(end, tasks(20))
+            gathered.until(lambda: gathered.results, "a result")
+        with StandIn(place, 0):
+            gathered.all()
+    assert {result.status for result in gathered.results.values()} == {"ok"}
+
+
+def test_a_worker_serves_several_dispatchers_in_one_process(wire: Wire) -> None:
+    place = Place(wire)
+    with StandIn(place) as worker, place.dispatcher_end() as one, place.dispatcher_end() as other:
+        first, second = Gathered(one, tasks(100)), Gathered(other, tasks(100))
+        first.until(lambda: second.turn(0) or not (first.run.unrecorded or second.run.unrecorded), "all")
+    assert len(worker.runs) == 2
+    assert len(worker.did) == 200
+
+
+@pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:x", "host:70000", "http://host:1", "unix"])
+def test_an_address_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"listen: '.*': write host:port, or unix:/path"):
+        address(text, "listen")
+
+
+@pytest.mark.parametrize("text", ["node1:50051", "[::1]:50051", "unix:/run/x"])
+def test_an_address_is_shown_as_it_is_written(text: str) -> None:
+    assert str(address(text, "listen")) == text

@@ -1,0 +1,72 @@
+"""The wires as the suite sees them: what stands in the YAML of each end, for addresses that it chooses."""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+
+class Wire(ABC):
+    """A wire under test. To test one of your own, subclass this and give it to `suite.Contract`."""
+
+    #: A name from `transports.WIRES`, or ``package.module:Class``.
+    transport: str
+    #: Whether each worker listens, or the dispatcher alone does.
+    workers_listen: bool
+    #: Whether who listens can say that bytes came which are none of the wire's protocol.
+    says_garbage = True
+
+    @abstractmethod
+    def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
+        """Return the keys of the dispatcher's YAML.
+
+        `listen` has a free host:port for each end that listens, `reach` where the others find it, which is
+        elsewhere when something lies in between.
+        """
+
+    @abstractmethod
+    def worker(self, listen: str, reach: str) -> dict[str, Any]:
+        """Return the keys of a worker's YAML; the addresses are its own, or the dispatcher's."""
+
+    def __repr__(self) -> str:
+        return self.transport
+
+
+class ZeroMQ(Wire):
+    transport = "zmq"
+    workers_listen = False
+
+    def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
+        return {"address": f"tcp://{reach[0]}", "bind": f"tcp://{listen[0]}"}
+
+    def worker(self, listen: str, reach: str) -> dict[str, Any]:
+        return {"address": f"tcp://{reach}"}
+
+
+class Served(Wire):
+    workers_listen = True
+
+    def __init__(self, transport: str) -> None:
+        self.transport = transport
+        self.says_garbage = transport != "grpc"  # gRPC hangs up without a word to the program
+
+    def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
+        return {"workers": list(reach)}
+
+    def worker(self, listen: str, reach: str) -> dict[str, Any]:
+        return {"listen": listen}
+
+
+#: Every wire of this project that needs no broker of its own.
+WIRES: list[Wire] = [ZeroMQ(), Served("grpc"), Served("rpyc")]
+
+
+def free_addresses(count: int) -> list[str]:
+    """Return host:port of so many ports that nobody listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return addresses

@@ -1,0 +1,207 @@
+"""Functions for the tests to call by name; a copy of this file lies in each test's working folder."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+
+def _wait_for(path: Path, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} has not come")
+        time.sleep(0.005)
+
+
+def hold(name: str) -> str:
+    """Say that it runs by a file, NAME.runs with its process id, and run until there is a file NAME.go."""
+    Path(f"{name}.new").write_text(str(os.getpid()))
+    Path(f"{name}.new").rename(f"{name}.runs")
+    _wait_for(Path(f"{name}.go"))
+    return name
+
+
+def hold_once(name: str) -> str:
+    """The first attempt runs until it is killed, the next one returns at once."""
+    if Path(f"{name}.runs").exists():
+        return name
+    return hold(name)
+
+
+def meet(count: int, name: str = "meet") -> dict[str, Any]:
+    """Return where it ran, as soon as `count` of these run at the same time."""
+    Path(f"{name}.{os.getpid()}.here").touch()
+    deadline = time.monotonic() + 60
+    while len(list(Path().glob(f"{name}.*.here"))) < count:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"fewer than {count} met")
+        time.sleep(0.005)
+    return where()
+
+
+def where() -> dict[str, Any]:
+    """What a task sees of its surroundings."""
+    return {
+        "pid": os.getpid(),
+        "cwd": str(Path.cwd()),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "threads": [os.getenv(f"{name}_NUM_THREADS") for name in ("OMP", "OPENBLAS", "MKL")],
+    }
+
+
+def blas_threads() -> list[int]:
+    """How many threads NumPy's own libraries use, and the cores that each of them may run on."""
+    import numpy as np
+    import threadpoolctl
+
+    square = np.ones((300, 300))
+    square @ square
+    return [info["num_threads"] for info in threadpoolctl.threadpool_info()]
+
+
+def thread_cores() -> list[list[int]]:
+    """On which cores each thread of this process may run, BLAS threads included."""
+    blas_threads()
+    return [sorted(os.sched_getaffinity(int(thread.name))) for thread in Path("/proc/self/task").iterdir()]
+
+
+def unpin() -> None:
+    """Leave the cores that it was given."""
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+
+
+def leave_folder() -> None:
+    os.chdir("/")
+
+
+def read_stdin() -> str:
+    return sys.stdin.read()
+
+
+def noisy(text: str) -> None:
+    print(text)
+    print(text.upper(), file=sys.stderr)
+    os.write(1, b"from os.write\n")
+    ctypes.CDLL(None).puts(b"from C")
+    os.system("echo from a child")
+
+
+def noisy_crash(text: str) -> None:
+    print(text, end="")
+    os.abort()
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def values() -> dict[str, Any]:
+    """Values that JSON lacks."""
+    import datetime
+
+    return {
+        "nan": float("nan"), "inf": float("-inf"), "complex": 1 + 2j, "bytes": b"\0\xff", "tuple": (1, (2,)),
+        "set": {3, 1, 2}, "date": datetime.date(2026, 1, 2), "big": 2**100, "map": {1: "a", (2, 3): "b"},
+        "none": None, "surrogate": "a\udcffb",
+    }  # fmt: skip
+
+
+def ones(*shape: int) -> Any:
+    import numpy as np
+
+    return np.arange(np.prod(shape), dtype="f8").reshape(shape)
+
+
+def fail(text: str = "as asked", seconds: float = 0.0) -> None:
+    time.sleep(seconds)
+    raise ValueError(text)
+
+
+def flaky(name: str) -> str:
+    """Fail at the first attempt."""
+    if Path(name).exists():
+        return name
+    Path(name).touch()
+    raise ValueError("the first attempt")
+
+
+def exit_(code: int) -> None:
+    os._exit(code)
+
+
+def kill_itself(number: int) -> None:
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+class Odd(BaseException):
+    pass
+
+
+def odd() -> None:
+    raise Odd("no Exception at all")
+
+
+def unsendable() -> object:
+    return threading.Lock()
+
+
+def hold_the_gil(name: str) -> None:
+    """Wait in C for good, hold the GIL and ignore SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(f"{name}.new").write_text(str(os.getpid()))
+    Path(f"{name}.new").rename(f"{name}.runs")
+    ctypes.PyDLL(None).sleep(600)
+
+
+def family(name: str) -> None:
+    """Start descendants of all kinds that all ignore SIGTERM, and wait for good."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleeper = "import time, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    command = [sys.executable, "-c", sleeper]
+    here = subprocess.Popen(command)
+    away = subprocess.Popen(command, start_new_session=True)
+    # One whose parent is dead already, in a session of its own: a daemon.
+    script = f"{sys.executable} -c '{sleeper}' & echo $!"
+    daemon = subprocess.run(
+        ["sh", "-c", script + " >daemon.pid"], start_new_session=True, stdout=subprocess.DEVNULL, check=True
+    )
+    assert daemon.returncode == 0
+    _wait_for(Path("daemon.pid"))
+    import multiprocessing
+
+    pool = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    pool.start()
+    pids = [os.getpid(), here.pid, away.pid, int(Path("daemon.pid").read_text()), pool.pid]
+    Path(f"{name}.new").write_text(" ".join(map(str, pids)))
+    Path(f"{name}.new").rename(f"{name}.runs")
+    time.sleep(600)
+
+
+def leave_behind() -> int:
+    """Return while a process that it started lives on."""
+    return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+
+
+def spawn_many() -> list[int]:
+    """A task may use multiprocessing."""
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        return pool.map(abs, [-1, -2, -3])
+
+
+def nap(seconds: float) -> None:
+    time.sleep(seconds)

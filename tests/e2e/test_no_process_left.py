@@ -1,0 +1,80 @@
+"""No process is left behind, ever. (Every other end-to-end test checks it too, at its end.)"""
+
+from __future__ import annotations
+
+import signal
+
+import psutil
+import pytest
+from scripts import GONE, Scripts, task, wait_until
+
+ONE_CORE = ["--cores", "1", "--no-pin"]
+
+
+@pytest.mark.parametrize("nasty", ["jobs.family", "jobs.hold_the_gil"])
+def test_killing_a_worker_leaves_neither_child_nor_grandchild(scripts: Scripts, nasty: str) -> None:
+    worker = scripts.worker(*ONE_CORE)
+    dispatcher = scripts.dispatcher("--tasks", scripts.tasks(task(nasty, "held")))
+    pids = held(scripts)
+    assert pids <= {process.pid for process in scripts.alive()}
+    assert len(scripts.alive(dispatcher)) >= len(pids) + 2  # and the worker, and its guardian
+    worker.kill()
+    scripts.nothing_lives(dispatcher)
+
+
+def test_killing_the_guardian_fails_the_call_and_the_worker_goes_on(scripts: Scripts) -> None:
+    worker = scripts.worker(*ONE_CORE)
+    records = [task("jobs.hold_once", "held", id="held"), *(task("operator.neg", n) for n in range(50))]
+    dispatcher = scripts.dispatcher("--tasks", scripts.tasks(*records), "--output", "results.jsonl")
+    [child] = held(scripts)
+    [guardian] = psutil.Process(worker.pid).children()
+    guardian.kill()
+    assert dispatcher.ends() == 0
+    results = scripts.results()
+    assert len(results) == 51
+    assert {result["status"] for result in results} == {"ok"}
+    assert next(result["attempt"] for result in results if result["id"] == "held") == 2
+    assert not worker.ended
+    assert child not in {process.pid for process in scripts.alive()}
+
+
+def test_what_a_task_leaves_running_ends_with_it(scripts: Scripts) -> None:
+    worker = scripts.worker(*ONE_CORE)
+    records = [task("jobs.leave_behind", id=str(n)) for n in range(3)]
+    records.append(task("jobs.hold", "held", id="held"))
+    dispatcher = scripts.dispatcher(
+        "--tasks", scripts.tasks(*records), "--output", "results.jsonl", "--order", "file"
+    )
+    held(scripts)
+    left = {result["value"] for result in scripts.results()}
+    assert len(left) == 3
+    # They are ended with the child that ran their task, which then is replaced: while the next one runs.
+    wait_until(lambda: not left & {process.pid for process in scripts.alive()}, "they end", GONE)
+    (scripts.folder / "held.go").touch()
+    assert dispatcher.ends() == 0
+    worker.send(signal.SIGTERM)
+    assert worker.ends() == 0
+    scripts.nothing_lives()
+
+
+def test_a_crashed_task_takes_its_descendants_with_it(scripts: Scripts) -> None:
+    scripts.worker(*ONE_CORE)
+    records = scripts.tasks(
+        task("jobs.family", "held", id="held", retries=0), task("jobs.hold", "next", id="next")
+    )
+    dispatcher = scripts.dispatcher("--tasks", records, "--output", "results.jsonl", "--order", "file")
+    pids = held(scripts)
+    child = int((scripts.folder / "held.runs").read_text().split()[0])
+    psutil.Process(child).kill()
+    wait_until((scripts.folder / "next.runs").exists, "the next one runs")
+    wait_until(lambda: not pids & {process.pid for process in scripts.alive()}, "they end", GONE)
+    (scripts.folder / "next.go").touch()
+    assert dispatcher.ends() == 1
+    assert scripts.by_id()["held"]["status"] == "crashed"
+
+
+def held(scripts: Scripts) -> set[int]:
+    """Wait until the task that holds runs; return the process ids that it has written down."""
+    path = scripts.folder / "held.runs"
+    wait_until(path.exists, "it runs")
+    return {int(text) for text in path.read_text().split()}

@@ -1,0 +1,97 @@
+"""The protocol's records, and bytes that are none of them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executor.errors import BadFrame
+from executor.messages import (
+    NIL,
+    PROTOCOL,
+    Beat,
+    Cancel,
+    Item,
+    Leaving,
+    Message,
+    Over,
+    Recall,
+    Recorded,
+    Refused,
+    Report,
+    Reports,
+    Returned,
+    Tasks,
+    Unknown,
+    Welcome,
+    decode,
+    encode,
+    introduce,
+    share_out,
+)
+
+CALL = msgspec.Raw(b"\x93\xa1f\x90\x80")
+ITEM = Item(3, 1, 2, 1.5, None, CALL)
+REPORT = Report(3, 1, "ok", msgspec.Raw(b"\x07"), cores=(0, 1), started=1.0, finished=2.0)
+MESSAGES: list[Message] = [
+    introduce("w", 4), Welcome(PROTOCOL, "r", 1.0, 5.0), Refused("why"), Unknown(), Tasks("r", [ITEM, ITEM]),
+    Recall("r", 3), Returned("r", [1, 2]), Cancel("r"), Cancel("r", [1]), Reports("r", 1, [REPORT]),
+    Recorded("r", 9), Over("r"), Leaving(), Beat(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_there_and_back(message: Message) -> None:
+    back, buffers = decode([bytes(part) for part in encode(message)])
+    assert encode(back) == encode(message)
+    assert buffers == []
+
+
+def test_buffers_belong_to_their_items() -> None:
+    items = [Item(i, 1, 1, None, None, CALL, buffers=count) for i, count in enumerate([0, 2, 0, 1])]
+    message, buffers = decode(encode(Tasks("r", items), [b"a", b"b", b"c"]))
+    assert isinstance(message, Tasks)
+    assert share_out(message.items, buffers) == {1: [b"a", b"b"], 3: [b"c"]}
+
+
+@pytest.mark.parametrize("buffers", [[], [b"a"], [b"a", b"b", b"c"]])
+def test_too_few_or_too_many_buffers_are_bad(buffers: list[bytes]) -> None:
+    with pytest.raises(BadFrame):
+        decode(encode(Tasks("r", [Item(0, 1, 1, None, None, CALL, buffers=2)]), buffers))
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item(-1, 1, 1, None, None, CALL),
+        Item(0, 1, 0, None, None, CALL),
+        Item(0, 1, 1, None, None, CALL, buffers=-1),
+    ],
+)
+def test_numbers_that_make_no_sense_are_bad(item: Item) -> None:
+    with pytest.raises(BadFrame):
+        decode(encode(Tasks("r", [item])))
+
+
+def test_an_unknown_status_is_bad() -> None:
+    with pytest.raises(BadFrame):
+        decode(encode(Reports("r", 1, [Report(0, 1, "splendid", NIL)])))  # type: ignore[arg-type]
+
+
+@given(st.lists(st.binary(max_size=200), max_size=3))
+def test_a_strangers_bytes_are_bad_and_nothing_worse(frame: list[bytes]) -> None:
+    with pytest.raises(BadFrame):
+        decode(frame)
+
+
+@given(st.sampled_from(MESSAGES), st.data())
+def test_a_broken_message_is_bad_or_another_message(message: Message, data: st.DataObject) -> None:
+    head = bytearray(encode(message)[0])
+    for _ in range(data.draw(st.integers(1, 3))):
+        head[data.draw(st.integers(0, len(head) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode([bytes(head)])
+    except BadFrame:
+        pass

@@ -1,0 +1,132 @@
+"""What people read of a run."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executor.screen import Summary, brief, call, duration, one_line, plural, progress_text, rate, result_line
+from executor.task import Error, Result
+
+
+def result(status: Any = "ok", **fields: Any) -> Result:
+    known: dict[str, Any] = {
+        "id": "an-id", "function": "package.module.function", "params": [1, "two"], "kwargs": {"three": 3.0},
+        "resources": 2, "status": status, "attempt": 1, "worker": "local-1", "cores": [0, 1],
+        "started": 10.0, "finished": 10.5,
+    }  # fmt: skip
+    return Result(**{**known, **fields})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 µs"), (85e-6, "85 µs"), (0.00121, "1.21 ms"), (0.2134, "213 ms"), (0.9996, "1 s"),
+        (4.2, "4.2 s"), (75, "75 s"), (725, "12 min 5 s"), (12_000, "3 h 20 min"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_counts_and_rates() -> None:
+    assert plural(1, "task") == "1 task"
+    assert plural(12_000, "task") == "12,000 tasks"
+    assert rate(8064.4) == "8,064/s"
+    assert rate(0.25) == "0.25/s"
+
+
+@given(st.text(), st.integers(1, 100))
+def test_one_line_is_one_line_of_that_width(text: str, width: int) -> None:
+    line = one_line(text, width)
+    assert len(line) <= width
+    assert len(line.splitlines()) <= 1
+    assert line.isprintable()
+
+
+def test_large_values_are_shown_quickly() -> None:
+    began = time.monotonic()
+    for value in ([0] * 10**6, "x" * 10**7, 10**100_000, dict.fromkeys(range(10**6)), {*range(10**6)}):
+        assert len(brief(value, 40)) <= 40
+    assert brief(np.zeros((300, 400))) == "float64 array of 300 × 400"
+    assert time.monotonic() - began < 30
+
+
+def test_a_repr_that_raises_is_no_trouble() -> None:
+    class Sulky:
+        def __repr__(self) -> str:
+            raise RuntimeError("no")
+
+    assert "Sulky" in brief(Sulky())
+
+
+def test_calls_lose_their_module_before_their_arguments() -> None:
+    assert call("a.b.c", [1, "x"], {"k": None}) == "a.b.c(1, 'x', k=None)"
+    assert call("a.long.path.to.function", [12345], {}, 20) == "…function(12345)"
+
+
+@given(st.text(), st.integers(60, 200))
+def test_a_result_has_one_line_of_the_screens_width(text: str, width: int) -> None:
+    for each in (result(value=text), result("error", error=Error("ValueError", text), params=[text])):
+        line = result_line(each, width)
+        assert len(line) <= width
+        assert len(line.splitlines()) == 1
+
+
+def test_a_line_holds_status_time_cores_worker_and_value() -> None:
+    line = result_line(result(value=[1, 2]), 120)
+    for part in (
+        "ok",
+        "500 ms",
+        "cores 0-1",
+        "local-1",
+        "package.module.function(1, 'two', three=3)",
+        "= [1, 2]",
+    ):
+        assert part in line
+    never = result_line(
+        result("rejected", cores=[], started=None, finished=None, worker=None, error=Error("TooWide", "why")),
+        120,
+    )
+    assert "TooWide: why" in never
+
+
+def test_the_summary_groups_failures() -> None:
+    summary = Summary(5)
+    summary.cores = 2
+    summary.add(result(value=1))
+    for name in ("first", "second"):
+        summary.add(result("error", id=name, error=Error("ValueError", "bad\nthing")))
+    summary.add(result("timeout", id="late", error=Error("Timeout", "killed")))
+    lines = summary.lines(2.0, 100)
+    text = "\n".join(lines)
+    assert "4 of 5 tasks done: 1 ok, 2 error, 1 timeout" in text
+    assert "2 s wall time, 2/s, 4 core-seconds, efficiency 100% of 2 cores" in text
+    assert "2 × ValueError: bad thing" in text
+    assert "first first" in text
+    assert "first second" not in text
+    assert max(map(len, lines)) <= 100
+
+
+def test_the_summary_of_nothing() -> None:
+    assert Summary(3).lines(0.0, 80) == ["0 of 3 tasks done"]
+
+
+def test_many_kinds_of_failures_are_counted_not_listed() -> None:
+    summary = Summary(100)
+    for i in range(50):
+        summary.add(result("error", error=Error("E", str(i))))
+    assert "40 more, of 40 other kinds" in "\n".join(summary.lines(1, 80))
+
+
+def test_progress() -> None:
+    summary = Summary(10)
+    summary.add(result())
+    summary.add(result("error", error=Error("E", "")))
+    assert progress_text(summary, 3, 2.0) == "2 of 10 done, 1 failed, 3 running, 2/s, 4 s left"
+    assert "left" not in progress_text(summary, 0, 0.0)

@@ -1,0 +1,234 @@
+"""gRPC: the worker serves a stream of frames, the dispatcher calls it and stays.
+
+One bidirectional stream for each dispatcher and worker, not a call for each task. Beside it the worker has
+the standard health service, which says NOT_SERVING while it drains. No credentials: whoever reaches the
+port can talk to the worker.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from executor.errors import BadFrame, ConfigError
+from transports.base import LARGEST_FRAME, Say
+from transports.grpc_wire import frames_pb2 as _messages_code
+from transports.grpc_wire import frames_pb2_grpc as _service_code
+from transports.pieces import PIECE_BYTES, Joiner, Piece, split
+from transports.served import NAME, Address, Served, ServedSettings, SocketPath, Workers, check_free
+from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
+
+#: Bytes of the longest message: ours have `PIECE_BYTES` and a little, but gRPC's own limit is 4 MiB.
+_MESSAGE_BYTES = 16 * PIECE_BYTES
+
+#: Milliseconds between two pings on a quiet connection, and until one counts as unanswered.
+_PING = 10_000
+_PING_TIMEOUT = 5000
+
+_OPTIONS = [
+    ("grpc.max_send_message_length", _MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", _PING),
+    ("grpc.keepalive_timeout_ms", _PING_TIMEOUT),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+_SERVER_OPTIONS = [
+    *_OPTIONS,
+    # Without it a second server on the port would get every other connection.
+    ("grpc.so_reuseport", 0),
+    # A server takes a ping each five minutes and then hangs up, unless it is told what to expect.
+    ("grpc.http2.min_ping_interval_without_data_ms", _PING // 2),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+_CHANNEL_OPTIONS = [
+    *_OPTIONS,
+    # Clusters set http_proxy for the world outside.
+    ("grpc.enable_http_proxy", 0),
+    # Each attempt of ours is one attempt of gRPC's: it backs off by itself for up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A fresh channel must not inherit the broken connection, or the back-off, of the one before.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+#: Threads of a server: each stream takes one for as long as it lasts, and the health service needs some.
+_THREADS = 128
+
+#: Seconds to ask a worker's health before a stream is opened.
+_HEALTH_DEADLINE = 5.0
+
+_SERVICE = "function_executor.v1.Worker"
+
+#: The key of the call's metadata by which a dispatcher names itself.
+_NAME_KEY = "dispatcher"
+
+
+#: Both are generated, without types.
+frames_pb2: Any = _messages_code
+frames_pb2_grpc: Any = _service_code
+
+
+class Settings(ServedSettings, frozen=True):
+    """Keys of a YAML file for gRPC."""
+
+    workers: Workers = ("127.0.0.1:50051",)
+    listen: str = "127.0.0.1:50051"
+
+
+class GRPC(Served):
+    """The wire of the name ``grpc``."""
+
+    Settings = Settings
+
+    @classmethod
+    def dialler(cls, addresses: list[Address], *, say: Say, largest: int) -> Dialler:
+        return _Client([str(each) for each in addresses], say=say, largest=largest)
+
+    @classmethod
+    def listener(cls, where: Address, *, say: Say, largest: int) -> ThreadedLink:
+        return _Server(where, say=say, largest=largest)
+
+
+def _messages(outbox: Outbox) -> Iterator[Any]:
+    """Return the messages of a stream, until its outbox is closed."""
+    while (parts := outbox.take(None)) is not None:
+        for piece in split(parts):
+            yield frames_pb2.Piece(parts=piece.parts, continues=piece.continues, last=piece.last)
+
+
+def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
+    """Take the messages of a stream until it ends.
+
+    Raises:
+        BadFrame: the peer is none of ours.
+        grpc.RpcError: the stream broke.
+    """
+    joiner = Joiner(LARGEST_FRAME)
+    for message in messages:
+        frame = joiner.add(Piece(message.parts, message.continues, message.last))
+        if frame is None:
+            link.alive(peer)
+        else:
+            link.came(peer, frame)
+        if not link.wait_for_room():
+            return
+
+
+class _Client(Dialler):
+    """The dispatcher's link."""
+
+    def __init__(self, addresses: list[str], *, say: Say, largest: int) -> None:
+        super().__init__(addresses, say=say, largest=largest)
+        self._name = secrets.token_hex(8)
+        self._calls: dict[bytes, Any] = {}
+        self.start()
+
+    def converse(self, address: str, peer: bytes) -> bool:
+        outbox, heard = Outbox(), False
+        channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        try:
+            question = health_pb2.HealthCheckRequest(service=_SERVICE)
+            answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=_HEALTH_DEADLINE)
+            if answer.status != health_pb2.HealthCheckResponse.SERVING:
+                return False
+            stub = frames_pb2_grpc.WorkerStub(channel)
+            call = stub.Talk(_messages(outbox), metadata=[(_NAME_KEY, self._name)])
+            self._calls[peer] = call
+            heard = True
+            self.joined(peer, outbox)
+            _hear(self, peer, call)
+            why = "it hung up"
+        except grpc.RpcError as error:
+            why = _in_words(error)
+            if error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
+                self.remark(f"{address}: {why}")
+        except BadFrame as bad:
+            why = str(bad)
+            self.remark(f"{address}: ignored what came: {bad}")
+        finally:
+            self._calls.pop(peer, None)
+            outbox.close()
+            channel.close()
+        self.left(peer, outbox, why)
+        return heard
+
+    def _end(self) -> None:
+        # A worker that lives hangs up when we do; one that doesn't is not waited for.
+        self._wait(LINGER / 2)
+        for call in list(self._calls.values()):
+            call.cancel()
+        self._wait(LINGER / 2)
+
+
+class _Server(ThreadedLink, frames_pb2_grpc.WorkerServicer):  # type: ignore[misc] # generated without types
+    """A worker's link."""
+
+    def __init__(self, where: Address, *, say: Say, largest: int) -> None:
+        super().__init__(str(where), say=say, largest=largest)
+        self._path = SocketPath(where.path)
+        self._health = health.HealthServicer()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
+        self._server = grpc.server(self._pool, options=_SERVER_OPTIONS)
+        frames_pb2_grpc.add_WorkerServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
+        try:
+            check_free(where)  # gRPC would say it too, but over several lines of its own
+            port = self._server.add_insecure_port(str(where))
+            if not port:
+                raise ConfigError(f"can't listen on {where}")
+        except (ConfigError, RuntimeError) as error:
+            self.close()
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(f"can't listen on {where}: {error}") from error
+        if not where.path:
+            self.address = str(where._replace(port=port))
+        self._server.start()
+
+    def Talk(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802 — the service's name for it
+        """Serve one dispatcher's stream: this thread sends, another receives."""
+        name = str(dict(context.invocation_metadata()).get(_NAME_KEY, ""))
+        if not NAME.fullmatch(name):
+            self.remark(f"hung up on a stranger from {context.peer()}: it has no name")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"no {_NAME_KEY} in the metadata")
+        outbox = Outbox()
+        context.add_callback(outbox.close)
+        context.send_initial_metadata(())
+        peer = name.encode()
+        self.joined(peer, outbox)
+        threading.Thread(target=self._read, args=(peer, outbox, messages), daemon=True).start()
+        yield from _messages(outbox)
+
+    def _read(self, peer: bytes, outbox: Outbox, messages: Iterator[Any]) -> None:
+        why = "it hung up"
+        try:
+            _hear(self, peer, messages)
+        except grpc.RpcError:
+            why = "the stream broke"
+        except BadFrame as bad:
+            why = str(bad)
+            self.remark(f"hung up on dispatcher {peer.decode()}: {bad}")
+        self.left(peer, outbox, why)
+
+    def drain(self) -> None:
+        self._health.enter_graceful_shutdown()
+
+    def _end(self) -> None:
+        self._server.stop(LINGER).wait()
+        self._pool.shutdown(wait=False)
+        self._path.close()
+
+
+def _in_words(error: grpc.RpcError) -> str:
+    """Say what a call ended with."""
+    return f"{error.code().name.lower().replace('_', ' ')}: {error.details()}"

@@ -1,0 +1,364 @@
+"""RPyC: each side offers the other one method that takes pieces of frames, and nothing else.
+
+The worker listens, the dispatcher connects. All calls are asynchronous and return at once, so none lasts
+as long as a task, and each connection belongs to one thread: shared ones deadlock. Of RPyC's protocol
+only what this needs is answered: no attributes, no pickle, no objects but the one with the method.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import select
+import socket
+import threading
+import time
+from typing import Any
+
+from rpyc.core import consts
+from rpyc.core.channel import Channel
+from rpyc.core.protocol import Connection
+from rpyc.core.stream import SocketStream
+
+from executor.errors import BadFrame
+from transports.base import LARGEST_FRAME, Say
+from transports.pieces import PIECE_BYTES, Joiner, Piece, split
+from transports.served import NAME, Address, Served, ServedSettings, SocketPath, Workers, listening_socket
+from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
+
+#: Seconds for the few calls that are waited for, all of them before the first frame.
+_SYNC_TIMEOUT = 5.0
+
+#: Bytes of the longest packet: a piece, and what RPyC packs around it.
+_PACKET_BYTES = 2 * PIECE_BYTES
+
+#: Bytes read at one go.
+_CHUNK = 1 << 18
+
+#: Seconds that the other side gets to hang up, too.
+_PARTING = 0.3
+
+#: Seconds between two looks of the listening thread whether it is to end.
+_ACCEPTING = 0.2
+
+#: Connections that a worker has at once: dispatchers are few, and strangers are not to use up its threads.
+_CONNECTIONS_MOST = 256
+
+_CONFIG = {
+    "allow_safe_attrs": False,
+    "allow_exposed_attrs": True,
+    "allow_public_attrs": False,
+    "allow_all_attrs": False,
+    "allow_setattr": False,
+    "allow_delattr": False,
+    "allow_pickle": False,
+    "include_local_traceback": False,
+    "include_local_version": False,
+    "import_custom_exceptions": False,
+    "instantiate_custom_exceptions": False,
+    "propagate_KeyboardInterrupt_locally": False,
+    "bind_threads": False,
+    "sync_request_timeout": _SYNC_TIMEOUT,
+}
+
+_ANSWERED = (
+    consts.HANDLE_GETROOT,
+    consts.HANDLE_INSPECT,
+    consts.HANDLE_CALLATTR,
+    consts.HANDLE_DEL,
+    consts.HANDLE_CLOSE,
+)
+
+
+class Settings(ServedSettings, frozen=True):
+    """Keys of a YAML file for RPyC."""
+
+    workers: Workers = ("127.0.0.1:18861",)
+    listen: str = "127.0.0.1:18861"
+
+
+class RPyC(Served):
+    """The wire of the name ``rpyc``."""
+
+    Settings = Settings
+
+    @classmethod
+    def dialler(cls, addresses: list[Address], *, say: Say, largest: int) -> Dialler:
+        return _Client(addresses, say=say, largest=largest)
+
+    @classmethod
+    def listener(cls, where: Address, *, say: Say, largest: int) -> ThreadedLink:
+        return _Server(where, say=say, largest=largest)
+
+
+class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
+    """A socket that goes on reading while it can't write: else two sides that both send wait for ever."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setblocking(False)
+        self._read_ahead = bytearray()
+
+    def poll(self, timeout: Any) -> bool:
+        return bool(self._read_ahead) or bool(super().poll(timeout))
+
+    def read(self, count: int) -> bytes:
+        while len(self._read_ahead) < count:
+            self._wait(select.POLLIN)
+            self._receive()
+        data = bytes(memoryview(self._read_ahead)[:count])
+        del self._read_ahead[:count]
+        return data
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
+                    self._receive()
+
+    def _wait(self, events: int) -> int:
+        poll = select.poll()
+        poll.register(self.sock, events)
+        return poll.poll()[0][1]
+
+    def _receive(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            data = self.sock.recv(_CHUNK)
+            if not data:
+                raise EOFError("it hung up")
+            self._read_ahead += data
+
+
+class _Channel(Channel):  # type: ignore[misc]
+    """Packets of bounded size, not compressed: arrays don't shrink, and a bomb would grow."""
+
+    def recv(self) -> bytes:
+        length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
+        if compressed or length > _PACKET_BYTES:
+            raise BadFrame("a packet that is none of ours")
+        return bytes(self.stream.read(length + len(self.FLUSHER))[:length])
+
+
+class _Connection(Connection):  # type: ignore[misc]
+    """RPyC's protocol, reduced."""
+
+    @classmethod
+    def _request_handlers(cls) -> dict[int, Any]:
+        known = super()._request_handlers()
+        return {number: known[number] for number in _ANSWERED}
+
+
+class _Talk:
+    """One connection, and what it offers to the other side: `introduce` and `piece`."""
+
+    def __init__(self, link: ThreadedLink, sock: socket.socket, peer: bytes | None) -> None:
+        self.peer = peer  # None until a dispatcher introduced itself
+        self.met = False
+        self._link = link
+        self._sock = sock
+        self._joiner = Joiner(LARGEST_FRAME)
+        self._bad: Exception | None = None
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_write.setblocking(False)
+        self._outbox = Outbox(self._wake)
+        self._connection = _Connection(self, _Channel(_Stream(sock), compress=False), _CONFIG)
+
+    def exposed_introduce(self, name: object) -> None:
+        """Take a dispatcher's name."""
+        if self.peer is not None or not isinstance(name, str) or not NAME.fullmatch(name):
+            self._bad = BadFrame("it has no name")
+            return
+        self.peer = name.encode()
+        self._meet(self.peer)
+
+    def exposed_piece(self, parts: object, continues: object, last: object) -> None:
+        """Take a piece of a frame."""
+        if self.peer is None or type(parts) is not tuple or any(type(part) is not bytes for part in parts):
+            self._bad = BadFrame("it doesn't send frames")
+            return
+        try:
+            frame = self._joiner.add(Piece(parts, bool(continues), bool(last)))
+        except BadFrame as bad:
+            self._bad = bad
+            return
+        if frame is None:
+            self._link.alive(self.peer)
+        else:
+            self._link.came(self.peer, frame)
+
+    def on_disconnect(self, connection: object) -> None:
+        """RPyC calls this; `run` notices by itself."""
+
+    def run(self, name: str | None) -> str:
+        """Move frames until the connection ends; return why it did. `name` is a dispatcher's for itself."""
+        try:
+            root = self._connection.root
+            if name is not None and self.peer is not None:
+                self._call(root, "introduce", name)
+                self._meet(self.peer)
+            self._move(root)
+            return "it hung up"
+        except (EOFError, OSError, BadFrame) as error:
+            return str(error) or "it hung up"
+        except Exception as error:  # a stranger's bytes make RPyC raise all kinds of things
+            return f"{type(error).__name__}: {error}"
+        finally:
+            if self.peer is not None:
+                self._link.left(self.peer, self._outbox, "it hung up")
+            self._part()
+            with contextlib.suppress(Exception):  # likewise
+                self._connection.close()
+            self._wake_read.close()
+            self._wake_write.close()
+
+    def end(self) -> None:
+        """Hang up, from whichever thread."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def _meet(self, peer: bytes) -> None:
+        self.met = True
+        self._link.joined(peer, self._outbox)
+
+    def _part(self) -> None:
+        """Let the other side read all that was sent: closed with something unread, a socket forgets it."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+            self._sock.settimeout(_PARTING)
+            deadline = time.monotonic() + _PARTING
+            while self._sock.recv(_CHUNK) and time.monotonic() < deadline:
+                pass
+
+    def _call(self, root: Any, method: str, *arguments: Any) -> None:
+        self._connection.async_request(consts.HANDLE_CALLATTR, root, method, arguments)
+
+    def _move(self, root: Any) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        silent_until = time.monotonic() + _SYNC_TIMEOUT
+        while self._link.wait_for_room():
+            while (parts := self._outbox.take(0)) is not None:
+                for piece in split(parts):
+                    self._call(root, "piece", tuple(piece.parts), piece.continues, piece.last)
+            if self._bad is not None:
+                raise self._bad
+            if self._outbox.closed:
+                return
+            if self.peer is None and time.monotonic() > silent_until:
+                raise BadFrame("it has no name")
+            if not self._connection.serve(0):
+                for descriptor, _ in poll.poll(None if self.peer is not None else 1000 * _SYNC_TIMEOUT):
+                    if descriptor == self._wake_read.fileno():
+                        self._wake_read.recv(4096)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):  # full, so it wakes; or closed, so there is nobody to wake
+            self._wake_write.send(b"\0")
+
+
+class _Client(Dialler):
+    """The dispatcher's link."""
+
+    def __init__(self, addresses: list[Address], *, say: Say, largest: int) -> None:
+        super().__init__([str(each) for each in addresses], say=say, largest=largest)
+        self._where = {str(each): each for each in addresses}
+        self._name = secrets.token_hex(8)
+        self._talks: dict[bytes, _Talk] = {}
+        self.start()
+
+    def converse(self, address: str, peer: bytes) -> bool:
+        try:
+            talk = _Talk(self, _connect(self._where[address]), peer)
+        except OSError:  # nobody there, yet or any more, which the owner notices and says
+            return False
+        self._talks[peer] = talk
+        if self.closing.is_set():  # decided meanwhile, by one who did not see the talk
+            talk.end()
+        why = talk.run(self._name)
+        del self._talks[peer]
+        if not talk.met and not self.closing.is_set():
+            self.remark(f"{address} doesn't answer as a worker does: {why}")
+        return talk.met
+
+    def _end(self) -> None:
+        self._wait(LINGER / 2)
+        for talk in list(self._talks.values()):
+            talk.end()
+        self._wait(LINGER / 2)
+
+
+class _Server(ThreadedLink):
+    """A worker's link."""
+
+    def __init__(self, where: Address, *, say: Say, largest: int) -> None:
+        super().__init__(str(where), say=say, largest=largest)
+        self._path = SocketPath(where.path)
+        self._listening = listening_socket(where)
+        if not where.path:
+            self.address = str(where._replace(port=self._listening.getsockname()[1]))
+        self._listening.settimeout(_ACCEPTING)
+        self._talks: set[_Talk] = set()
+        self._acceptor = threading.Thread(target=self._accept, name="rpyc", daemon=True)
+        self._acceptor.start()
+
+    def _accept(self) -> None:
+        while not self.closing.is_set():
+            try:
+                sock, where = self._listening.accept()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                if not self.closing.is_set():
+                    self.remark(f"can't take a connection: {error.strerror}")
+                self.closing.wait(_ACCEPTING)  # out of descriptors, which may pass
+                continue
+            if len(self._talks) >= _CONNECTIONS_MOST:
+                self.remark(f"more than {_CONNECTIONS_MOST} connections; hung up on the next")
+                sock.close()
+                continue
+            talk = _Talk(self, sock, None)
+            self._talks.add(talk)
+            who = where[0] if where else "this machine"
+            threading.Thread(target=self._serve, args=(talk, who), daemon=True).start()
+
+    def _serve(self, talk: _Talk, who: str) -> None:
+        why = talk.run(None)
+        self._talks.discard(talk)
+        if not talk.met and not self.closing.is_set():
+            self.remark(f"hung up on a stranger from {who}: {why}")
+
+    def _end(self) -> None:
+        deadline = time.monotonic() + LINGER
+        while self._talks and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for talk in list(self._talks):
+            talk.end()
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread, where the system knows that
+        self._acceptor.join(LINGER)
+        self._listening.close()
+        self._path.close()
+
+
+def _connect(where: Address) -> socket.socket:
+    """Return a socket that is connected.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    if not where.path:
+        return socket.create_connection((where.host, where.port), timeout=_SYNC_TIMEOUT)
+    sock = socket.socket(socket.AF_UNIX)
+    try:
+        sock.settimeout(_SYNC_TIMEOUT)
+        sock.connect(where.path)
+    except OSError:
+        sock.close()
+        raise
+    return sock

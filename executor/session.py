@@ -99,6 +99,7 @@ class Session:
         self.refused: str | None = None
         self._kept: deque[tuple[Reports, Sequence[Buffer]]] = deque()  # reported, not yet recorded
         self._unsaid: list[int] = []  # given back since the greeting, which still named them
+        self._handed = False  # whether calls were handed to the owner since the last tick
         self._episode = 0
         self._greeted = 0  # the last episode that a greeting went out in
         self._heartbeat = 1.0
@@ -132,6 +133,7 @@ class Session:
             if self.draining:
                 self._send(Returned(self.run, [item.place for item in message.items]))
             else:
+                self._handed = True
                 return [Take(self.run, message.items, buffers)]
         elif isinstance(message, Recall):
             return [GiveBack(self.run, message.count)]
@@ -209,8 +211,9 @@ class Session:
         """
         if self.run is not None and now - self._heard_at > self._patience:
             return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
+        handed, self._handed = self._handed, False
         if not self.welcomed:
-            if now >= self._greet_at:
+            if now >= self._greet_at and not handed:  # `holding` does not yet name what the owner is to take
                 self._greet_at = now + GREETING_SECONDS
                 if not self.draining or self.run is not None:  # what still runs is to come home
                     self._greet(holding)

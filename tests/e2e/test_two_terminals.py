@@ -117,6 +117,19 @@ def test_a_dispatcher_that_is_killed_and_another_that_comes(scripts: Scripts) ->
     assert "is left" in worker.says("is left")
 
 
+def test_a_worker_hears_at_once_that_a_run_is_over(scripts: Scripts) -> None:
+    """What a closing socket sent last may get lost; then it would wait for as long as its patience."""
+    address = f"unix:{scripts.runtime}/w"
+    (scripts.folder / "wire.yml").write_text(f"address: {address}\npatience: {4 * LIMIT:g}\n")
+    workers = [scripts.worker("--yaml", "wire.yml", "--cores", "1", "--no-pin") for _ in range(2)]
+    for run in range(1, 6):
+        records = scripts.tasks(*(task("jobs.meet", 2, str(run)) for _ in workers))  # both take part
+        scripts.run("--yaml", "wire.yml", "--tasks", records)
+        for worker in workers:
+            wait_until(lambda w=worker, run=run: w.stderr.count(" is over; 1 result sent") == run)  # type: ignore[misc]
+            assert "is left" not in worker.stderr
+
+
 # ---- where they meet
 
 
@@ -226,13 +239,20 @@ def test_a_port_that_is_taken_is_refused(scripts: Scripts) -> None:
 def test_a_mistake_in_the_yaml_is_one_line_and_exit_2(scripts: Scripts, text: str | None, says: str) -> None:
     if text is not None:
         (scripts.folder / "wire.yml").write_text(text)
-    both = [scripts.start(name, "--yaml", "wire.yml") for name in ("worker.py", "dispatcher.py")]
-    for script in both:
-        assert script.ends() == 2
-        *summary, line = script.stderr.splitlines()
-        assert summary == []
-        assert says in line
-        assert script.stdout == ""
+    worker = scripts.worker("--yaml", "wire.yml")
+    assert worker.ends() == 2
+    [line] = worker.stderr.splitlines()
+    assert line.startswith("worker.py: error: ")
+    assert says in line
+    assert worker.stdout == ""
+
+
+def test_the_dispatcher_finds_the_same_mistakes(scripts: Scripts) -> None:
+    (scripts.folder / "wire.yml").write_text("transport: zmp")
+    dispatcher = scripts.run("--yaml", "wire.yml", "--output", "results.jsonl", status=2)
+    assert dispatcher.stderr.startswith("dispatcher.py: error: wire.yml: transport: unknown transport 'zmp'")
+    assert dispatcher.stderr.count("\n") == 1
+    assert not (scripts.folder / "results.jsonl").exists()
 
 
 # ---- strangers

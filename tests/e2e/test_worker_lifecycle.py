@@ -191,8 +191,10 @@ def test_no_dispatcher_comes_within_wait(scripts: Scripts) -> None:
 
 
 def test_wait_bounds_the_time_between_runs_too(scripts: Scripts) -> None:
-    worker = scripts.worker("--wait", "2.5", *ONE_CORE)
-    scripts.run("--tasks", scripts.tasks(task("time.sleep", 3)))  # with a dispatcher there it does not count
+    dispatcher = scripts.dispatcher("--tasks", scripts.tasks(task("time.sleep", 2.5)))
+    dispatcher.says("waiting for a worker")
+    worker = scripts.worker("--wait", "2", *ONE_CORE)
+    assert dispatcher.ends() == 0  # with a dispatcher there, time does not count
     assert worker.ends() == 3
 
 

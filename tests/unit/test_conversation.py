@@ -80,12 +80,14 @@ class Cable:
         self.links: list[FakeLink] = []
         self.peers: list[bytes] = []  # how each link knows the other
         self.up = self.swallows = self.slow = False
+        self.renames = False  # whether a worker knows the dispatcher by a new name each time, as servers do
         self.transit: deque[tuple[int, list[bytes]]] = deque()
 
     def join(self, dispatcher: FakeLink, worker: FakeLink) -> None:
-        """Connect; each time the dispatcher's end sees a new peer, and the worker's end the same one."""
+        """Connect; the dispatcher's end sees a new peer, and the worker's end the same one as before."""
         self.links = [dispatcher, worker]
-        self.peers = [b"peer-%d" % next(self.names), b"dispatcher"]
+        number = next(self.names)
+        self.peers = [b"peer-%d" % number, b"dispatcher-%d" % number if self.renames else b"dispatcher"]
         self.up, self.swallows, self.slow = True, False, False
         for end in (0, 1):
             self.links[end].cables[self.peers[end]] = (self, end)
@@ -119,7 +121,9 @@ class Cable:
     def heal(self) -> None:
         if not self.up:
             for end in (0, 1):
-                self.links[end].cables.pop(self.peers[end], None)
+                known = self.links[end].cables.pop(self.peers[end], None)
+                if known is not None and self.renames:
+                    self.links[end].put(Gone(self.peers[end], "cut"))
             self.join(*self.links)
 
 
@@ -745,6 +749,10 @@ def act(world: World, event: str, which: int) -> None:
     dispatcher, worker = world.dispatchers[0], world.workers[which % 3]
     if event in ("turns", "silence"):
         world.turns(which * TURN)
+    elif event.startswith("dispatcher"):
+        dispatcher.asleep = event == "dispatcher sleeps"
+    elif worker.link.closed:
+        pass
     elif event in ("cut", "swallow", "notice"):
         worker.cable.cut(noticed=event == "notice", swallows=event == "swallow")
     elif event == "heal":
@@ -757,8 +765,6 @@ def act(world: World, event: str, which: int) -> None:
         worker.asleep = event == "sleep"
     elif event == "work":
         worker.work(1)
-    elif event.startswith("dispatcher"):
-        dispatcher.asleep = event == "dispatcher sleeps"
     elif event == "drain":
         worker.drain()
     elif event == "die":
@@ -772,16 +778,19 @@ def act(world: World, event: str, which: int) -> None:
     st.lists(EVENTS, max_size=25),
     st.lists(st.booleans(), min_size=3, max_size=3),
     st.sets(st.tuples(st.integers(0, 29), st.integers(1, 2)), max_size=20),
+    st.booleans(),
 )
-@example([("slow", 1), ("turns", 20), ("arrive", 1), ("turns", 20)], [False] * 3, set())
+@example([("slow", 1), ("turns", 20), ("arrive", 1), ("turns", 20)], [False] * 3, set(), False)
 def test_every_task_ends_in_one_result(
-    events: list[tuple[str, int]], lazy: Sequence[bool], fails: set[tuple[int, int]]
+    events: list[tuple[str, int]], lazy: Sequence[bool], fails: set[tuple[int, int]], renames: bool
 ) -> None:
     with a_world() as world:
         dispatcher = world.dispatcher(30, retries=100)
         world.fails = fails
         for name, idles in zip("abc", lazy, strict=True):
-            world.worker(name, at=dispatcher).lazy = idles
+            worker = world.worker(name)
+            worker.lazy, worker.cable.renames = idles, renames
+            worker.cable.join(dispatcher.link, worker.link)
         for event, which in events:
             act(world, event, which)
         dispatcher.asleep = False
@@ -833,7 +842,9 @@ def test_an_end_that_waits_is_woken() -> None:
 
 HARMLESS = st.one_of(
     st.tuples(st.just("turns"), st.sampled_from([1, 2, 5, 12])),
-    st.tuples(st.sampled_from(["cut", "swallow", "notice", "heal", "slow", "arrive", "sleep", "wake", "work"]), WHO),
+    st.tuples(
+        st.sampled_from(["cut", "swallow", "notice", "heal", "slow", "arrive", "sleep", "wake", "work"]), WHO
+    ),
     st.tuples(st.sampled_from(["dispatcher sleeps", "dispatcher wakes"]), st.just(0)),
 )
 

@@ -1,0 +1,356 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from executor.messages import (
+    NIL,
+    PROTOCOL,
+    Beat,
+    Cancel,
+    Hello,
+    Item,
+    Leaving,
+    Message,
+    Over,
+    Recall,
+    Recorded,
+    Refused,
+    Report,
+    Reports,
+    Returned,
+    Tasks,
+    Unknown,
+    Welcome,
+    introduce,
+)
+from executor.session import GREETING_SECONDS, Begin, Ended, GiveBack, Session, Stop, Take
+
+HEARTBEAT, PATIENCE = 1.0, 5.0
+WELCOME = Welcome(PROTOCOL, "r1", HEARTBEAT, PATIENCE)
+
+
+class Talk:
+    """A session, its owner and its clock."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.holding: dict[str, list[int]] = {}
+        self.session = Session(introduce("w", 4))
+
+    def tick(self, seconds: float = 0.0) -> list[object]:
+        self.now += seconds
+        return list(self.session.tick(self.now, lambda: self.holding))
+
+    def hear(self, message: Message) -> list[object]:
+        return list(self.session.hear(message, [], self.now))
+
+    def sent(self) -> list[Message]:
+        messages = [message for message, _ in self.session.outbox]
+        self.session.outbox.clear()
+        return messages
+
+    def greeting(self) -> Hello:
+        self.tick()
+        (hello,) = self.sent()
+        assert isinstance(hello, Hello)
+        return hello
+
+    def report(self, *places: int, run: str = "r1") -> None:
+        self.session.report(run, [report(place) for place in places], [])
+
+
+def report(place: int) -> Report:
+    return Report(place, 1, "ok", NIL)
+
+
+def item(place: int) -> Item:
+    return Item(place, 1, 1, None, None, NIL)
+
+
+def places(messages: list[Message]) -> list[list[int]]:
+    return [[each.place for each in m.items] for m in messages if isinstance(m, Reports)]
+
+
+@pytest.fixture
+def talk() -> Talk:
+    made = Talk()
+    made.session.connected(made.now)
+    return made
+
+
+@pytest.fixture
+def welcomed(talk: Talk) -> Talk:
+    talk.greeting()
+    assert talk.hear(WELCOME) == [Begin("r1")]
+    assert talk.sent() == []
+    return talk
+
+
+def test_it_greets_until_it_is_welcomed(talk: Talk) -> None:
+    first = talk.greeting()
+    assert (first.name, first.cores, first.protocol, first.holding) == ("w", 4, PROTOCOL, {})
+    assert talk.session.deadline() == talk.now + GREETING_SECONDS
+    talk.tick(GREETING_SECONDS / 2)
+    assert talk.sent() == []
+    talk.tick(GREETING_SECONDS)
+    assert talk.sent() == [first]
+    talk.hear(WELCOME)
+    talk.tick(GREETING_SECONDS)
+    assert talk.sent() == []
+    assert talk.session.welcomed
+
+
+def test_it_beats_while_welcomed(welcomed: Talk) -> None:
+    assert welcomed.session.deadline() == welcomed.now + HEARTBEAT
+    welcomed.tick(HEARTBEAT / 2)
+    assert welcomed.sent() == []
+    welcomed.tick(HEARTBEAT / 2)
+    assert welcomed.sent() == [Beat()]
+    welcomed.tick()
+    assert welcomed.sent() == []
+
+
+def test_orders_of_the_dispatcher_come_through(welcomed: Talk) -> None:
+    items = [item(1), item(2)]
+    assert welcomed.session.hear(Tasks("r1", items), [b"x"], welcomed.now) == [Take("r1", items, [b"x"])]
+    assert welcomed.hear(Recall("r1", 3)) == [GiveBack("r1", 3)]
+    assert welcomed.hear(Cancel("r1", [1])) == [Stop("r1", [1])]
+    assert welcomed.hear(Cancel("r1")) == [Stop("r1", None)]
+    assert welcomed.hear(Beat()) == []
+
+
+def test_what_belongs_to_another_run_is_ignored(welcomed: Talk) -> None:
+    for message in (Tasks("r0", [item(1)]), Recall("r0", 3), Cancel("r0"), Over("r0"), Recorded("r0", 10**9)):
+        assert welcomed.hear(message) == []
+    welcomed.report(1, run="r0")
+    welcomed.session.give_back("r0", [1])
+    assert welcomed.sent() == []
+    assert welcomed.session.settled
+
+
+def test_reports_are_kept_until_they_are_recorded(welcomed: Talk) -> None:
+    welcomed.report(1, 2)
+    welcomed.report(3)
+    first, second = welcomed.sent()
+    assert isinstance(first, Reports)
+    assert isinstance(second, Reports)
+    assert first.number < second.number
+    welcomed.hear(Recorded("r1", first.number))
+    assert not welcomed.session.settled
+    welcomed.session.connected(welcomed.now)
+    assert welcomed.greeting().holding == {"r1": [3]}
+    welcomed.hear(WELCOME)
+    assert welcomed.sent() == [second]
+    welcomed.hear(Recorded("r1", second.number))
+    assert welcomed.session.settled
+
+
+def test_what_ends_while_the_link_is_broken_is_sent_after_the_welcome(welcomed: Talk) -> None:
+    welcomed.holding = {"r1": [4, 5], "r0": [9]}
+    welcomed.session.lost(welcomed.now + 1)
+    welcomed.report(1)
+    assert welcomed.sent() == []
+    welcomed.tick()
+    assert welcomed.sent() == []
+    welcomed.now += 1
+    assert welcomed.greeting().holding == {"r1": [4, 5, 1]}
+    assert welcomed.hear(WELCOME) == []
+    assert places(welcomed.sent()) == [[1]]
+
+
+def test_a_second_welcome_to_one_greeting_repeats_nothing(welcomed: Talk) -> None:
+    welcomed.report(1)
+    welcomed.sent()
+    assert welcomed.hear(WELCOME) == []
+    assert welcomed.sent() == []
+
+
+def test_a_greeting_that_is_repeated_is_known_by_its_episode(talk: Talk) -> None:
+    episodes = [talk.greeting().episode]
+    talk.tick(GREETING_SECONDS)
+    episodes.append(talk.sent()[0].episode)  # type: ignore[union-attr]
+    talk.session.lost(talk.now)
+    episodes.append(talk.greeting().episode)
+    talk.hear(WELCOME)
+    talk.hear(Unknown())
+    episodes.append(talk.greeting().episode)
+    talk.hear(WELCOME)
+    talk.hear(Over("r1"))
+    talk.sent()
+    episodes.append(talk.greeting().episode)
+    assert episodes[0] == episodes[1]
+    assert episodes == sorted(episodes)
+    assert len(set(episodes)) == 4
+
+
+def test_sessions_of_one_process_share_no_numbers(welcomed: Talk) -> None:
+    """A dispatcher knows a worker by its process: a new session is not to be taken for the earlier one."""
+    welcomed.report(1)
+    (first,) = welcomed.sent()
+    welcomed.session.lost(welcomed.now)
+    episode = welcomed.greeting().episode
+    other = Talk()
+    other.session.connected(other.now)
+    assert other.greeting().episode > episode
+    other.hear(WELCOME)
+    other.report(1)
+    (second,) = other.sent()
+    assert first.number < second.number  # type: ignore[union-attr]
+
+
+def test_tasks_that_come_before_the_welcome_are_not_taken(welcomed: Talk) -> None:
+    """They were sent before the greeting was read, which does not name them: others get them."""
+    welcomed.session.lost(welcomed.now)
+    welcomed.greeting()
+    assert welcomed.hear(Tasks("r1", [item(1)])) == []
+    assert welcomed.hear(Recall("r1", 1)) == []
+    assert welcomed.hear(Cancel("r1")) == [Stop("r1", None)]
+    welcomed.hear(WELCOME)
+    assert welcomed.hear(Tasks("r1", [item(1)])) == [Take("r1", [item(1)], [])]
+
+
+def test_what_goes_back_after_the_greeting_named_it_is_said_after_the_welcome(welcomed: Talk) -> None:
+    welcomed.holding = {"r1": [4, 5]}
+    welcomed.session.lost(welcomed.now)
+    assert welcomed.greeting().holding == {"r1": [4, 5]}
+    welcomed.session.give_back("r1", [5])
+    welcomed.holding = {"r1": [4]}
+    welcomed.tick(GREETING_SECONDS)  # the same greeting: the dispatcher reads the first of them
+    welcomed.sent()
+    welcomed.hear(WELCOME)
+    assert welcomed.sent() == [Returned("r1", [5])]
+
+
+def test_what_goes_back_before_the_greeting_is_only_missing_in_it(welcomed: Talk) -> None:
+    welcomed.session.lost(welcomed.now)
+    welcomed.session.give_back("r1", [5])
+    assert welcomed.greeting().holding == {"r1": []}
+    welcomed.hear(WELCOME)
+    assert welcomed.sent() == []
+
+
+def test_a_greeting_names_what_came_just_before_the_link_broke(welcomed: Talk) -> None:
+    assert welcomed.hear(Tasks("r1", [item(7)])) == [Take("r1", [item(7)], [])]
+    welcomed.session.connected(welcomed.now)
+    welcomed.tick()
+    assert welcomed.sent() == []  # its owner has not got to it yet
+    welcomed.holding = {"r1": [7]}
+    assert welcomed.session.deadline() <= welcomed.now
+    assert welcomed.greeting().holding == {"r1": [7]}
+
+
+def test_a_silent_dispatcher_is_left(welcomed: Talk) -> None:
+    welcomed.report(1)
+    welcomed.tick(PATIENCE)
+    assert welcomed.session.run == "r1"
+    (ended,) = welcomed.tick(0.001)
+    assert isinstance(ended, Ended)
+    assert (ended.run, ended.complete) == ("r1", False)
+    assert "silent for 5 s" in ended.why
+    assert welcomed.session.settled
+    assert welcomed.session.run is None
+    assert welcomed.greeting().holding == {}
+    assert welcomed.hear(WELCOME) == [Begin("r1")]
+
+
+@pytest.mark.parametrize("sign", [Beat(), Recorded("r1", 1), None])
+def test_any_sign_of_life_counts(welcomed: Talk, sign: Message | None) -> None:
+    for _ in range(3):
+        welcomed.tick(PATIENCE - 0.1)
+        if sign is None:
+            welcomed.session.sign(welcomed.now)
+        else:
+            welcomed.hear(sign)
+    assert welcomed.session.run == "r1"
+
+
+def test_the_patience_ends_while_it_greets_too(welcomed: Talk) -> None:
+    welcomed.session.lost(welcomed.now + 60)
+    assert welcomed.session.deadline() == welcomed.now + PATIENCE
+    (ended,) = welcomed.tick(PATIENCE + 0.001)
+    assert isinstance(ended, Ended)
+
+
+def test_a_run_that_is_over_ends_and_is_answered(welcomed: Talk) -> None:
+    (ended,) = welcomed.hear(Over("r1"))
+    assert isinstance(ended, Ended)
+    assert (ended.run, ended.complete) == ("r1", True)
+    welcomed.tick()
+    answer, hello = welcomed.sent()
+    assert answer == Over("r1")
+    assert isinstance(hello, Hello)
+    assert welcomed.hear(msgspec.structs.replace(WELCOME, run="r2")) == [Begin("r2")]
+
+
+def test_another_run_in_the_place_of_the_first_ends_it(welcomed: Talk) -> None:
+    welcomed.report(1)
+    welcomed.session.connected(welcomed.now)
+    welcomed.greeting()
+    ended, began = welcomed.hear(msgspec.structs.replace(WELCOME, run="r2"))
+    assert isinstance(ended, Ended)
+    assert (ended.run, ended.complete) == ("r1", False)
+    assert began == Begin("r2")
+    assert welcomed.sent() == []
+    assert welcomed.session.settled
+
+
+def test_an_unknown_worker_greets_at_once(welcomed: Talk) -> None:
+    welcomed.report(1)
+    welcomed.sent()
+    welcomed.hear(Unknown())
+    assert welcomed.greeting().holding == {"r1": [1]}
+    welcomed.hear(WELCOME)
+    assert places(welcomed.sent()) == [[1]]
+
+
+def test_a_refused_worker_keeps_the_reason_and_asks_again_later(talk: Talk) -> None:
+    talk.greeting()
+    talk.hear(Refused("go away"))
+    assert talk.session.refused == "go away"
+    talk.tick(1)
+    assert talk.sent() == []
+    talk.tick(10)
+    assert len(talk.sent()) == 1
+    talk.hear(WELCOME)
+    assert talk.session.refused is None
+
+
+def test_a_dispatcher_of_another_protocol_is_not_served(talk: Talk) -> None:
+    talk.greeting()
+    assert talk.hear(msgspec.structs.replace(WELCOME, protocol=PROTOCOL + 1)) == []
+    assert f"speaks protocol {PROTOCOL + 1}" in (talk.session.refused or "")
+    assert not talk.session.welcomed
+    assert talk.session.run is None
+
+
+def test_a_drain_says_so_and_gives_all_back(welcomed: Talk) -> None:
+    assert welcomed.session.drain() == [GiveBack("r1", None)]
+    assert welcomed.sent() == [Leaving()]
+    assert welcomed.hear(Tasks("r1", [item(1), item(2)])) == []
+    assert welcomed.sent() == [Returned("r1", [1, 2])]
+
+
+def test_a_drained_worker_still_brings_its_results_home(welcomed: Talk) -> None:
+    welcomed.session.lost(welcomed.now)
+    assert welcomed.session.drain() == [GiveBack("r1", None)]
+    welcomed.report(1)
+    assert welcomed.greeting().holding == {"r1": [1]}
+    welcomed.hear(WELCOME)
+    leaving, *rest = welcomed.sent()
+    assert leaving == Leaving()
+    assert places(rest) == [[1]]
+
+
+def test_a_drained_worker_without_a_run_greets_nobody(talk: Talk) -> None:
+    assert talk.session.drain() == []
+    talk.tick()
+    assert talk.sent() == []
+    assert talk.session.deadline() > talk.now
+
+
+def test_a_welcome_that_meets_a_drain_is_answered_with_it(talk: Talk) -> None:
+    talk.greeting()
+    talk.session.drain()
+    assert talk.hear(WELCOME) == [Begin("r1")]
+    assert talk.sent() == [Leaving()]

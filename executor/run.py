@@ -87,7 +87,7 @@ class Run:
                 value = codec.decode([report.value, *buffers])
             except BadFrame as bad:
                 status, error = "error", Error("BadFrame", f"the result could not be read: {bad}")
-        elif status != "lost" and report.attempt not in (0, self.attempt(place)):
+        if status not in ("ok", "lost") and report.attempt not in (0, self.attempt(place)):
             return None  # of an attempt that was given up meanwhile
         if report.error is not None:
             error = Error(*report.error)

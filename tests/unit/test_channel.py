@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 
 import pytest
@@ -41,6 +42,113 @@ def test_frames_arrive_whole_and_in_order(shapes: list[list[int]]) -> None:
         there.close()
 
 
+@given(st.lists(st.lists(st.binary(max_size=50), max_size=5), min_size=1, max_size=30))
+def test_many_small_frames_arrive_together(frames: list[list[bytes]]) -> None:
+    here, there = pair()
+    try:
+        for frame in frames:
+            here.send(frame)
+        assert not here.unsent
+        assert there.receive() == frames
+        assert there.receive() == []
+    finally:
+        here.close()
+        there.close()
+
+
+def test_what_does_not_go_at_once_waits_for_its_turn() -> None:
+    here, there = pair()
+    here.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    parts = [bytes([number]) * 300_001 for number in range(4)]
+    try:
+        here.send([parts[0], b"", parts[1]])
+        assert here.unsent
+        here.send([b"in between"])
+        here.send([parts[2], bytearray(parts[3]), b""])
+        got: list[list[bytes]] = []
+        while here.unsent or len(got) < 3:
+            here.flush()
+            received = there.receive()
+            assert received is not None
+            got += [[bytes(part) for part in frame] for frame in received]
+        assert got == [[parts[0], b"", parts[1]], [b"in between"], [parts[2], parts[3], b""]]
+    finally:
+        here.close()
+        there.close()
+
+
+def test_a_large_part_arrives_in_memory_of_its_own() -> None:
+    here, there = pair()
+    sent = bytes(range(256)) * 20_000
+    try:
+        here.send([b"head", sent, b"tail"])
+        frames: list[list[object]] = []
+        while not frames:
+            here.flush()
+            frames += there.receive() or []
+        (frame,) = frames
+        assert frame == [b"head", sent, b"tail"]
+        assert isinstance(frame[1], bytearray)
+    finally:
+        here.close()
+        there.close()
+
+
+@pytest.mark.parametrize("cut", [1, 4, 11, 12, 13, 100, 70_000, 100_000])
+def test_a_stream_that_ends_within_a_frame_is_at_its_end(cut: int) -> None:
+    ours, theirs = socket.socketpair()
+    there = Channel(theirs)
+    whole = struct.pack("<IQ", 1, 110_000) + bytes(110_000)
+    try:
+        ours.sendall(whole[:cut])
+        ours.close()
+        assert there.receive() is None
+        assert there.receive() is None
+    finally:
+        there.close()
+
+
+@given(st.lists(st.integers(1, 40_000), max_size=12))
+def test_bytes_may_come_in_any_pieces(cuts: list[int]) -> None:
+    frames = [[b"a" * 10, b""], [b"b" * 70_000], [], [b"c", b"d" * 20_000]]
+    stream = b"".join(
+        struct.pack("<I", len(frame))
+        + b"".join(struct.pack("<Q", len(part)) for part in frame)
+        + b"".join(frame)
+        for frame in frames
+    )
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    there = Channel(theirs)
+    got: list[list[bytes]] = []
+    try:
+        for size in [*cuts, len(stream)]:
+            ours.sendall(stream[:size])
+            stream = stream[size:]
+            received = there.receive()
+            assert received is not None
+            got += [[bytes(part) for part in frame] for frame in received]
+        while len(got) < len(frames):
+            got += there.receive() or []
+        assert got == frames
+    finally:
+        ours.close()
+        there.close()
+
+
+def test_what_was_not_sent_is_dropped_at_the_close() -> None:
+    here, there = pair()
+    here.send([bytes(10_000_000)])
+    assert here.unsent
+    here.close()
+    assert not here.unsent
+    try:
+        while (frames := there.receive()) is not None:
+            assert frames == []
+    finally:
+        there.close()
+
+
 def test_a_blocking_end_waits_for_a_frame() -> None:
     here, there = pair()
     there.sock.setblocking(True)
@@ -57,8 +165,10 @@ def test_a_blocking_end_waits_for_a_frame() -> None:
 def test_buffers_of_wider_items_are_sent_as_bytes() -> None:
     here, there = pair()
     try:
-        here.send([b"head", memoryview(bytearray(16)).cast("d")])
-        assert there.receive() == [[b"head", bytes(16)]]
+        wide = memoryview(bytearray(16)).cast("d")
+        here.send([b"head", wide])
+        here.send([wide])
+        assert there.receive() == [[b"head", bytes(16)], [bytes(16)]]
     finally:
         here.close()
         there.close()

@@ -86,6 +86,53 @@ def test_a_strangers_bytes_are_bad_and_nothing_worse(frame: list[bytes]) -> None
         decode(frame)
 
 
+PLAIN = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(
+    st.sampled_from(["hello", "welcome", "tasks", "reports", "returned", "cancel", "recall"]),
+    st.lists(PLAIN, max_size=8),
+)
+def test_fields_that_are_not_of_their_types_are_bad_and_nothing_worse(tag: str, fields: list[object]) -> None:
+    try:
+        message, buffers = decode([msgspec.msgpack.encode([tag, *fields])])
+    except BadFrame:
+        return
+    assert encode(*decode(encode(message, buffers))) == encode(message, buffers)
+
+
+@given(st.sampled_from(MESSAGES), st.integers(0, 200))
+def test_half_a_message_is_bad(message: Message, length: int) -> None:
+    whole = bytes(encode(message)[0])
+    with pytest.raises(BadFrame):
+        decode([whole[: length % len(whole)]])
+    with pytest.raises(BadFrame):
+        decode([whole + b"\xc0"])
+
+
+def test_a_bottomless_message_is_bad() -> None:
+    with pytest.raises(BadFrame):
+        decode([b"\x91" * 100_000])
+    with pytest.raises(BadFrame):
+        decode([b"\x93\xa5tasks\xa1r\x91\x96\x00\x01\x01\xc0\xc0" + b"\x91" * 100_000])
+
+
+def test_a_message_of_buffers_alone_is_bad() -> None:
+    with pytest.raises(BadFrame, match="empty"):
+        decode([])
+    with pytest.raises(BadFrame, match="1 buffers"):
+        decode([*encode(Beat()), b"stray"])
+
+
 @given(st.sampled_from(MESSAGES), st.data())
 def test_a_broken_message_is_bad_or_another_message(message: Message, data: st.DataObject) -> None:
     head = bytearray(encode(message)[0])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,34 +14,154 @@ from executor import codec
 from executor.errors import BadFrame, CannotTravel
 from executor.messages import NIL, Report
 from executor.run import Run
-from executor.task import MEMORY_LIMIT, Result, Task, identify
+from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Result, Status, Task
+
+ERRORS = ("error", "crashed", "lost", "timeout", "cancelled", "rejected")
 
 
-def a_run(count: int = 1, **options: Any) -> Run:
-    tasks = [Task(function="operator.add", params=[i, 1]) for i in range(count)]
-    identify(tasks)
-    return Run(tasks, **options)
+def task(place: int = 0, **how: int | float | None) -> Task:
+    return Task(function="f", params=[place], id=f"id-{place}", **how)  # type: ignore[arg-type]
 
 
-def report(
-    place: int = 0, status: str = "ok", attempt: int = 1, value: object = None, kind: str = "X"
-) -> Report:
-    error = None if status == "ok" else (kind, "why", "")
-    return Report(place, attempt, status, msgspec.Raw(codec.encode(value)[0]), error=error)
+def report(status: Status, attempt: int = 1, place: int = 0, value: object = None) -> Report:
+    if status == "ok":
+        return Report(place, attempt, status, msgspec.Raw(codec.encode(value)[0]))
+    return Report(place, attempt, status, NIL, error=(status.title(), "why", ""))
 
 
-def test_a_call_travels_whole() -> None:
-    run = Run(
-        [Task(function="f.g", params=[1], kwargs={"a": 2}, resources=3, timeout=4.0, memory=5)], timeout=9.0
+def attempts(run: Run, status: Status) -> Result:
+    """End each attempt at the task at place 0 in the same way; return what is recorded at last."""
+    for _ in range(100):
+        result = run.accept(report(status, 0 if status == "lost" else run.attempt(0)))
+        if result is not None:
+            return result
+        assert run.due == [(0, status == "lost")]
+        run.due.clear()
+    raise AssertionError("no end of attempts")
+
+
+@pytest.mark.parametrize("status", ERRORS)
+@pytest.mark.parametrize("own", [None, 0, 1, 4])
+@pytest.mark.parametrize("for_all", [None, 0, 3])
+def test_attempts_by_status(status: Status, own: int | None, for_all: int | None) -> None:
+    result = attempts(Run([task(retries=own)], retries=for_all), status)
+    retries = next((each for each in (own, for_all) if each is not None), DEFAULT_RETRIES.get(status, 0))
+    if status not in ("error", "crashed", "lost"):
+        retries = 0
+    assert (result.status, result.attempt) == (status, 1 + retries)
+
+
+def test_by_default_the_dead_get_two_more_attempts_and_errors_none() -> None:
+    assert [attempts(Run([task()]), status).attempt for status in ("crashed", "lost", "error")] == [3, 3, 1]
+
+
+def test_who_held_too_much_memory_gets_no_other_attempt() -> None:
+    run = Run([task(retries=5)])
+    result = run.accept(Report(0, 1, "crashed", NIL, error=(MEMORY_LIMIT, "too much", "")))
+    assert result is not None
+    assert (result.status, result.attempt, run.due) == ("crashed", 1, [])
+
+
+def test_attempts_of_different_ends_add_up() -> None:
+    run = Run([task()])
+    assert run.accept(report("lost", 0)) is None
+    assert run.accept(report("crashed", 2)) is None
+    assert [vanished for _, vanished in run.due] == [True, False]
+    assert run.item(0)[0].attempt == 3
+    result = run.accept(report("crashed", 3))
+    assert result is not None
+    assert (result.status, result.attempt) == ("crashed", 3)
+
+
+def test_a_late_failure_of_an_attempt_given_up_is_ignored() -> None:
+    run = Run([task()])
+    run.accept(report("lost", 0))
+    for status in ("error", "crashed", "timeout", "cancelled"):
+        assert run.accept(report(status, 1)) is None
+    assert (run.attempt(0), run.unrecorded, len(run.due)) == (2, 1, 1)
+
+
+def test_a_late_success_is_taken() -> None:
+    run = Run([task()])
+    run.accept(report("lost", 0))
+    result = run.accept(report("ok", 1, value=7))
+    assert result is not None
+    assert (result.value, result.attempt) == (7, 1)
+    assert run.accept(report("ok", 2, value=8)) is None
+    assert run.accept(report("error", 2)) is None
+
+
+def test_a_late_success_that_is_unreadable_is_a_late_failure() -> None:
+    run = Run([task()])
+    run.accept(report("lost", 0))
+    assert run.accept(Report(0, 1, "ok", msgspec.Raw(b"\xc1"))) is None
+    assert run.unrecorded == 1
+
+
+def test_duplicates_are_ignored() -> None:
+    run = Run([task(0), task(1)])
+    assert run.accept(report("ok", place=1)) is not None
+    assert run.accept(report("ok", place=1)) is None
+    assert run.accept(report("lost", 0, place=1)) is None
+    assert run.due == []
+    assert (run.counts, run.unrecorded) == ({"ok": 1}, 1)
+    assert [run.is_recorded(place) for place in (0, 1)] == [False, True]
+
+
+@pytest.mark.parametrize("place", [-1, 2, 10**15])
+def test_a_report_about_no_task_of_the_run_is_a_bad_frame(place: int) -> None:
+    run = Run([task(0), task(1)])
+    with pytest.raises(BadFrame, match="of 2"):
+        run.accept(report("ok", place=place))
+    assert run.unrecorded == 2
+
+
+def test_a_value_that_cannot_be_read_is_the_tasks_error() -> None:
+    run = Run([task()])
+    result = run.accept(Report(0, 1, "ok", msgspec.Raw(b"\xc1")))
+    assert result is not None
+    assert result.error is not None
+    assert (result.status, result.error.type, result.value) == ("error", "BadFrame", None)
+
+
+def test_a_result_tells_all_that_is_known() -> None:
+    run = Run([task(3, resources=2)])
+    run.submitted = 1.0
+    head, *buffers = codec.encode(np.arange(5000.0))
+    raw = Report(
+        0, 1, "ok", msgspec.Raw(head), len(buffers), cores=(4, 5), started=2.0, finished=3.5, stdout="out\n"
     )
+    result = run.accept(raw, buffers, worker="w", host="h")
+    assert result is not None
+    assert np.array_equal(result.value, np.arange(5000.0))
+    shown = msgspec.structs.asdict(result)
+    del shown["value"]
+    assert shown == {
+        "id": "id-3", "function": "f", "params": [3], "kwargs": {}, "resources": 2, "status": "ok",
+        "error": None, "attempt": 1, "worker": "w", "host": "h", "cores": [4, 5], "submitted": 1.0,
+        "started": 2.0, "finished": 3.5, "stdout": "out\n", "stderr": msgspec.UNSET,
+    }  # fmt: skip
+
+
+def test_a_task_that_can_never_run_is_rejected_once() -> None:
+    run = Run([task(), task(1)])
+    result = run.reject(0, "too wide")
+    assert result is not None
+    assert result.error is not None
+    assert (result.status, result.attempt, result.error.message) == ("rejected", 0, "too wide")
+    assert (result.cores, result.started, result.finished) == ([], None, None)
+    assert run.reject(0, "too wide") is None
+    run.accept(report("ok", place=1))
+    assert run.reject(1, "too wide") is None
+
+
+def test_an_item_carries_the_call_and_its_limits() -> None:
+    run = Run([task(0, timeout=2.5, memory=10**6, resources=3), task(1)], timeout=9.0)
     item, buffers = run.item(0)
-    assert (item.place, item.attempt, item.width, item.timeout, item.memory) == (0, 1, 3, 4.0, 5)
-    assert codec.decode([item.call, *buffers]) == ["f.g", [1], {"a": 2}]
-
-
-def test_the_runs_timeout_is_for_tasks_without_one() -> None:
-    assert a_run(timeout=7.0).item(0)[0].timeout == 7.0
-    assert a_run().item(0)[0].timeout is None
+    assert (item.place, item.attempt, item.width, item.timeout, item.memory) == (0, 1, 3, 2.5, 10**6)
+    assert codec.decode([item.call, *buffers]) == ["f", [0], {}]
+    assert run.item(1)[0].timeout == 9.0
+    assert Run([task()]).item(0)[0].timeout is None
 
 
 def test_a_call_that_cannot_travel_is_told() -> None:
@@ -48,108 +169,58 @@ def test_a_call_that_cannot_travel_is_told() -> None:
         Run([Task(function="f", params=[object()], id="x")]).item(0)
 
 
-def test_a_result_says_all_that_is_known() -> None:
-    run = a_run()
-    run.submitted = 1.0
-    came = msgspec.structs.replace(
-        report(value=3), cores=(2, 5), started=2.0, finished=3.0, stdout="said", stderr=""
-    )
-    result = run.accept(came, worker="w", host="h")
-    assert isinstance(result, Result)
-    assert (result.function, result.params, result.value) == ("operator.add", [0, 1], 3)
-    assert (result.worker, result.host, result.cores, result.attempt) == ("w", "h", [2, 5], 1)
-    assert (result.submitted, result.started, result.finished) == (1.0, 2.0, 3.0)
-    assert result.stdout == "said"
-    assert result.stderr is msgspec.UNSET
-    assert run.counts == {"ok": 1}
-    assert run.unrecorded == 0
+def test_large_arguments_travel_beside_the_call() -> None:
+    array = np.arange(100_000.0)
+    item, buffers = Run([Task(function="f", params=[array], id="a")]).item(0)
+    assert item.buffers == len(buffers) == 1
+    assert len(item.call) < 1000
+    assert np.array_equal(codec.decode([item.call, *buffers])[1][0], array)
 
 
-@pytest.mark.parametrize(
-    ("status", "attempts"),
-    [("ok", 1), ("error", 1), ("crashed", 3), ("lost", 3), ("timeout", 1), ("rejected", 1), ("cancelled", 1)],
+def test_runs_are_told_apart() -> None:
+    assert len({Run([]).id for _ in range(100)}) == 100
+
+
+COUNT = 3
+REPORTS = st.tuples(
+    st.sampled_from(["ok", *ERRORS]),
+    st.integers(0, 5),
+    st.integers(0, COUNT - 1),
+    st.sampled_from([b"\xc0", b"\xc1"]),
 )
-def test_attempts_by_default(status: str, attempts: int) -> None:
-    run = a_run()
-    for attempt in range(1, attempts):
-        assert run.accept(report(status=status, attempt=attempt)) is None
-        assert run.due == [(0, status == "lost")]
-        run.due.clear()
-        assert run.item(0)[0].attempt == attempt + 1
-    result = run.accept(report(status=status, attempt=attempts))
-    assert result is not None
-    assert (result.status, result.attempt) == (status, attempts)
-    assert not run.due
 
 
-def test_retries_of_the_task_come_before_those_of_the_run() -> None:
-    run = Run([Task(function="f", retries=1, id="a"), Task(function="f", id="b")], retries=0)
-    assert run.accept(report(0, "error")) is None
-    assert run.accept(report(1, "crashed")) is not None
-    assert run.accept(report(0, "error", attempt=2)) is not None
-
-
-def test_a_memory_limit_is_not_tried_again() -> None:
-    assert a_run(retries=5).accept(report(status="crashed", kind=MEMORY_LIMIT)) is not None
-
-
-def test_a_worker_that_vanished_knows_no_attempt() -> None:
-    run = a_run()
-    for _ in range(2):
-        assert run.accept(report(status="lost", attempt=0)) is None
-    result = run.accept(report(status="lost", attempt=0))
-    assert result is not None
-    assert result.attempt == 3
-
-
-def test_a_late_failure_of_an_earlier_attempt_is_dropped_and_its_success_taken() -> None:
-    run = a_run()
-    run.accept(report(status="lost", attempt=0))
-    assert run.accept(report(status="crashed", attempt=1)) is None
-    assert run.attempt(0) == 2
-    late = run.accept(report(value=1, attempt=1))
-    assert late is not None
-    assert (late.status, late.attempt) == ("ok", 1)
-    assert run.accept(report(value=1, attempt=2)) is None
-
-
-def test_a_result_that_cannot_be_read_is_its_tasks_error() -> None:
-    result = a_run().accept(Report(0, 1, "ok", msgspec.Raw(b"\xc1")))
-    assert result is not None
-    assert result.status == "error"
-    assert result.error is not None
-    assert result.error.type == "BadFrame"
-
-
-def test_a_rejected_task_never_started() -> None:
-    run = a_run()
-    result = run.reject(0, "too wide")
-    assert result is not None
-    assert (result.status, result.attempt, result.cores, result.started) == ("rejected", 0, [], None)
-    assert run.reject(0, "too wide") is None
-
-
-@pytest.mark.parametrize("place", [1, 2**40])
-def test_a_report_about_no_task_of_the_run_is_bad(place: int) -> None:
-    with pytest.raises(BadFrame):
-        a_run().accept(report(place))
-
-
-STATUSES = st.sampled_from(["ok", "error", "timeout", "crashed", "lost", "rejected", "cancelled"])
-
-
-@given(st.lists(st.tuples(st.integers(0, 4), STATUSES, st.integers(0, 4))), st.none() | st.integers(0, 3))
-def test_every_task_is_recorded_once_at_most(
-    reports: list[tuple[int, str, int]], retries: int | None
+@given(
+    st.lists(REPORTS, max_size=60),
+    st.none() | st.integers(0, 3),
+    st.lists(st.none() | st.integers(0, 3), min_size=COUNT),
+)
+def test_each_place_gets_one_result_whatever_is_reported(
+    sent: list[tuple[Status, int, int, bytes]], for_all: int | None, own: list[int | None]
 ) -> None:
-    run = a_run(5, retries=retries)
-    recorded: list[str] = []
-    for place, status, attempt in reports:
-        before = run.is_recorded(place)
-        result = run.accept(Report(place, attempt, status, NIL))
-        assert not (before and result is not None)
+    run = Run([task(place, retries=own[place]) for place in range(COUNT)], retries=for_all)
+    results: list[Result] = []
+
+    def accept(report: Report) -> None:
+        before = run.attempt(report.place)
+        result = run.accept(report)
         if result is not None:
-            recorded.append(result.id)
-        assert run.is_recorded(place) == (run.tasks[place].id in recorded)
-    assert len(recorded) == len(set(recorded)) == 5 - run.unrecorded
-    assert {place for place, _ in run.due} <= set(range(5))
+            results.append(result)
+            assert run.is_recorded(report.place)
+        repeated = run.attempt(report.place) - before
+        assert repeated in (0, 1)
+        assert (repeated, result is not None) != (1, True)
+        assert run.due == [(report.place, report.status == "lost")] * repeated
+        run.due.clear()
+
+    for status, attempt, place, value in sent:
+        error = None if status == "ok" else (status, "", "")
+        accept(Report(place, attempt, status, msgspec.Raw(value), error=error))
+        assert run.unrecorded == COUNT - len(results)
+    for place in range(COUNT):
+        for _ in range(10):
+            accept(Report(place, run.attempt(place), "crashed", NIL, error=("Crashed", "", "")))
+    assert sorted(result.id for result in results) == [f"id-{place}" for place in range(COUNT)]
+    assert run.unrecorded == 0
+    assert run.counts == Counter(result.status for result in results)
+    assert all(run.attempt(place) <= 4 for place in range(COUNT))

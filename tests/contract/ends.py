@@ -25,8 +25,9 @@ from transports.base import DispatcherEnd, WorkerEnd
 #: Seconds that anything here may take; the machine may be busy.
 LIMIT = 30.0
 
-#: Quicker than the defaults, so that what waits for them does not take long, and yet safe on a busy machine.
-HEARTBEAT, PATIENCE = 0.2, 4.0
+#: Signs of life come quickly, and silence is a death only after long: a busy machine is silent, too. Tests
+#: that wait for a death choose a patience of their own.
+HEARTBEAT, PATIENCE = 0.2, 12.0
 
 
 class Place:

@@ -128,7 +128,7 @@ def test_timeouts_kill_c_code_too(scripts: Scripts) -> None:
 
 def test_a_worker_that_is_killed_has_its_tasks_run_elsewhere(scripts: Scripts) -> None:
     (scripts.folder / "wire.yml").write_text(
-        f"transport: zmq\naddress: unix:{scripts.runtime}/w\nheartbeat: 0.2\npatience: 1.5\n"
+        f"transport: zmq\naddress: unix:{scripts.runtime}/w\nheartbeat: 0.5\npatience: 3\n"
     )
     wire = ["--yaml", "wire.yml"]
     records = [

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from scripts import Scripts, task, wait_until
+from scripts import LIMIT, Scripts, task, wait_until
 
 from executor.cores import granted
 
@@ -70,8 +70,7 @@ def test_more_workers_than_cores_have_one_each_and_it_is_said_once(scripts: Scri
 def test_what_is_too_wide_is_rejected_at_once_with_the_widths(scripts: Scripts) -> None:
     records = scripts.tasks(task("min", 1, 2, resources=3, id="wide"), task("min", 1, 2, id="narrow"))
     command = ["--tasks", records, "--workers", "1", "--cores", "1", "--output", "results.jsonl"]
-    done = scripts.dispatcher(*command)
-    assert done.ends(25) == 1  # the 30 s that a wider worker would have do not apply
+    scripts.run(*command, "--wait", str(2 * LIMIT), status=1)  # it does not wait for a wider one
     wide = scripts.by_id()["wide"]
     assert wide["status"] == "rejected"
     assert wide["error"]["type"] == "TooWide"

@@ -14,20 +14,25 @@ import msgspec
 from executor import codec
 from executor.errors import BadFrame
 from executor.messages import NIL, Buffer, Item, Report
-from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Error, Result, Task
+from executor.task import Error, Result, Task, tries_again
 
 
 class Run:
     """The tasks of one run, in the order in which they are handed out.
 
-    `id` tells this run from every other; `retries` is for tasks that name none of their own, None for
-    `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
+    `id` tells this run from every other, and is `name` where one is given; `retries` is for tasks that name
+    none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], *, retries: int | None = None, timeout: float | None = None
+        self,
+        tasks: Sequence[Task],
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+        name: str = "",
     ) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = name or secrets.token_hex(8)
         self.tasks = tasks
         self.widths = [task.resources for task in tasks]
         #: Epoch seconds at which the tasks were pushed; None before.
@@ -59,8 +64,9 @@ class Run:
         head, *buffers = codec.encode([task.function, task.params, task.kwargs])
         timeout = self._timeout if task.timeout is None else task.timeout
         item = Item(
-            place, self.attempt(place), task.resources, timeout, task.memory, msgspec.Raw(head), len(buffers)
-        )
+            place, self.attempt(place), task.resources, timeout, task.memory, msgspec.Raw(head), len(buffers),
+            self._retries if task.retries is None else task.retries,
+        )  # fmt: skip
         return item, buffers
 
     def accept(
@@ -81,6 +87,10 @@ class Run:
             raise BadFrame(f"a report about place {place} of {len(self.tasks)}")
         if self._recorded[place]:
             return None
+        if report.attempt > self.attempt(
+            place
+        ):  # where a broker lies between, workers try again by themselves
+            self._attempts[place] = report.attempt
         status, value, error = report.status, None, None
         if status == "ok":
             try:
@@ -91,7 +101,8 @@ class Run:
             return None  # of an attempt that was given up meanwhile
         if report.error is not None:
             error = Error(*report.error)
-        if self._another(place, status) and (error is None or error.type != MEMORY_LIMIT):
+        retries = self._retries if (own := self.tasks[place].retries) is None else own
+        if tries_again(status, self.attempt(place), retries, error.type if error else ""):
             self._attempts[place] = self.attempt(place) + 1
             self.due.append((place, status == "lost"))
             return None
@@ -121,12 +132,3 @@ class Run:
     def reject(self, place: int, reason: str) -> Result | None:
         """Return the result of a task that can never run, unless it has one."""
         return self.accept(Report(place, 0, "rejected", NIL, error=("TooWide", reason, "")))
-
-    def _another(self, place: int, status: str) -> bool:
-        if status not in DEFAULT_RETRIES:
-            return False
-        own = self.tasks[place].retries
-        retries = own if own is not None else self._retries
-        if retries is None:
-            retries = DEFAULT_RETRIES[status]
-        return self.attempt(place) <= retries

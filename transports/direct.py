@@ -126,7 +126,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._welcome(peer)
         self._hand_out()
 
-    def again(self, place: int, *, suspect: bool = False) -> None:
+    def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
         self._broker.again(place, suspect=suspect)
 
     def results(self, timeout: float | None) -> list[Delivery]:

@@ -94,8 +94,12 @@ class DispatcherEnd(ABC):
         """Put the tasks of a run into line. Once for each end."""
 
     @abstractmethod
-    def again(self, place: int, *, suspect: bool = False) -> None:
-        """Hand a task out again, first in line; `suspect`: its worker vanished, so it travels alone."""
+    def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
+        """Hand a task out again, first in line.
+
+        `suspect`: its worker vanished, so it travels in a frame of its own. `alone`: nothing else is given
+        to the worker that runs it, so that if that one vanishes too, it is known at whose door that lies.
+        """
 
     @abstractmethod
     def results(self, timeout: float | None) -> list[Delivery]:

@@ -169,8 +169,8 @@ class Gathered:
                 assert report.place not in self.results
                 self.results[report.place] = result
         self.end.acknowledge()
-        for place, vanished in self.run.due:
-            self.end.again(place, suspect=vanished)
+        for due in self.run.due:
+            self.end.again(due.place, suspect=due.suspect, alone=due.alone)
         self.run.due.clear()
 
     def until(self, condition: Callable[[], object], what: str, limit: float = LIMIT) -> None:

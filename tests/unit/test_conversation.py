@@ -231,8 +231,8 @@ class FakeDispatcher:
             if result is not None:
                 self.results.append(result)
         self.end.acknowledge()
-        for place, vanished in self.run.due:
-            self.end.again(place, suspect=vanished)
+        for due in self.run.due:
+            self.end.again(due.place, suspect=due.suspect, alone=due.alone)
         self.run.due.clear()
 
     def done(self) -> bool:

@@ -10,15 +10,21 @@ is ahead of all that was not handed out yet.
 How much: what a worker can start at once; beyond that as many as keep it busy for `AHEAD_SECONDS`, by
 the durations seen so far. Small calls thus travel in numbers and long ones alone, and of what is left no
 worker gets more than its share.
+
+Who is at fault: what a worker held that vanished is suspect, and travels singly; what it may have begun of
+it is charged an attempt. A place whose last attempt that is runs *alone*: a worker is chosen for it, ends
+what it has, and holds nothing else until it is reported. So the innocent are never lost for the company
+that they kept.
 """
 
 from __future__ import annotations
 
-import heapq
 import math
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+
+from executor.leases import Leases
+from executor.lines import Lines
 
 #: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
 AHEAD_SECONDS = 0.05
@@ -46,74 +52,21 @@ class Recall(NamedTuple):
     most: int
 
 
-class _Line:
-    """The waiting places of one width: those never handed out, in order, and those that came back."""
-
-    __slots__ = ("back", "fresh")
-
-    def __init__(self) -> None:
-        self.fresh: deque[int] = deque()
-        self.back: list[int] = []
-
-    def head(self) -> int | None:
-        if self.back and (not self.fresh or self.back[0] < self.fresh[0]):
-            return self.back[0]
-        return self.fresh[0] if self.fresh else None
-
-    def pop(self) -> int:
-        if self.back and (not self.fresh or self.back[0] < self.fresh[0]):
-            return heapq.heappop(self.back)
-        return self.fresh.popleft()
-
-    def __len__(self) -> int:
-        return len(self.fresh) + len(self.back)
-
-
-class _Worker:
-    """A worker's leases."""
-
-    __slots__ = ("cores", "draining", "held", "recalled", "room", "widths")
-
-    def __init__(self, cores: int, room: int) -> None:
-        self.cores = cores
-        self.room = room  # cores' worth of tasks that it is given whatever their durations
-        self.held: dict[int, int] = {}  # width by place
-        self.widths: dict[int, int] = {}  # how many are held, by width
-        self.draining = False
-        self.recalled = False
-
-    @property
-    def load(self) -> int:
-        """The cores that all it holds would take at once."""
-        return sum(width * count for width, count in self.widths.items())
-
-    def hold(self, place: int, width: int) -> None:
-        if place in self.held:  # an earlier attempt at it that was given up, but still runs there
-            return
-        self.held[place] = width
-        self.widths[width] = self.widths.get(width, 0) + 1
-
-    def drop(self, place: int) -> bool:
-        width = self.held.pop(place, None)
-        if width is None:
-            return False
-        if self.widths[width] == 1:
-            del self.widths[width]
-        else:
-            self.widths[width] -= 1
-        return True
-
-
 class Broker:
     """The waiting tasks of one run and the leases of its workers."""
 
     def __init__(self) -> None:
         self._widths: list[int] = []
         self._state = bytearray()
-        self._suspects: set[int] = set()  # held by a worker that vanished: they travel alone
-        self._lines: dict[int, _Line] = {}
-        self._workers: dict[str, _Worker] = {}
+        self._lines = Lines()
+        self._suspects: set[int] = set()  # held by a worker that vanished: they travel singly
+        self._loners: set[int] = set()  # to be run alone, until they are settled
+        self._alone: dict[int, str | None] = {}  # those of them that wait, each with the worker chosen for it
+        self._workers: dict[str, Leases] = {}
         self._hungry: dict[str, None] = {}  # workers that may want more, in the order they began to
+        self._roomy: dict[str, None] = {}  # those with free cores
+        self._blocked: dict[int, dict[str, None]] = {}  # those with free cores too few for the first in line
+        self._laden: dict[str, None] = {}  # those that hold more than they can have begun
         self._cores = 0  # of all workers
         self._halted = False
         self._seconds: dict[int, float] = {}  # that a task takes, by width
@@ -126,28 +79,41 @@ class Broker:
         self._widths.extend(widths)
         self._state.extend(bytes([_WAITING]) * len(widths))
         for place in range(start, len(self._widths)):
-            self._line(self._widths[place]).fresh.append(place)
-        self._all_hungry()
+            self._lines.push(place, self._widths[place])
+        self._hungry.update(self._roomy)
 
-    def again(self, place: int, *, suspect: bool = False) -> None:
-        """Put a place back into line where it stood; a suspect one is handed out alone."""
+    def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
+        """Put a place back into line where it stood.
+
+        A `suspect` one travels in a frame of its own; one that is to run `alone` is given to a worker that
+        holds nothing else meanwhile, and others pass it by.
+        """
         if self._halted or self._state[place] == _WAITING:
             return
         self._state[place] = _WAITING
         if suspect:
             self._suspects.add(place)
-        heapq.heappush(self._line(self._widths[place]).back, place)
-        self._all_hungry()
+        if alone:
+            self._loners.add(place)
+        if place in self._loners:
+            self._alone[place] = None
+        else:
+            self._lines.put_back(place, self._widths[place])
+        self._hungry.update(self._roomy)
 
     def withdraw(self, width: int | None = None) -> list[int]:
         """Take all waiting tasks of a width, or of all, out of the line; return their places in order."""
-        found: list[int] = []
-        for each, line in self._lines.items():
-            if width is None or each == width:
-                while len(line):
-                    place = line.pop()
-                    self._state[place] = _SETTLED
-                    found.append(place)
+        found = list(self._lines.withdraw(width))
+        for place in [place for place in self._alone if width in (None, self._widths[place])]:
+            found.append(place)
+            self._loners.discard(place)
+            chosen = self._alone.pop(place)
+            if chosen is not None:
+                self._workers[chosen].alone = None
+                self._hungry[chosen] = None
+        for place in found:
+            self._state[place] = _SETTLED
+            self._wake(place)
         return sorted(found)
 
     def halt(self) -> None:
@@ -157,7 +123,15 @@ class Broker:
 
     def waiting(self) -> dict[int, int]:
         """Return how many tasks wait, by width."""
-        return {width: len(line) for width, line in sorted(self._lines.items()) if len(line)}
+        counts = self._lines.counts()
+        for place in self._alone:
+            counts[self._widths[place]] = counts.get(self._widths[place], 0) + 1
+        return dict(sorted(counts.items()))
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing waits."""
+        return not self._lines and not self._alone
 
     def leased(self) -> int:
         """Return how many tasks workers hold."""
@@ -170,45 +144,60 @@ class Broker:
 
         With `backfill` it may start narrow ones before a wide one, so it is given twice what it can start.
         """
-        self._workers[worker] = _Worker(cores, 2 * cores if backfill else cores)
+        self._workers[worker] = Leases(cores, backfill=backfill)
         self._cores += cores
         self._hungry[worker] = None
+        self._weigh(worker)
 
     def drain(self, worker: str) -> None:
         """A worker takes no more tasks; what it holds it still ends or gives back."""
-        if worker in self._workers:
-            self._workers[worker].draining = True
+        mine = self._workers.get(worker)
+        if mine is not None:
+            mine.draining = True
+            self._forsake(mine)
+            self._weigh(worker)
 
     def resume(self, worker: str) -> None:
         """A worker takes tasks again, after `drain`."""
         if worker in self._workers:
             self._workers[worker].draining = False
             self._hungry[worker] = None
+            self._weigh(worker)
 
     def leave(self, worker: str) -> list[int]:
-        """A worker is gone; return the places that it held, which are in line no more."""
+        """A worker is gone; return the places that it may have begun, in order: they are in line no more.
+
+        It began what it held in strict order, by place or as it came, as its cores allowed; or in any order,
+        if it backfills. What stood behind that is back in line, uncharged. It is suspect all the same: had
+        something ended whose report died with the worker, then the next in line ran, and may be at fault.
+        """
         gone = self._workers.pop(worker, None)
         if gone is None:
             return []
+        self._forsake(gone)
         self._cores -= gone.cores
-        self._hungry.pop(worker, None)
-        return sorted(gone.held)
+        for known in (self._hungry, self._roomy, self._laden):
+            known.pop(worker, None)
+        if gone.backfill:
+            return sorted(gone.held)
+        begun = {*gone.begun(sorted(gone.held)), *gone.begun(gone.held)}
+        for place in gone.held:
+            if place not in begun and self._state[place] == _LEASED:
+                self.again(place, suspect=True)
+        return sorted(begun)
 
     def held(self, worker: str) -> list[int]:
         """Return the places that a worker holds, in order of their handing out."""
         return list(self._workers[worker].held)
 
+    def count(self, worker: str) -> int:
+        """Return how many places a worker holds."""
+        return len(self._workers[worker].held)
+
     def running(self, worker: str) -> int:
         """Return how many tasks a worker can have begun of those it holds."""
         mine = self._workers[worker]
-        free = mine.cores
-        begun = 0
-        for width in mine.held.values():
-            if width > free:
-                break
-            free -= width
-            begun += 1
-        return begun
+        return len(mine.held) if mine.load <= mine.cores else len(mine.begun(mine.held))
 
     def give_back(self, worker: str, places: Iterable[int]) -> None:
         """A worker returns tasks that it did not start and never will."""
@@ -217,9 +206,10 @@ class Broker:
             return
         mine.recalled = False
         for place in places:
-            if mine.drop(place) and self._state[place] == _LEASED:
+            if self._drop(mine, place) and self._state[place] == _LEASED:
                 self.again(place)
         self._hungry[worker] = None
+        self._weigh(worker)
 
     def settle(self, worker: str, places: Iterable[int], seconds: float | None = None) -> None:
         """A worker ended these tasks, in `seconds` each on average.
@@ -231,11 +221,13 @@ class Broker:
         width = None
         for place in places:
             width = self._widths[place]
-            if mine is not None and mine.drop(place) and self._state[place] == _LEASED:
+            if mine is not None and self._drop(mine, place) and self._state[place] == _LEASED:
                 self._state[place] = _SETTLED
                 self._suspects.discard(place)
+                self._loners.discard(place)
         if mine is not None:
             self._hungry[worker] = None
+            self._weigh(worker)
         if seconds is not None and width is not None and math.isfinite(seconds):
             old = self._seconds.get(width)
             self._seconds[width] = seconds if old is None else (old + seconds) / 2
@@ -244,25 +236,84 @@ class Broker:
 
     def grants(self) -> list[Grant]:
         """Hand out what workers can take now."""
-        grants: list[Grant] = []
-        hungry, self._hungry = self._hungry, {}
-        for ahead in (False, True):  # what one would only hold, another may be able to start
-            for worker in hungry:
-                mine = self._workers[worker]
-                while not mine.draining and (places := self._next(mine, ahead)):
-                    grants.append(Grant(worker, places))
+        grants = self._seat() if self._alone else []
+        hungry = self._take_hungry()
+        while hungry:
+            woken = hungry
+            while woken:
+                grants += self._feed(woken, ahead=False)
+                woken = self._take_hungry()
+                hungry |= woken
+            grants += self._feed(hungry, ahead=True)  # what one would only hold, nobody could start
+            hungry = self._take_hungry()
         return grants
 
-    def _next(self, mine: _Worker, ahead: bool) -> list[int]:
+    def _take_hungry(self) -> dict[str, None]:
+        hungry, self._hungry = self._hungry, {}
+        return hungry
+
+    def _feed(self, hungry: Iterable[str], *, ahead: bool) -> list[Grant]:
+        """Hand out what these workers can take; those who waited behind it are hungry then."""
+        grants: list[Grant] = []
+        for name in hungry:
+            if not self._lines:
+                break
+            mine = self._workers[name]
+            while not mine.draining and mine.alone is None and (places := self._next(name, mine, ahead)):
+                grants.append(Grant(name, places))
+                self._weigh(name)
+        return grants
+
+    def _seat(self) -> list[Grant]:
+        """Choose workers for the places that are to run alone, and hand those out whose worker is empty.
+
+        An empty worker is taken for each; of those that have work, only one at a time is let run empty, for
+        its cores idle meanwhile.
+        """
+        grants: list[Grant] = []
+        for place in sorted(self._alone):
+            chosen = self._alone[place] or self._choose(self._widths[place])
+            if chosen is None:
+                continue
+            mine = self._workers[chosen]
+            self._alone[place], mine.alone = chosen, place
+            if not mine.held:
+                del self._alone[place]
+                self._state[place] = _LEASED
+                mine.hold(place, self._widths[place])
+                self._weigh(chosen)
+                grants.append(Grant(chosen, [place]))
+        return grants
+
+    def _choose(self, width: int) -> str | None:
+        """Return the worker that is to run a place of this width alone, or None: there is none at present."""
+
+        def may(mine: Leases) -> bool:
+            return mine.alone is None and not mine.draining and mine.cores >= width
+
+        # One that just became empty is hungry still.
+        empty = [n for n in self._hungry if not (mine := self._workers[n]).held and may(mine)]
+        if not empty and any(worker.alone is not None for worker in self._workers.values()):
+            return None
+        names = empty or [name for name, mine in self._workers.items() if may(mine)]
+        return min(
+            names, key=lambda name: (self._workers[name].load, self._workers[name].cores), default=None
+        )
+
+    def _next(self, name: str, mine: Leases, ahead: bool) -> list[int]:
         """Take the next frame of places for a worker; [] if it has enough or there is none for it.
 
         Without `ahead` it is given only what it can start at once.
         """
-        width, bound = self._first_for(mine.cores)
-        if width is None:
+        first = self._lines.first_for(mine.cores)
+        if first is None:
             return []
-        line = self._lines[width]
+        line, width, bound = first
         startable = max(0, ((mine.room if ahead else mine.cores) - mine.load) // width)
+        if not startable and mine.load < mine.cores:
+            head = line.head()
+            assert head is not None
+            self._blocked.setdefault(head, {})[name] = None
         count = startable
         seconds = self._seconds.get(width)
         if ahead and seconds is not None:
@@ -284,6 +335,7 @@ class Broker:
             if suspect and (places or len(places) >= startable):
                 break
             place = line.pop()
+            self._wake(place)
             self._state[place] = _LEASED
             mine.hold(place, width)
             places.append(place)
@@ -291,34 +343,23 @@ class Broker:
                 break
         return places
 
-    def _first_for(self, cores: int) -> tuple[int | None, int | None]:
-        """Return the width whose head is first in line for a worker, and the next width's head."""
-        first: tuple[int, int] | None = None
-        bound: int | None = None
-        for width, line in self._lines.items():
-            if width > cores:
-                continue
-            head = line.head()
-            if head is None:
-                continue
-            if first is None or head < first[0]:
-                first, bound = (head, width), (first[0] if first else None)
-            elif bound is None or head < bound:
-                bound = head
-        return (first[1] if first else None), bound
-
     def recalls(self) -> list[Recall]:
         """Ask busy workers for what idle ones could start; for the tail, when little or nothing waits."""
-        idle = [w for w in self._workers.values() if not w.draining and w.load < w.cores]
-        room = sum(w.cores - w.load for w in idle)
-        if not room or any(self._first_for(w.cores)[0] is not None for w in idle):
+        if not self._laden:
+            return []
+        idle = [mine for name in self._roomy if (mine := self._workers[name]).alone is None]
+        room = sum(mine.cores - mine.load for mine in idle)
+        if not room or self._lines.first_for(max(mine.cores for mine in idle)) is not None:
             return []
         recalls: list[Recall] = []
-        widest = max(w.cores - w.load for w in idle)
-        for name, mine in self._workers.items():
-            excess = mine.load - mine.cores
-            if excess <= 0 or room <= 0 or mine.recalled:
+        widest = max(mine.cores - mine.load for mine in idle)
+        for name in self._laden:
+            mine = self._workers[name]
+            if room <= 0:
+                break
+            if mine.recalled:
                 continue
+            excess = mine.load - mine.cores
             most = 0
             last_first = sorted(mine.held, reverse=True)  # as workers give back
             for count, place in enumerate(last_first, 1):
@@ -336,11 +377,35 @@ class Broker:
 
     # -- parts
 
-    def _line(self, width: int) -> _Line:
-        line = self._lines.get(width)
-        if line is None:
-            line = self._lines[width] = _Line()
-        return line
+    def _wake(self, place: int) -> None:
+        """A place is in line no more: those that it was too wide for just then may start the next."""
+        for name in self._blocked.pop(place, ()):
+            if name in self._workers:
+                self._hungry[name] = None
 
-    def _all_hungry(self) -> None:
-        self._hungry.update(dict.fromkeys(self._workers))
+    def _weigh(self, name: str) -> None:
+        """Note whether a worker has free cores, or more than it can have begun."""
+        mine = self._workers[name]
+        if mine.load < mine.cores and not mine.draining:
+            self._roomy[name] = None
+        else:
+            self._roomy.pop(name, None)
+        if mine.load > mine.cores:
+            self._laden[name] = None
+        else:
+            self._laden.pop(name, None)
+
+    def _drop(self, mine: Leases, place: int) -> bool:
+        """A worker holds a place no more; return whether it did."""
+        if not mine.drop(place):
+            return False
+        if mine.alone == place and place not in self._alone:
+            mine.alone = None
+        return True
+
+    def _forsake(self, mine: Leases) -> None:
+        """Another worker is to be chosen for the waiting place that this one was kept for."""
+        if mine.alone not in self._alone:
+            return
+        self._alone[mine.alone] = None
+        mine.alone = None

@@ -124,8 +124,8 @@ class Gatherer:
         if started:
             self._note_begin(time.monotonic() - (time.time() - min(started)))
         if not self._halted:
-            for place, vanished in self._run.due:
-                self._end.again(place, suspect=vanished)
+            for due in self._run.due:
+                self._end.again(due.place, suspect=due.suspect, alone=due.alone)
         self._run.due.clear()
 
     def _record(self, result: Result) -> None:

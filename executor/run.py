@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -15,6 +16,17 @@ from executor import codec
 from executor.errors import BadFrame
 from executor.messages import NIL, Buffer, Item, Report
 from executor.task import Error, Result, Task, tries_again
+
+
+class Due(NamedTuple):
+    """A place whose next attempt is due.
+
+    It is `suspect` if its worker vanished, and to be run `alone` if this attempt is its last besides.
+    """
+
+    place: int
+    suspect: bool
+    alone: bool
 
 
 class Run:
@@ -38,8 +50,8 @@ class Run:
         #: Epoch seconds at which the tasks were pushed; None before.
         self.submitted: float | None = None
         self.counts: dict[str, int] = {}
-        #: Places whose next attempt is due, and whether their worker vanished; the dispatcher empties it.
-        self.due: list[tuple[int, bool]] = []
+        #: The next attempts that are due; the dispatcher empties it.
+        self.due: list[Due] = []
         self._retries = retries
         self._timeout = timeout
         self._attempts: dict[int, int] = {}  # by place, where it is not the first
@@ -104,7 +116,10 @@ class Run:
         retries = self._retries if (own := self.tasks[place].retries) is None else own
         if tries_again(status, self.attempt(place), retries, error.type if error else ""):
             self._attempts[place] = self.attempt(place) + 1
-            self.due.append((place, status == "lost"))
+            vanished = status == "lost"
+            self.due.append(
+                Due(place, vanished, vanished and not tries_again("lost", self.attempt(place), retries))
+            )
             return None
         self._recorded[place] = 1
         self.counts[status] = self.counts.get(status, 0) + 1

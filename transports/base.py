@@ -98,8 +98,8 @@ class DispatcherEnd(ABC):
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
         """Hand a task out again, first in line.
 
-        `suspect`: its worker vanished, so it travels by itself; `alone`: so it did, and this attempt is its
-        last, so it gets a worker to itself.
+        `suspect`: its worker vanished, so it travels in a frame of its own. `alone`: nothing else is given
+        to the worker that runs it, so that if that one vanishes too, it is known at whose door that lies.
         """
 
     @abstractmethod

@@ -127,7 +127,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._hand_out()
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
-        self._broker.again(place, suspect=suspect)
+        self._broker.again(place, suspect=suspect, alone=alone)
 
     def results(self, timeout: float | None) -> list[Delivery]:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -163,11 +163,11 @@ class DirectDispatcherEnd(DispatcherEnd):
                 peer.hello.host,
                 peer.hello.cores,
                 peer.hello.pid,
-                len(self._broker.held(peer.key)),
+                self._broker.count(peer.key),
                 self._broker.running(peer.key),
             )
             for peer in self._instances.values()
-            if not peer.draining or self._broker.held(peer.key)
+            if not peer.draining or self._broker.count(peer.key)
         ]
 
     def waiting(self) -> dict[int, int]:
@@ -183,6 +183,9 @@ class DirectDispatcherEnd(DispatcherEnd):
                 self._send(peer, Recall(self._jobs.id, len(self._jobs.widths)))
 
     def worker_died(self, pid: int) -> None:
+        for _ in range(len(self._instances)):  # its last words, if they are there
+            for event in self._link.receive():
+                self._hear(event)
         for peer in list(self._instances.values()):
             if peer.hello.pid == pid and peer.hello.host == socket.gethostname():
                 self._lose(peer, "its process died")
@@ -381,19 +384,20 @@ class DirectDispatcherEnd(DispatcherEnd):
                     self._send(busy, Recall(self._jobs.id, recall.most))
 
     def _tailing(self) -> bool:
-        return self._jobs is not None and not self._broker.waiting() and len(self._instances) > 1
+        return self._jobs is not None and self._broker.exhausted and len(self._instances) > 1
 
     def _lose(self, peer: _Peer, why: str) -> None:
-        """A worker is gone: what it held is reported as lost, whose attempts the run counts."""
+        """A worker is gone: what it may have begun is reported as lost, whose attempts the run counts."""
         self._peers.pop(peer.peer, None)
         self._instances.pop(peer.key, None)
-        held = self._broker.leave(peer.key)
+        held = self._broker.count(peer.key)
+        begun = self._broker.leave(peer.key)
         if peer.draining and not held:
             return
         name, host = peer.hello.name, peer.hello.host
         text = f"its worker {name} on {host} vanished ({why})"
-        self._say(f"worker {name} on {host} is gone ({why}); it held {len(held)} unfinished")
-        for place in held:
+        self._say(f"worker {name} on {host} is gone ({why}); it held {held} unfinished")
+        for place in begun:
             self._arrived.append(
                 Delivery(name, host, Report(place, 0, "lost", NIL, error=("Lost", text, "")), ())
             )

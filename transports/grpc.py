@@ -63,8 +63,10 @@ _CHANNEL_OPTIONS = [
 #: Threads of a server: each stream takes one for as long as it lasts, and the health service needs some.
 _THREADS = 128
 
-#: Seconds to ask a worker's health before a stream is opened.
+#: Seconds to ask a worker's health before a stream is opened: at first, and at most. Doubled when it was too
+#: short: many workers at once, on a busy machine, would otherwise be asked again and again in vain.
 _HEALTH_DEADLINE = 5.0
+_HEALTH_DEADLINE_MOST = 60.0
 
 _SERVICE = "function_executor.v1.Worker"
 
@@ -130,6 +132,7 @@ class _Client(Dialler):
         super().__init__(addresses, say=say, largest=largest)
         self._name = secrets.token_hex(8)
         self._calls: dict[bytes, Any] = {}
+        self._deadlines = dict.fromkeys(addresses, _HEALTH_DEADLINE)
         self.start()
 
     def converse(self, address: str, peer: bytes) -> bool:
@@ -137,7 +140,8 @@ class _Client(Dialler):
         channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         try:
             question = health_pb2.HealthCheckRequest(service=_SERVICE)
-            answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=_HEALTH_DEADLINE)
+            answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=self._deadlines[address])
+            self._deadlines[address] = _HEALTH_DEADLINE
             if answer.status != health_pb2.HealthCheckResponse.SERVING:
                 return False
             stub = frames_pb2_grpc.WorkerStub(channel)
@@ -149,6 +153,8 @@ class _Client(Dialler):
             why = "it hung up"
         except grpc.RpcError as error:
             why = _in_words(error)
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                self._deadlines[address] = min(2 * self._deadlines[address], _HEALTH_DEADLINE_MOST)
             if error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
                 self.remark(f"{address}: {why}")
         except BadFrame as bad:
@@ -224,7 +230,7 @@ class _Server(ThreadedLink, frames_pb2_grpc.WorkerServicer):  # type: ignore[mis
         self._health.enter_graceful_shutdown()
 
     def _end(self) -> None:
-        self._server.stop(LINGER).wait()
+        self._server.stop(LINGER).wait(2 * LINGER)
         self._pool.shutdown(wait=False)
         self._path.close()
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import msgspec
@@ -88,8 +89,12 @@ class StandIn(threading.Thread):
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def stop(self) -> None:
+    def leave(self) -> None:
+        """Begin to end, without waiting for it."""
         self._end.set()
+
+    def stop(self) -> None:
+        self.leave()
         self.join(LIMIT)
         assert not self.is_alive()
         if self.failure is not None:
@@ -152,6 +157,20 @@ class StandIn(threading.Thread):
         ), values
 
 
+@contextmanager
+def crowd(place: Place, count: int) -> Iterator[list[StandIn]]:
+    """Many workers, which come one by one and leave together, however the test ends.
+
+    One after the other they would take so long to close, where it went wrong, that the test's time limit
+    would hide what did.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(StandIn(place, index)) for index in range(count)]
+        for worker in workers:
+            stack.callback(worker.leave)
+        yield workers
+
+
 class Gathered:
     """A run, and its results as they come."""
 
@@ -169,8 +188,8 @@ class Gathered:
                 assert report.place not in self.results
                 self.results[report.place] = result
         self.end.acknowledge()
-        for place, vanished in self.run.due:
-            self.end.again(place, suspect=vanished)
+        for due in self.run.due:
+            self.end.again(due.place, suspect=due.suspect, alone=due.alone)
         self.run.due.clear()
 
     def until(self, condition: Callable[[], object], what: str, limit: float = LIMIT) -> None:

@@ -31,7 +31,7 @@ import pytest
 from executor import config
 from executor.errors import ConfigError
 from executor.messages import PROTOCOL, introduce
-from tests.contract.ends import Gathered, Place, StandIn, task, tasks
+from tests.contract.ends import Gathered, Place, StandIn, crowd, task, tasks
 from tests.contract.proxy import Proxy, connect
 from tests.contract.wires import Wire
 from tests.e2e.scripts import Scripts, wait_until
@@ -142,15 +142,10 @@ class Contract:
 
     def test_fifty_workers_at_once(self, wire: Wire) -> None:
         place = Place(wire, 50)
-        with place.dispatcher_end() as end, ExitStack() as stack:
-            workers = [StandIn(place, index) for index in range(50)]
-            for worker in workers:
-                stack.enter_context(worker)
+        with place.dispatcher_end() as end, crowd(place, 50) as workers:
             gathered = Gathered(end, tasks(1000, resources=1))
             results = gathered.all()
             gathered.until(lambda: len(end.workers()) == 50, "fifty workers")
-            for worker in workers:
-                worker._end.set()
         assert [result.value for result in results] == list(range(1000))
         assert sorted(place for worker in workers for place in worker.did) == list(range(1000))
 

@@ -151,31 +151,19 @@ def test_a_worker_that_is_killed_has_its_tasks_run_elsewhere(scripts: Scripts) -
     assert "is gone" in dispatcher.stderr
 
 
-def test_a_task_that_takes_every_worker_with_it_is_lost(scripts: Scripts) -> None:
-    (scripts.folder / "assassin.py").write_text(
-        "import os, psutil, signal, time\n"
-        "def kill_worker():\n"
-        "    for process in psutil.Process().parents():\n"
-        "        if 'worker.py' in ' '.join(process.cmdline()):\n"
-        "            process.kill()\n"
-        "            time.sleep(60)\n"
-    )
+def test_only_a_task_that_takes_every_worker_with_it_is_lost(scripts: Scripts) -> None:
+    """Those that sleep beside it are charged when it strikes, and come to no harm by that."""
     records = [
-        task("assassin.kill_worker", id="assassin"),
-        *(task("operator.neg", n, id=str(n)) for n in range(20)),
+        *(task("jobs.stand_by", f"{n}", 0.5, id=f"before {n}") for n in range(2)),
+        task("jobs.kill_worker", 2, id="assassin"),
+        *(task("time.sleep", 0.5, id=f"after {n}") for n in range(12)),
+        *(task("operator.neg", n, id=str(n)) for n in range(200)),
     ]
-    command = [
-        "--tasks",
-        scripts.tasks(*records),
-        "--workers",
-        "2",
-        "--cores",
-        "1",
-        "--output",
-        "results.jsonl",
-    ]
-    scripts.run(*command, status=1)
+    command = ["--tasks", scripts.tasks(*records), "--workers", "2", "--cores", "3", "--order", "file"]
+    scripts.run(*command, "--output", "results.jsonl", status=1)
     results = scripts.by_id()
+    assert len(results) == len(records)
     lost = results.pop("assassin")
     assert (lost["status"], lost["attempt"], lost["error"]["type"]) == ("lost", 3, "Lost")
-    assert [results[str(n)]["value"] for n in range(20)] == [-n for n in range(20)]
+    assert {key for key, result in results.items() if result["status"] != "ok"} == set()
+    assert {result["attempt"] for result in results.values()} > {1}, "nobody was beside it"

@@ -32,6 +32,7 @@ class Worker:
 
     def __init__(self, cores: int, *, backfill: bool) -> None:
         self.cores = cores
+        self.backfill = backfill
         self.room = 2 * cores if backfill else cores
         self.draining = False
         self.held: dict[int, int] = {}  # width by place
@@ -42,13 +43,19 @@ class Worker:
 
     def unstarted(self) -> list[int]:
         """The places that a worker which starts in order cannot have begun, last first."""
-        free, begun = self.cores, 0
-        for place in sorted(self.held):
-            if self.held[place] > free:
-                break
-            free -= self.held[place]
-            begun += 1
-        return sorted(self.held)[begun:][::-1]
+        return self.behind(sorted(self.held))[::-1]
+
+    def behind(self, places: list[int]) -> list[int]:
+        """Those of its places that wait for others to end, if it takes them in this order."""
+        widths = [self.held[place] for place in places]
+        fits = [sum(widths[: count + 1]) <= self.cores for count in range(len(places))]
+        return [place for place, fit in zip(places, fits, strict=True) if not fit]
+
+    def untouched(self) -> set[int]:
+        """The places that it has certainly not begun, if what it reported has arrived."""
+        if self.backfill:
+            return set()
+        return set(self.behind(sorted(self.held))) & set(self.behind(list(self.held)))
 
 
 class BrokerMachine(RuleBasedStateMachine):
@@ -60,6 +67,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.widths: list[int] = []
         self.waiting: set[int] = set()
         self.suspects: set[int] = set()
+        self.loners: set[int] = set()
         self.workers: dict[str, Worker] = {}
         self.settled: set[int] = set()
         self.withdrawn: set[int] = set()
@@ -114,8 +122,12 @@ class BrokerMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         name = self.some_worker(data)
         gone = self.workers.pop(name)
-        assert self.broker.leave(name) == sorted(gone.held)
-        self.adrift.update(gone.held)
+        back = gone.untouched()
+        assert self.broker.leave(name) == sorted(set(gone.held) - back)
+        self.adrift.update(set(gone.held) - back)
+        self.returned(gone, back)
+        if not self.halted:
+            self.suspects |= back
         assert self.broker.leave(name) == []
 
     @precondition(holding)
@@ -131,8 +143,12 @@ class BrokerMachine(RuleBasedStateMachine):
             self.known.add(width)
         for place in places:
             del worker.held[place]
+        self.ended(places)
+
+    def ended(self, places: list[int]) -> None:
         self.settled.update(places)
         self.suspects.difference_update(places)
+        self.loners.difference_update(places)
 
     @precondition(lambda self: len(self.workers) > 1 and self.widths)
     @rule(data=st.data(), name=st.sampled_from(["w0", "w1", "w2", "stranger"]))
@@ -149,13 +165,16 @@ class BrokerMachine(RuleBasedStateMachine):
         waiting = sorted(self.waiting)[:3]  # that changes nothing
         place = data.draw(st.sampled_from([*sorted(self.settled | self.adrift), *waiting]))
         suspect = place in self.adrift and data.draw(st.booleans())
-        self.broker.again(place, suspect=suspect)
+        alone = suspect and data.draw(st.booleans())
+        self.broker.again(place, suspect=suspect, alone=alone)
         if not self.halted:
             self.settled.discard(place)
             self.adrift.discard(place)
             self.waiting.add(place)
             if suspect:
                 self.suspects.add(place)
+            if alone:
+                self.loners.add(place)
 
     @precondition(holding)
     @rule(data=st.data())
@@ -179,6 +198,7 @@ class BrokerMachine(RuleBasedStateMachine):
         meant = {place for place in self.waiting if width in (None, self.widths[place])}
         assert self.broker.withdraw(width) == sorted(meant)
         self.waiting -= meant
+        self.loners -= meant
         self.withdrawn |= meant
 
     @precondition(lambda self: len(self.settled) + len(self.adrift) > 5)
@@ -201,6 +221,13 @@ class BrokerMachine(RuleBasedStateMachine):
             worker = self.workers[name]
             assert not worker.draining
             assert 0 < len(places) <= FRAME_MOST
+            assert not self.loners.intersection(worker.held), "it has company, and was to be alone"
+            if self.loners.intersection(places):
+                (place,) = places
+                assert not worker.held
+                self.waiting.remove(place)
+                worker.held[place] = self.widths[place]
+                continue
             assert len(places) == 1 or not self.suspects.intersection(places)
             for place in places:
                 runnable = [line for width, line in lines.items() if line and width <= worker.cores]
@@ -209,12 +236,27 @@ class BrokerMachine(RuleBasedStateMachine):
                 self.waiting.remove(place)
                 worker.held[place] = self.widths[place]
             self.check_amount(worker, places)
+        kept = self.let_run_empty()
+        assert len(kept) <= 1, "more than one is kept for tasks that are to run alone"
+        assert not kept or self.waiting & self.loners
         for worker in self.workers.values():
             if not worker.held and not worker.draining:
                 assert not any(self.widths[place] <= worker.cores for place in self.waiting), "starved"
 
     def of_width(self, width: int) -> list[int]:
-        return [place for place in self.waiting if self.widths[place] == width]
+        """What waits in line; those that are to run alone stand beside it."""
+        return [place for place in self.waiting - self.loners if self.widths[place] == width]
+
+    def let_run_empty(self) -> list[str]:
+        """Workers that could start the first in line for them, and do not get it."""
+        found = []
+        for name, worker in self.workers.items():
+            mine = [place for place in self.waiting - self.loners if self.widths[place] <= worker.cores]
+            if not mine or worker.draining or self.loners.intersection(worker.held):
+                continue
+            if self.widths[min(mine)] <= worker.cores - worker.load:
+                found.append(name)
+        return found
 
     def check_amount(self, worker: Worker, places: list[int]) -> None:
         if worker.load <= worker.room:
@@ -237,6 +279,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert last, "it has begun all that it holds"
             free = [w.cores - w.load for w in self.workers.values() if not w.draining]
             assert any(self.widths[place] <= max(free) for place in last), "nobody could start one of them"
+            assert not worker.held.keys() & self.loners
             self.broker.give_back(name, last)
             self.returned(worker, set(last))
 
@@ -268,8 +311,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 self.broker.settle(name, places, self.seconds[worker.held[places[-1]]])
                 self.known.add(worker.held[places[-1]])
                 worker.held.clear()
-                self.settled.update(places)
-                self.suspects.difference_update(places)
+                self.ended(places)
         widest = max((w.cores for w in self.workers.values() if not w.draining), default=0)
         assert all(self.widths[place] > widest for place in self.waiting)
 
@@ -565,6 +607,203 @@ def test_running_are_those_that_fit_at_once() -> None:
     assert told_after.running("a") == 2
 
 
+def test_what_was_certainly_not_begun_is_not_charged() -> None:
+    broker = Broker()
+    told(broker, {1: 0.001, 3: 0.001})
+    broker.push([1] * 6 + [3])
+    broker.join("a", 4)
+    broker.grants()
+    assert held(broker, "a") == [[2, 3, 4, 5, 6]]
+    assert broker.leave("a") == [2, 3, 4, 5]
+    assert broker.waiting() == {1: 2, 3: 1}
+    broker.join("b", 1)
+    assert broker.grants() == [("b", [6]), ("b", [7])]  # a suspect all the same: singly
+    told_ = Broker()
+    told_.push([1] * 4)
+    told_.join("a", 2, backfill=True)
+    told_.grants()
+    assert told_.leave("a") == [0, 1, 2, 3]  # it may begin them in any order
+
+
+def test_a_task_that_is_to_run_alone_has_a_worker_for_itself() -> None:
+    broker = Broker()
+    broker.push([1] * 12)
+    broker.join("a", 2)
+    broker.join("b", 2)
+    broker.join("c", 1)
+    broker.grants()
+    assert held(broker, "a", "b", "c") == [[0, 1], [2, 3], [4]]
+    assert broker.leave("c") == [4]
+    broker.settle("b", [3])
+    broker.again(4, suspect=True, alone=True)
+    assert broker.grants() == []  # b, which has least to do, is let run empty
+    assert broker.waiting() == {1: 8}
+    broker.settle("a", [0])
+    assert broker.grants() == [("a", [5])]  # others go on
+    broker.settle("b", [2])
+    assert broker.grants() == [("b", [4])]
+    assert (broker.running("b"), broker.grants()) == (1, [])
+    broker.settle("b", [4])
+    assert broker.grants() == [("b", [6, 7])]
+
+
+def test_an_empty_worker_is_chosen_first() -> None:
+    broker = Broker()
+    broker.push([1, 1])
+    broker.join("a", 1)
+    broker.join("b", 4)
+    broker.grants()
+    assert held(broker, "a", "b") == [[0], [1]]
+    broker.leave("b")
+    broker.again(1, suspect=True, alone=True)
+    broker.join("empty", 4)
+    assert broker.grants() == [("empty", [1])]
+
+
+@pytest.mark.parametrize("how", ["leaves", "drains"])
+def test_if_the_chosen_worker_goes_another_is_chosen(how: str) -> None:
+    broker = Broker()
+    broker.push([1] * 6)
+    for name in "abc":
+        broker.join(name, 1)
+    broker.grants()
+    assert broker.leave("a") == [0]
+    broker.again(0, suspect=True, alone=True)
+    assert broker.grants() == []  # b is kept for it
+    if how == "leaves":
+        broker.again(*broker.leave("b"))
+    else:
+        broker.drain("b")
+    broker.settle("c", [2])
+    assert broker.grants() == [("c", [0])]
+    assert broker.leave("c") == [0]
+    broker.again(0, suspect=True, alone=True)
+    broker.join("d", 1)
+    assert broker.grants() == [("d", [0])]
+    broker.give_back("d", [0])  # it drains, say; alone it stays
+    broker.drain("d")
+    broker.join("e", 2)
+    assert broker.grants() == [("e", [0])]
+
+
+def test_a_task_that_is_to_run_alone_can_be_withdrawn() -> None:
+    for forget in (lambda broker: broker.withdraw(1), lambda broker: broker.halt()):
+        broker = Broker()
+        broker.push([1, 1, 2])
+        broker.join("a", 1)
+        broker.join("b", 1)
+        broker.grants()
+        assert broker.leave("a") == [0]
+        broker.again(0, suspect=True, alone=True)
+        broker.grants()
+        assert broker.waiting() == {1: 1, 2: 1}
+        forget(broker)
+        assert broker.waiting().get(1) is None
+        broker.settle("b", [1])
+        broker.push([1])
+        assert broker.grants() == [("b", [3])]  # nobody is kept for it any more
+
+
+# -- tasks that kill their worker
+
+
+class Victim:
+    """A worker that starts what it holds by place, until one of its tasks kills it."""
+
+    def __init__(self, cores: int) -> None:
+        self.cores = self.free = cores
+        self.queue: list[int] = []
+        self.running: list[int] = []
+        self.unsent: list[int] = []  # ended, and not heard of
+
+    def start(self, widths: list[int]) -> None:
+        self.queue.sort()
+        while self.queue and widths[self.queue[0]] <= self.free:
+            self.running.append(self.queue.pop(0))
+            self.free -= widths[self.running[-1]]
+
+
+@settings(max_examples=300, deadline=None, phases=set(Phase) - {Phase.explain})
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=60),
+    st.lists(st.integers(1, 6), max_size=4),
+    st.sets(st.integers(0, 59), min_size=1, max_size=2),
+    st.integers(1, 3),
+    st.sampled_from([1e-5, 0.004, 1.0]),
+    st.integers(0, 2**32),
+)
+def test_only_what_kills_its_workers_is_lost(
+    widths: list[int], cores: list[int], killers: set[int], retries: int, seconds: float, seed: int
+) -> None:
+    """Whatever happens in whatever order, and whatever reports die with a worker."""
+    random_ = random.Random(seed)
+    run = Run(
+        [Task(function="f", id=str(n), resources=width) for n, width in enumerate(widths)], retries=retries
+    )
+    broker = Broker()
+    broker.push(widths)
+    results: list[Result] = []
+    victims: dict[str, Victim] = {}
+    deaths = 0
+
+    def accept(report: Report) -> None:
+        result = run.accept(report)
+        if result is not None:
+            results.append(result)
+        for due in run.due:
+            broker.again(due.place, suspect=due.suspect, alone=due.alone)
+        run.due.clear()
+
+    def join(mine: int) -> None:
+        name = f"w{len(victims) + deaths}"
+        victims[name] = Victim(mine)
+        broker.join(name, mine)
+
+    def strike(name: str) -> None:
+        for place in broker.leave(name):
+            accept(Report(place, 0, "lost", NIL, error=("Lost", name, "")))
+
+    def send(name: str, victim: Victim) -> None:
+        for place in victim.unsent:
+            broker.settle(name, [place], seconds)
+            accept(Report(place, run.attempt(place), "ok", NONE))
+        victim.unsent.clear()
+
+    for mine in [*cores, 4]:
+        join(mine)
+    for _ in range(20_000):
+        if not run.unrecorded:
+            break
+        for name, places in broker.grants():
+            victims[name].queue += places
+        name = random_.choice(list(victims))
+        victim = victims[name]
+        victim.start(widths)
+        what = random_.random()
+        if what < 0.2:
+            send(name, victim)
+        elif what < 0.25 and victim.queue:
+            broker.give_back(name, [victim.queue.pop()])
+        elif what < 0.3:
+            for busy, most in broker.recalls():
+                held = victims[busy].queue
+                broker.give_back(busy, [held.pop() for _ in range(min(most, len(held)))])
+        elif victim.running:
+            place = victim.running.pop(random_.randrange(len(victim.running)))
+            if place in killers:
+                deaths += 1
+                del victims[name]
+                strike(name)
+                join(victim.cores)
+            else:
+                victim.free += widths[place]
+                victim.unsent.append(place)
+    assert sorted(int(result.id) for result in results) == list(range(len(widths)))
+    lost = {int(result.id) for result in results if result.status == "lost"}
+    assert lost == {place for place in killers if place < len(widths)}
+    assert all(result.attempt == 1 + retries for result in results if result.status == "lost")
+
+
 # -- a large run on a virtual clock
 
 DELAY = 0.0005  # seconds that a message takes
@@ -686,8 +925,8 @@ class Simulation:
         result = self.run.accept(report)
         if result is not None:
             self.results.append(result)
-        for place, vanished in self.run.due:
-            self.broker.again(place, suspect=vanished)
+        for due in self.run.due:
+            self.broker.again(due.place, suspect=due.suspect, alone=due.alone)
         self.run.due.clear()
 
 

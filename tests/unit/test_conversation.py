@@ -186,6 +186,9 @@ class FakeWorker:
     def work(self, count: int = 1) -> None:
         """Run the next calls and report them in one frame."""
         done, self.queue = self.queue[:count], self.queue[count:]
+        if any(item.place in self.world.killers for _, item in done):
+            self.die()  # and with it what else was done, before it could be reported
+            return
         for run in dict.fromkeys(run for run, _ in done):
             reports: list[Report] = []
             buffers: list[Buffer] = []
@@ -193,6 +196,11 @@ class FakeWorker:
                 self.ran[item.place] += 1
                 reports.append(self.world.outcome(item, buffers))
             self.end.reply(run, reports, buffers)
+
+    def die(self) -> None:
+        self.cable.cut()
+        self.asleep = True
+        self.link.close()
 
     def drain(self) -> None:
         for order in self.end.drain():
@@ -231,8 +239,8 @@ class FakeDispatcher:
             if result is not None:
                 self.results.append(result)
         self.end.acknowledge()
-        for place, vanished in self.run.due:
-            self.end.again(place, suspect=vanished)
+        for due in self.run.due:
+            self.end.again(due.place, suspect=due.suspect, alone=due.alone)
         self.run.due.clear()
 
     def done(self) -> bool:
@@ -255,6 +263,7 @@ class World:
         self.dispatchers: list[FakeDispatcher] = []
         self.workers: list[FakeWorker] = []
         self.fails: set[tuple[int, int]] = set()  # (place, attempt)
+        self.killers: set[int] = set()  # places that kill whoever runs them
 
     def dispatcher(self, count: int = 10, *, push: bool = True, retries: int | None = 5) -> FakeDispatcher:
         dispatcher = FakeDispatcher(self, count, retries=retries)
@@ -746,7 +755,7 @@ EVENTS = st.one_of(
 
 
 def act(world: World, event: str, which: int) -> None:
-    dispatcher, worker = world.dispatchers[0], world.workers[which % 3]
+    dispatcher, worker = world.dispatchers[0], world.workers[which % len(world.workers)]
     if event in ("turns", "silence"):
         world.turns(which * TURN)
     elif event.startswith("dispatcher"):
@@ -768,9 +777,7 @@ def act(world: World, event: str, which: int) -> None:
     elif event == "drain":
         worker.drain()
     elif event == "die":
-        worker.cable.cut()
-        worker.asleep = True
-        worker.link.close()
+        worker.die()
 
 
 @settings(max_examples=100, phases=set(Phase) - {Phase.explain})
@@ -805,6 +812,49 @@ def test_every_task_ends_in_one_result(
         world.turns(2 * PATIENCE)
         assert sum(view.held for view in dispatcher.end.workers()) == 0
         assert all(worker.end.settled for worker in world.workers[1:])
+
+
+@settings(max_examples=60, deadline=None, phases=set(Phase) - {Phase.explain})
+@given(
+    st.sets(st.integers(0, 29), min_size=1, max_size=2),
+    st.lists(st.integers(1, 8), min_size=1, max_size=3),
+    st.lists(st.sampled_from(["turns", "sleep", "wake", "cut", "heal", "work"]), max_size=15),
+    st.booleans(),
+)
+def test_only_what_kills_its_workers_is_lost(
+    killers: set[int], cores: list[int], events: list[str], told: bool
+) -> None:
+    with a_world() as world:
+        dispatcher = world.dispatcher(30, retries=None)
+        world.killers = killers
+        for number, mine in enumerate(cores):
+            world.worker(f"w{number}", mine, at=dispatcher)
+        deaths = 0
+
+        def replace_the_dead() -> bool:
+            nonlocal deaths
+            for index, worker in enumerate(world.workers):
+                if worker.link.closed:
+                    deaths += 1
+                    if told:
+                        dispatcher.end.worker_died(worker.pid)
+                    del world.workers[index]
+                    world.worker(f"next{deaths}", cores[index % len(cores)], at=dispatcher)
+            return dispatcher.done()
+
+        for number, event in enumerate(events):
+            act(world, event, 20 if event == "turns" else number % len(world.workers))
+            replace_the_dead()
+        for worker in world.workers:
+            worker.asleep = False
+            worker.cable.heal()
+        world.until(replace_the_dead, seconds=20 * PATIENCE)
+        dispatcher.check()
+        lost = {int(result.id): result.attempt for result in dispatcher.results if result.status == "lost"}
+        assert lost == dict.fromkeys(killers, 3)
+        assert {result.status for result in dispatcher.results} <= {"ok", "lost"}
+        # Two may kill the same worker; one more dies if what ended before, unreported, seemed to run.
+        assert 3 <= deaths <= 4 * len(killers)
 
 
 # -- in real time

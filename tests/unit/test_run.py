@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from executor import codec
 from executor.errors import BadFrame, CannotTravel
 from executor.messages import NIL, Report
-from executor.run import Run
+from executor.run import Due, Run
 from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Result, Status, Task
 
 ERRORS = ("error", "crashed", "lost", "timeout", "cancelled", "rejected")
@@ -31,11 +31,15 @@ def report(status: Status, attempt: int = 1, place: int = 0, value: object = Non
 
 def attempts(run: Run, status: Status) -> Result:
     """End each attempt at the task at place 0 in the same way; return what is recorded at last."""
+    alone: list[bool] = []
     for _ in range(100):
         result = run.accept(report(status, 0 if status == "lost" else run.attempt(0)))
         if result is not None:
+            assert alone == [status == "lost" and left == 1 for left in range(len(alone), 0, -1)]
             return result
-        assert run.due == [(0, status == "lost")]
+        (due,) = run.due
+        assert (due.place, due.suspect) == (0, status == "lost")
+        alone.append(due.alone)
         run.due.clear()
     raise AssertionError("no end of attempts")
 
@@ -66,7 +70,7 @@ def test_attempts_of_different_ends_add_up() -> None:
     run = Run([task()])
     assert run.accept(report("lost", 0)) is None
     assert run.accept(report("crashed", 2)) is None
-    assert [vanished for _, vanished in run.due] == [True, False]
+    assert run.due == [Due(0, suspect=True, alone=False), Due(0, suspect=False, alone=False)]
     assert run.item(0)[0].attempt == 3
     result = run.accept(report("crashed", 3))
     assert result is not None
@@ -200,6 +204,9 @@ def test_each_place_gets_one_result_whatever_is_reported(
 ) -> None:
     run = Run([task(place, retries=own[place]) for place in range(COUNT)], retries=for_all)
     results: list[Result] = []
+    lost_retries = [
+        next(each for each in (mine, for_all, DEFAULT_RETRIES["lost"]) if each is not None) for mine in own
+    ]
 
     def accept(report: Report) -> None:
         before = run.attempt(report.place)
@@ -212,7 +219,11 @@ def test_each_place_gets_one_result_whatever_is_reported(
         repeated = run.attempt(report.place) - before
         assert repeated in (0, 1)
         assert (repeated, result is not None) != (1, True)
-        assert run.due == [(report.place, report.status == "lost")] * repeated
+        assert len(run.due) == repeated
+        for due in run.due:
+            assert (due.place, due.suspect) == (report.place, report.status == "lost")
+            spent = run.attempt(due.place) > lost_retries[due.place]
+            assert due.alone == (due.suspect and spent), "it runs alone when it would be lost next time"
         run.due.clear()
 
     for status, attempt, place, value in sent:

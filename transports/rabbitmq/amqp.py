@@ -30,7 +30,7 @@ _PERSISTENT = 2
 #: AMQP reply codes after which it makes no sense to try again: somebody must act first.
 _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 
-#: What an OSError, or the broker, says, in an exception's text: (111, 'Connection refused'), (403) 'ACCESS_...'
+#: What an OSError, or the broker, says, in an exception's text: (111, 'Connection refused')
 _SAID = re.compile(r"\(-?\d+(?:,|\)) \\*['\"]([^'\"\\]+)")
 
 #: Seconds that a broker gets to take a connection.

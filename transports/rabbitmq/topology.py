@@ -10,8 +10,8 @@
     QUEUE.control           exchange: from dispatchers, and from workers about calls that came back
     QUEUE.presence          exchange: from workers, who they are and what they have
 
-All queues are quorum queues (replicated where the broker is a cluster), and what they pass on, they pass on at
-least once (since RabbitMQ 3.10: message TTL and at-least-once dead-lettering of quorum queues).
+All queues are quorum queues (replicated where the broker is a cluster), and pass on what they do at least
+once (since RabbitMQ 3.10: message TTL and at-least-once dead-lettering of quorum queues).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KNOWS_CONSUMER_TIMEOUT = (3, 12)
 
 
 class Topology(NamedTuple):
-    """Names below `queue`; the workers' `patience` and the queues' `acknowledgement_timeout` are in seconds."""
+    """Names below `queue`; the workers' `patience` and the queues' acknowledgement timeout are in seconds."""
 
     queue: str
     patience: float

@@ -1,0 +1,58 @@
+"""What one worker holds, and how much of it it can have begun. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class Leases:
+    """The places that one worker holds, each with its width, in the order in which they were handed out.
+
+    With `backfill` it may begin a narrow one before a wide one, so it is given twice what it can start.
+    """
+
+    __slots__ = ("alone", "backfill", "cores", "draining", "held", "load", "recalled", "room", "widths")
+
+    def __init__(self, cores: int, *, backfill: bool) -> None:
+        self.cores = cores
+        self.backfill = backfill
+        #: Cores' worth of tasks that it is given whatever their durations.
+        self.room = 2 * cores if backfill else cores
+        self.held: dict[int, int] = {}  # width by place
+        self.widths: dict[int, int] = {}  # how many are held, by width
+        self.load = 0  # the cores that all it holds would take at once
+        self.draining = False
+        self.recalled = False
+        self.alone: int | None = None  # the place that it is kept for, or runs alone
+
+    def hold(self, place: int, width: int) -> None:
+        """It was handed a place."""
+        if place in self.held:  # an earlier attempt at it that was given up, but still runs there
+            return
+        self.held[place] = width
+        self.load += width
+        self.widths[width] = self.widths.get(width, 0) + 1
+
+    def drop(self, place: int) -> bool:
+        """It has ended a place or given it back; return whether it held it."""
+        width = self.held.pop(place, None)
+        if width is None:
+            return False
+        self.load -= width
+        if self.widths[width] == 1:
+            del self.widths[width]
+        else:
+            self.widths[width] -= 1
+        return True
+
+    def begun(self, places: Iterable[int]) -> list[int]:
+        """Return those that it can have begun of the places it holds, if it begins them in this order."""
+        free = self.cores
+        begun: list[int] = []
+        for place in places:
+            width = self.held[place]
+            if width > free:
+                break
+            free -= width
+            begun.append(place)
+        return begun

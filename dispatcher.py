@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import ExitStack
 
@@ -97,6 +98,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the dispatcher; return the exit status."""
+    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     parse = parser()
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
@@ -152,12 +157,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    from executor.errors import EXIT_INTERRUPTED, ExecutorError
+    from executor.errors import ExecutorError
 
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
     except ExecutorError as error:
         print(f"dispatcher.py: error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

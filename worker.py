@@ -5,15 +5,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
-
-from executor import config, cores, options
-from executor.errors import EXIT_INTERRUPTED, ExecutorError
-from executor.messages import introduce
-from executor.neighbours import Presence, remark
-from executor.pool import Pool
-from executor.work import Worker, raise_descriptor_limit, speaker
 
 EPILOG = """\
 exit status:
@@ -26,6 +20,8 @@ exit status:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
+    from executor import options
+
     parse = options.parser("worker.py", __doc__, EPILOG)
     parse.add_argument(
         "--cores", type=options.positive_int, metavar="K",
@@ -57,7 +53,18 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the worker; return the exit status."""
+    # Until there is something to drain they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
     arguments = parser().parse_args()
+
+    from executor import config, cores
+    from executor.messages import introduce
+    from executor.neighbours import Presence, remark
+    from executor.pool import Pool
+    from executor.work import Worker, raise_descriptor_limit, speaker
+
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     say = speaker(name)
     wire = config.read(arguments.yaml, address=arguments.address, listen=arguments.listen)
@@ -93,10 +100,10 @@ def _silent(text: str) -> None:
 
 
 if __name__ == "__main__":
+    from executor.errors import ExecutorError
+
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
     except ExecutorError as error:
         print(f"worker.py: error: {error}", file=sys.stderr)
         sys.exit(error.exit_status)

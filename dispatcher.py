@@ -8,6 +8,8 @@ import signal
 import sys
 from contextlib import ExitStack
 
+from executor import streams
+
 #: What runs without --tasks: edit it. Each task is a call of a function by its full import path; all keys but
 #: `function` may be left out: params, kwargs, resources (cores, 1), id, timeout (seconds), retries, memory.
 TASKS = [
@@ -102,6 +104,7 @@ def main() -> int:
     # starts in the background, and Python would turn it into a traceback anywhere in an import.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    streams.prepare()
     parse = parser()
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
@@ -120,6 +123,7 @@ def main() -> int:
         show_order(tasks, sys.stdout)
         return 0
 
+    from executor.errors import EXIT_OK, OutputFailed
     from executor.gather import Gatherer, Wishes, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
@@ -151,9 +155,12 @@ def main() -> int:
         run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout)
         gatherer = Gatherer(run, end, screen, summary, journal, workers, wishes)
         try:
-            return gatherer.gather()
+            status = gatherer.gather()
         finally:
             screen.summarise(gatherer.wall, out)
+        if status == EXIT_OK and screen.unwritten and journal is None:
+            raise OutputFailed(screen.unwritten)
+        return status
 
 
 if __name__ == "__main__":
@@ -162,5 +169,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except ExecutorError as error:
-        print(f"dispatcher.py: error: {error}", file=sys.stderr)
+        streams.complain(f"dispatcher.py: error: {error}")
         sys.exit(error.exit_status)

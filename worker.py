@@ -9,6 +9,8 @@ import signal
 import socket
 import sys
 
+from executor import streams
+
 EPILOG = """\
 exit status:
   0  drained: the first Ctrl-C, SIGTERM, or --once; running tasks were finished
@@ -57,6 +59,7 @@ def main() -> int:
     # starts in the background, and Python would turn it into a traceback anywhere in an import.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+    streams.prepare()
     arguments = parser().parse_args()
 
     from executor import config, cores
@@ -105,5 +108,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except ExecutorError as error:
-        print(f"worker.py: error: {error}", file=sys.stderr)
+        streams.complain(f"worker.py: error: {error}")
         sys.exit(error.exit_status)

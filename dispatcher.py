@@ -27,8 +27,8 @@ EPILOG = """\
 task files:
   .yaml .yml .json   a list of tasks, or a mapping with the one key `tasks`
   .jsonl, or -       one JSON object per line (- reads stdin)
-  .csv               a header of names: function, params (a JSON list), resources, ...;
-                     a column kwargs.NAME holds one keyword argument
+  .csv               a header of names: function, resources, params (a JSON
+                     list), ...; a column kwargs.NAME is one keyword argument
 
 exit status:
   0  every result is ok              3  no worker came within --wait
@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     from executor import options
     from executor.ordering import ORDERS
 
-    parse = options.parser("dispatcher.py", __doc__, EPILOG)
+    parse = options.parser("dispatcher.py", __doc__ or "", EPILOG)
     group = parse.add_argument_group("tasks")
     group.add_argument(
         "--tasks", metavar="FILE", help="read tasks from a file (default: the TASKS in dispatcher.py)"
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         help="with --workers: cores of each (default: they divide what there is)",
     )  # fmt: skip
     options.add_wait(
-        parse,
+        group,
         "end with status 3 when no worker is there for so long (default: wait for ever), and reject "
         "tasks that are too wide for all workers so long after the rest (default: 30)",
     )

@@ -13,10 +13,10 @@ from executor import streams
 
 EPILOG = """\
 exit status:
-  0  drained: the first Ctrl-C, SIGTERM, or --once; running tasks were finished
-  2  the command line or the YAML file is wrong
-  3  no dispatcher came within --wait
-130  killed by a second signal
+  0    drained: the first Ctrl-C, SIGTERM, or --once; what ran was finished
+  2    the command line or the YAML file is wrong
+  3    no dispatcher came within --wait
+  130  killed by a second signal
 """
 
 
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     from executor import options
 
-    parse = options.parser("worker.py", __doc__, EPILOG)
+    parse = options.parser("worker.py", __doc__ or "", EPILOG)
     parse.add_argument(
         "--cores", type=options.positive_int, metavar="K",
         help="cores to run tasks on (default: what the machine, its cgroup and Slurm grant; "
@@ -43,11 +43,12 @@ def parser() -> argparse.ArgumentParser:
         "--grace", type=options.seconds, default=0.5, metavar="SECONDS",
         help="time between SIGTERM and SIGKILL for a task that must end (default: 0.5)",
     )  # fmt: skip
-    options.add_wire(parse).add_argument(
+    group = options.add_wire(parse)
+    group.add_argument(
         "--listen", metavar="HOST:PORT", help="in place of the file's, with grpc and rpyc; or unix:/path"
     )
     options.add_wait(
-        parse, "end with status 3 when no dispatcher is there for so long (default: wait for ever)"
+        group, "end with status 3 when no dispatcher is there for so long (default: wait for ever)"
     )
     parse.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # set by dispatcher.py --workers
     return parse

@@ -5,6 +5,7 @@ Everything is text from plain numbers; only `Screen` knows of streams and termin
 
 from __future__ import annotations
 
+import math
 import reprlib
 import shutil
 import sys
@@ -40,6 +41,10 @@ def one_line(text: str, width: int) -> str:
 
 class _Brief(reprlib.Repr):
     """Reprs that look at no more of a large value than they show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fillvalue = "…"
 
     def repr_int(self, x: int, level: int) -> str:
         if x.bit_length() > 10_000:  # slow, and refused beyond `sys.get_int_max_str_digits`
@@ -85,7 +90,8 @@ def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width:
     arguments = ", ".join(texts)
     if len(function) + len(arguments) + 2 > width and "." in function:
         function = "…" + function.rpartition(".")[2]
-    return one_line(f"{function}({arguments})", width)
+    room = width - len(function) - 2
+    return one_line(f"{function}({one_line(arguments, room) if room > 0 else '…'})", width)
 
 
 def duration(seconds: float) -> str:
@@ -200,7 +206,8 @@ def progress_text(summary: Summary, running: int, per_second: float) -> str:
     parts.append(f"{running:,} running")
     if per_second > 0:
         parts.append(rate(per_second))
-        parts.append(f"{duration((summary.total - summary.done) / per_second)} left")
+        left = (summary.total - summary.done) / per_second
+        parts.append(f"{duration(math.ceil(left))} left")
     return ", ".join(parts)
 
 

@@ -490,8 +490,9 @@ def test_a_wrong_command_line(scripts: Scripts, arguments: list[str], says: str)
 
 @pytest.mark.parametrize("script", ["dispatcher.py", "worker.py"])
 def test_help_names_every_option_and_exit_status(scripts: Scripts, script: str) -> None:
-    shown = scripts.start(script, "--help")
+    shown = scripts.start(script, "--help", environment={"COLUMNS": "80"})
     assert shown.ends() == 0
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     options = {
         "dispatcher.py": "--tasks --order --dry-run --timeout --retries --max-failures --output --overwrite "
         "--verbose --quiet --workers --cores --wait --yaml --yamll --address --version 130 143",

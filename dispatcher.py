@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import ExitStack
+
+from executor import streams
 
 #: What runs without --tasks: edit it. Each task is a call of a function by its full import path; all keys but
 #: `function` may be left out: params, kwargs, resources (cores, 1), id, timeout (seconds), retries, memory.
@@ -24,8 +27,8 @@ EPILOG = """\
 task files:
   .yaml .yml .json   a list of tasks, or a mapping with the one key `tasks`
   .jsonl, or -       one JSON object per line (- reads stdin)
-  .csv               a header of names: function, params (a JSON list), resources, ...;
-                     a column kwargs.NAME holds one keyword argument
+  .csv               a header of names: function, resources, params (a JSON
+                     list), ...; a column kwargs.NAME is one keyword argument
 
 exit status:
   0  every result is ok              3  no worker came within --wait
@@ -39,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     from executor import options
     from executor.ordering import ORDERS
 
-    parse = options.parser("dispatcher.py", __doc__, EPILOG)
+    parse = options.parser("dispatcher.py", __doc__ or "", EPILOG)
     group = parse.add_argument_group("tasks")
     group.add_argument(
         "--tasks", metavar="FILE", help="read tasks from a file (default: the TASKS in dispatcher.py)"
@@ -84,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         help="with --workers: cores of each (default: they divide what there is)",
     )  # fmt: skip
     options.add_wait(
-        parse,
+        group,
         "end with status 3 when no worker is there for so long (default: wait for ever), and reject "
         "tasks that are too wide for all workers so long after the rest (default: 30)",
     )
@@ -97,6 +100,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the dispatcher; return the exit status."""
+    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    streams.prepare()
     parse = parser()
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
@@ -115,6 +123,7 @@ def main() -> int:
         show_order(tasks, sys.stdout)
         return 0
 
+    from executor.errors import EXIT_OK, OutputFailed
     from executor.gather import Gatherer, Wishes, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
@@ -146,18 +155,19 @@ def main() -> int:
         run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout)
         gatherer = Gatherer(run, end, screen, summary, journal, workers, wishes)
         try:
-            return gatherer.gather()
+            status = gatherer.gather()
         finally:
             screen.summarise(gatherer.wall, out)
+        if status == EXIT_OK and screen.unwritten and journal is None:
+            raise OutputFailed(screen.unwritten)
+        return status
 
 
 if __name__ == "__main__":
-    from executor.errors import EXIT_INTERRUPTED, ExecutorError
+    from executor.errors import ExecutorError
 
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
     except ExecutorError as error:
-        print(f"dispatcher.py: error: {error}", file=sys.stderr)
+        streams.complain(f"dispatcher.py: error: {error}")
         sys.exit(error.exit_status)

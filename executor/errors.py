@@ -62,7 +62,9 @@ class TaskFileError(UsageError):
     def __init__(self, mistakes: Sequence[str]) -> None:
         shown = list(mistakes[: self.MOST_SHOWN])
         if rest := len(mistakes) - len(shown):
-            shown.append(f"and {rest:,} more mistake{'s' * (rest > 1)}")
+            shown.append(f"and {rest:,} more")
+        if len(mistakes) > 1:
+            shown.insert(0, f"nothing was run, as there are {len(mistakes):,} mistakes:")
         super().__init__("\n".join(shown))
         self.mistakes = list(mistakes)
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from executor import jsonform
 from executor.errors import OutputFailed, UsageError
-from executor.screen import nowhere
+from executor.streams import nowhere
 from executor.task import Result
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import socket
 import sys
 
 import pytest
-from scripts import Scripts, task, wait_until
+from scripts import IN_THE_BACKGROUND, Scripts, task, wait_until
 
 from executor.cores import granted
 
@@ -141,6 +141,22 @@ def test_a_waiting_worker_ends_at_the_first_signal(scripts: Scripts, number: sig
     worker.send(number)
     assert worker.ends() == 0
     assert "Traceback" not in worker.stderr
+    scripts.nothing_lives()
+
+
+@pytest.mark.parametrize("module", ["executor.config", "zmq"])
+def test_ctrl_c_while_it_starts(scripts: Scripts, module: str) -> None:
+    worker = scripts.worker(environment=scripts.interrupted_at(module))
+    assert worker.ends() == 130
+    assert (worker.stdout, worker.stderr) == ("", "")
+    scripts.nothing_lives()
+
+
+def test_ctrl_c_in_the_background_of_a_script(scripts: Scripts) -> None:
+    worker = scripts.worker(under=IN_THE_BACKGROUND)
+    worker.says("waiting for a dispatcher")
+    worker.send(signal.SIGINT)
+    assert worker.ends() == 0
     scripts.nothing_lives()
 
 

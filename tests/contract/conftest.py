@@ -8,6 +8,15 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.rabbit import HOW, RabbitMQ, server_script
+from tests.contract.wires import WIRES, Wire
+from tests.contract.wires import RabbitMQ as RabbitMQWire
+
+
+@pytest.fixture(params=[*WIRES, None], ids=lambda wire: repr(wire or "rabbitmq").strip("'"))
+def every_wire(request: pytest.FixtureRequest) -> Wire:
+    """Each wire of this project in turn."""
+    wire: Wire | None = request.param
+    return wire or RabbitMQWire(request.getfixturevalue("rabbitmq_url"))
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -74,11 +75,22 @@ class RabbitMQ(Wire):
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._queue = f"test-{secrets.token_hex(4)}"
+        self.queue = f"test-{secrets.token_hex(4)}"
 
     def free_addresses(self, count: int) -> list[str]:
         parts = urlsplit(self.url)
         return [f"{parts.hostname}:{parts.port or 5672}"]
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        """Open a channel of one's own to the broker."""
+        import pika
+
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
 
     def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
         return self.worker(listen[0], listen[0])
@@ -86,7 +98,7 @@ class RabbitMQ(Wire):
     def worker(self, listen: str, reach: str) -> dict[str, Any]:
         parts = urlsplit(self.url)
         user = parts.netloc.rpartition("@")[0]
-        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self._queue}
+        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self.queue}
 
 
 #: Every wire of this project that needs no broker of its own.

@@ -7,7 +7,7 @@ decides whether it is the one that is recorded, is due another attempt, or comes
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -52,15 +52,29 @@ class Run:
         self.counts: dict[str, int] = {}
         #: The next attempts that are due; the dispatcher empties it.
         self.due: list[Due] = []
-        self._retries = retries
-        self._timeout = timeout
+        self.retries = retries
+        self.timeout = timeout
+        self._skipped = 0
         self._attempts: dict[int, int] = {}  # by place, where it is not the first
         self._recorded = bytearray(len(tasks))
 
     @property
     def unrecorded(self) -> int:
         """How many tasks have no result yet."""
-        return len(self.tasks) - sum(self.counts.values())
+        return len(self.tasks) - self._skipped - sum(self.counts.values())
+
+    def recorded(self) -> bytes:
+        """Return 1 at the place of each task that has its result."""
+        return bytes(self._recorded)
+
+    def skip(self, places: Iterable[int]) -> int:
+        """Take these tasks for recorded, by somebody else; return how many were not yet."""
+        before = self._skipped
+        for place in places:
+            if not self._recorded[place]:
+                self._recorded[place] = 1
+                self._skipped += 1
+        return self._skipped - before
 
     def is_recorded(self, place: int) -> bool:
         """Whether the task at a place has its result."""
@@ -74,10 +88,10 @@ class Run:
         """Encode the task at a place for its journey; return it and its large buffers."""
         task = self.tasks[place]
         head, *buffers = codec.encode([task.function, task.params, task.kwargs])
-        timeout = self._timeout if task.timeout is None else task.timeout
+        timeout = self.timeout if task.timeout is None else task.timeout
         item = Item(
             place, self.attempt(place), task.resources, timeout, task.memory, msgspec.Raw(head), len(buffers),
-            self._retries if task.retries is None else task.retries,
+            self.retries if task.retries is None else task.retries,
         )  # fmt: skip
         return item, buffers
 
@@ -113,7 +127,7 @@ class Run:
             return None  # of an attempt that was given up meanwhile
         if report.error is not None:
             error = Error(*report.error)
-        retries = self._retries if (own := self.tasks[place].retries) is None else own
+        retries = self.retries if (own := self.tasks[place].retries) is None else own
         if tries_again(status, self.attempt(place), retries, error.type if error else ""):
             self._attempts[place] = self.attempt(place) + 1
             vanished = status == "lost"

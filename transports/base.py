@@ -189,6 +189,10 @@ class KeepingEnd(DispatcherEnd):
         """All is gathered: `close` removes the run from the broker. Without it the rest stays there."""
 
     @abstractmethod
+    def note(self, record: Parts) -> None:
+        """Add a record to those of the run, for who collects the rest."""
+
+    @abstractmethod
     def drop(self, wait: float | None) -> None:
         """Cancel such a run and remove it.
 

@@ -36,7 +36,7 @@ from executor.messages import (
 from transports.base import Delivery, Jobs, KeepingEnd, Say, WorkerView, wait_readable
 from transports.rabbitmq import amqp
 from transports.rabbitmq.amqp import Connection, Delivered, Tag
-from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, calls, pack, unpack
+from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, calls, pack, report_of, unpack
 from transports.rabbitmq.mending import Mending, headers
 from transports.rabbitmq.post import Post
 from transports.rabbitmq.topology import Topology
@@ -121,7 +121,7 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._arrived: list[Delivery] = []
         self._tags: list[Tag] = []
         self._found: dict[str, int | None] = {}
-        self._records: list[Parts] = []
+        self._records: list[tuple[Tag, Parts]] = []
         self._getting = ""
         self._returned_at = 0.0
         self._reaping: dict[
@@ -266,12 +266,22 @@ class RabbitDispatcherEnd(KeepingEnd):
 
     def kept(self, wait: float | None) -> list[Parts]:
         manifest = self._names.manifest(self._run)
-        count = self._look_for(manifest, wait)
-        if count is None or self._look_for(self._names.results(self._run), wait) is None:
+        if self._look_for(self._names.results(self._run), wait) is None:
             raise ConfigError(f"{self._run}: there is no run of that name at {self.address}")
-        self._connection.consume(manifest)
-        self._until(lambda: len(self._records) >= count, wait, "read")
-        return self._records
+        while True:
+            self._records.clear()
+            self._until(lambda: self._opened and not self._getting, wait, "reached")
+            for _ in range(self._look_for(manifest, wait) or 0):
+                self._getting = manifest
+                self._connection.get(manifest)
+                self._until(lambda: not self._getting, wait, "read")
+            if self._opened:
+                break
+        # The last, which is the head of one that nobody reads, stays ours as long as we are here; the rest,
+        # and later all, goes back.
+        for tag, _ in self._records[:-1]:
+            self._connection.reject(tag)
+        return [record for _, record in self._records]
 
     def gather(self, jobs: Jobs) -> None:
         self._adopt(jobs)
@@ -280,6 +290,13 @@ class RabbitDispatcherEnd(KeepingEnd):
 
     def forget(self) -> None:
         self._stays = False
+
+    def note(self, record: Parts) -> None:
+        self._post.send(self._names.manifest(self._run), pack(record), _nothing)
+        try:
+            self._until(lambda: not self._post, PARTING, "reached")
+        except NobodyThere as nobody:
+            self._say(str(nobody))
 
     def drop(self, wait: float | None) -> None:
         if self._look_for(self._names.results(self._run), wait) is None:
@@ -351,7 +368,9 @@ class RabbitDispatcherEnd(KeepingEnd):
         elif event.queue == self._names.results(self._run):
             self._take(event)
         elif event.queue == self._names.manifest(self._run):
-            self._records.append(unpack(event.body))
+            self._getting = ""
+            if event.tag is not None:
+                self._records.append((event.tag, unpack(event.body)))
         else:
             self._mend(event)
 
@@ -495,9 +514,15 @@ class RabbitDispatcherEnd(KeepingEnd):
                 raise CannotTravel(too_large("the call", call.size, self._largest))
             return call
         except CannotTravel as cannot:
-            error = ("CannotTravel", str(cannot), "")
-            self._arrived.append(Delivery(None, None, Report(place, 0, "error", NIL, error=error)))
-            self._close_place(place)
+            report = Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), ""))
+            if self._stays:
+                self._post.send(
+                    self._names.results(self._run), report_of(self._run, [report], ()), _nothing,
+                    headers=headers(),
+                )  # fmt: skip
+            else:
+                self._arrived.append(Delivery(None, None, report))
+                self._close_place(place)
             return None
 
     def _send(self, queue: str, some: list[Call]) -> None:

@@ -9,6 +9,7 @@
     ├── TransportError           1   the wire itself failed for good
     ├── WorkersFailed            1   the workers of ``--workers N`` end by themselves, again and again
     ├── OutputFailed             1   results can't be written any more
+    ├── NoProcess                1   the system refuses a worker the processes that run tasks
     ├── CannotTravel                 a value that has no form on the wire; it becomes its task's error
     └── BadFrame                     bytes that are none of ours; logged and dropped, never fatal
 
@@ -89,6 +90,10 @@ class WorkersFailed(ExecutorError):
 
 class OutputFailed(ExecutorError):
     """Results can't be written any more (a full disk, a closed pipe)."""
+
+
+class NoProcess(ExecutorError):
+    """The system refuses to make a process, or lacks the descriptors for one."""
 
 
 class CannotTravel(ExecutorError):

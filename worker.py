@@ -80,11 +80,7 @@ def main() -> int:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
             if arguments.lifeline is None:
-                where = (
-                    f"cores {cores.spans(sorted(chosen.ids))}"
-                    if chosen.pinned
-                    else f"{len(chosen)} slots, not pinned"
-                )
+                where = cores.named(chosen.ids) if chosen.pinned else f"{len(chosen)} slots, not pinned"
                 say(f"ready on {where}; looks for a dispatcher at {end.address}")
                 for line in (warning, remark(presence.overlapping(), used)):
                     if line:

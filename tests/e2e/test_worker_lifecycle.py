@@ -66,13 +66,13 @@ def test_it_says_whose_cores_it_shares(scripts: Scripts, pinning: list[str]) -> 
     first = scripts.worker("--name", "first", "--cores", str(len(CORES)))
     first.says("ready on")
     second = scripts.worker("--name", "second", "--cores", "1", *pinning)
-    line = second.says("shares cores")
+    line = second.says("shares core")
     assert f"first (process {first.pid})" in line
-    assert re.search(r"shares cores \d", line)
+    assert re.search(r"shares cores? \d", line)
     assert "shares" not in first.stderr
     first.kill()
     third = scripts.worker("--name", "third")
-    line = third.says("shares cores")
+    line = third.says("shares core")
     assert "second" in line
     assert "first" not in line  # which is dead
 
@@ -85,11 +85,11 @@ def test_workers_on_different_cores_share_none(scripts: Scripts) -> None:
         for core in CORES[:2]:
             os.sched_setaffinity(0, {core})
             workers.append(scripts.worker("--name", f"on{core}"))
-            workers[-1].says(f"ready on cores {core};")
+            workers[-1].says(f"ready on core {core};")
     finally:
         os.sched_setaffinity(0, before)
     unpinned = scripts.worker("--name", "anywhere", *ONE_CORE)
-    line = unpinned.says("shares cores")
+    line = unpinned.says("shares core")
     assert f"on{CORES[0]}" in line
     assert f"on{CORES[1]}" in line
     assert all("shares" not in worker.stderr for worker in workers)
@@ -103,8 +103,8 @@ def test_the_last_neighbour_alone_is_named_right(scripts: Scripts) -> None:
         scripts.worker("--name", "last").says("ready on")
     finally:
         os.sched_setaffinity(0, before)
-    line = scripts.worker("--name", "slot", *ONE_CORE).says("shares cores")
-    assert f"shares cores {max(CORES)} with last" in line
+    line = scripts.worker("--name", "slot", *ONE_CORE).says("shares core")
+    assert f"shares core {max(CORES)} with last" in line
 
 
 def test_its_log_holds_nothing_that_tasks_print(scripts: Scripts) -> None:

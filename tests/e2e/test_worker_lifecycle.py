@@ -36,8 +36,18 @@ def test_once_ends_it_with_the_first_run(scripts: Scripts) -> None:
     workers = [scripts.worker("--once", *ONE_CORE), scripts.worker(*ONE_CORE)]
     scripts.run("--tasks", scripts.tasks(*(task("jobs.meet", 2) for _ in range(2))))
     assert workers[0].ends() == 0
+    assert "draining" not in workers[0].stderr  # it had nothing left
     scripts.run("--tasks", scripts.tasks(task("min", 1, 2)))
     assert not workers[1].ended
+
+
+@pytest.mark.parametrize("script", ["worker.py", "dispatcher.py"])
+def test_a_python_that_lacks_our_packages(scripts: Scripts, script: str) -> None:
+    started = scripts.start(script, under=["sh", "-c", 'python=$1; shift; exec "$python" -S "$@"', "sh"])
+    assert started.ends() == 2
+    assert started.stderr.startswith(f"{script}: error: No module named '")
+    assert "pip install -r requirements.txt" in started.stderr
+    assert started.stderr.count("\n") == 1
 
 
 # ---- what it says
@@ -58,6 +68,7 @@ def test_cores_beyond_those_granted_are_said_once(scripts: Scripts) -> None:
         assert result["cores"] == list(range(count))  # slots
         assert result["value"]["affinity"] == sorted(CORES)
         assert result["value"]["threads"] == [str(count)] * 3
+    assert f"ready on {count} slots, not pinned" in worker.stderr
     assert worker.stderr.count(f"grants {len(CORES)}: tasks share them and are not pinned") == 1
 
 

@@ -234,10 +234,13 @@ def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
 
 
 if __name__ == "__main__":
-    from executor.errors import ExecutorError
+    from executor.errors import EXIT_USAGE, ExecutorError
 
     try:
         sys.exit(main())
+    except ImportError as error:  # of a package of ours; what tasks import is their affair
+        streams.complain(f"dispatcher.py: error: {error}; {streams.INSTALL}")
+        sys.exit(EXIT_USAGE)
     except ExecutorError as error:
         streams.complain(f"dispatcher.py: error: {error}")
         sys.exit(error.exit_status)

@@ -80,11 +80,7 @@ def main() -> int:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
             if arguments.lifeline is None:
-                where = (
-                    f"cores {cores.spans(sorted(chosen.ids))}"
-                    if chosen.pinned
-                    else f"{len(chosen)} slots, not pinned"
-                )
+                where = cores.named(chosen.ids) if chosen.pinned else f"{len(chosen)} slots, not pinned"
                 say(f"ready on {where}; looks for a dispatcher at {end.address}")
                 for line in (warning, remark(presence.overlapping(), used)):
                     if line:
@@ -104,10 +100,13 @@ def _silent(text: str) -> None:
 
 
 if __name__ == "__main__":
-    from executor.errors import ExecutorError
+    from executor.errors import EXIT_USAGE, ExecutorError
 
     try:
         sys.exit(main())
+    except ImportError as error:  # of a package of ours; what tasks import is their affair
+        streams.complain(f"worker.py: error: {error}; {streams.INSTALL}")
+        sys.exit(EXIT_USAGE)
     except ExecutorError as error:
         streams.complain(f"worker.py: error: {error}")
         sys.exit(error.exit_status)

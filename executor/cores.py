@@ -242,6 +242,12 @@ def spans(numbers: list[int]) -> str:
     return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in pieces)
 
 
+def named(cores: Iterable[int]) -> str:
+    """Write at least one core as ``core 3``, several as ``cores 0-3,8``."""
+    ids = sorted(cores)
+    return f"core{'s' * (len(ids) > 1)} {spans(ids)}"
+
+
 def cgroup_quota(root: Path = Path("/"), groups: str | None = None) -> float | None:
     """Return how many cores' worth of time the cgroup allows, or None without a limit.
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from executor.cores import spans
+from executor.cores import named
 from executor.errors import OutputFailed
 from executor.streams import complain, nowhere
 from executor.task import Result, Task
@@ -124,7 +124,7 @@ def result_line(result: Result, width: int) -> str:
         took = duration(max(0.0, result.finished - result.started))
     else:
         took = "-"
-    cores = f"core{'s' * (len(result.cores) > 1)} {spans(sorted(result.cores))}" if result.cores else "-"
+    cores = named(result.cores) if result.cores else "-"
     head = f"{result.status:<9} {took:>8}  {cores:<9} {result.worker or '-':<8}  "
     left = max(20, width - len(head))
     if result.error is None:

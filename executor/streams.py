@@ -7,6 +7,12 @@ import os
 import sys
 from typing import TextIO
 
+#: What to do where a package is missing, or Python is too old.
+INSTALL = (
+    "Python 3.11 or newer and `pip install -r requirements.txt` are needed: type `make run`, "
+    "then use .venv/bin/python"
+)
+
 
 def prepare() -> None:
     """Make the standard streams safe to use. Call it before anything opens a file.

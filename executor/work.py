@@ -159,7 +159,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
-        if not self._pool.idle:
+        if self._runs and not self._pool.idle:
             self._say("draining: what runs is finished, the rest goes back (once more: kill)")
         for order in self._end.drain():
             self._obey(order)

@@ -18,6 +18,7 @@ from tests.contract.suite import scripts_in
 from tests.contract.wires import ZeroMQ, free_addresses
 from tests.e2e.scripts import Scripts
 from transports import threads, zeromq
+from transports.base import LARGEST_FRAME
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,7 +49,7 @@ def test_a_message_beyond_all_bounds_is_hung_up_on() -> None:
     with place.dispatcher_end() as end, StandIn(place):
         gathered = Gathered(end, tasks(50))
         with connect(place.listen[0]) as sock:
-            sock.settimeout(30)
+            sock.settimeout(20)
             greeting = b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
             ready = b"\5READY\x0bSocket-Type\0\0\0\6DEALER"
             sock.sendall(greeting + b"\4" + bytes([len(ready)]) + ready)
@@ -56,7 +57,9 @@ def test_a_message_beyond_all_bounds_is_hung_up_on() -> None:
             while b"READY" not in heard:
                 heard += (more := sock.recv(4096))
                 assert more, "it was our greeting that it took amiss"
-            sock.sendall(b"\2" + struct.pack(">Q", 1 << 50) + b"x" * 100)  # so many bytes are to follow
+            sock.sendall(
+                b"\2" + struct.pack(">Q", LARGEST_FRAME + 1) + b"x" * 100
+            )  # so many bytes are to follow
             while sock.recv(4096):
                 pass
         assert {result.status for result in gathered.all()} == {"ok"}

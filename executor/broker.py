@@ -32,6 +32,10 @@ AHEAD_SECONDS = 0.05
 #: What even the smallest call costs a worker; keeps the number of calls held within reason.
 LEAST_SECONDS = 20e-6
 
+#: Calls that a worker holds at most beyond what it can start. Each may travel in a frame of its own, and a
+#: wire queues 10,000 frames for one worker: credit must never reach that.
+AHEAD_MOST = 4096
+
 #: Calls in one frame: enough to make the frame's own cost small, few enough to start at once.
 FRAME_MOST = 256
 
@@ -322,7 +326,11 @@ class Broker:
             target = int(mine.cores * AHEAD_SECONDS / each)
             share = -(-len(line) * mine.cores // (2 * self._cores))
             unstarted = max(0, mine.load - mine.cores) // width
-            more = min(int((mine.cores * AHEAD_SECONDS - held) / each), share - unstarted)
+            more = min(
+                int((mine.cores * AHEAD_SECONDS - held) / each),
+                share - unstarted,
+                AHEAD_MOST - len(mine.held),
+            )
             # Topped up by quarters, so that tiny calls don't trickle one by one.
             if startable or more * 4 >= min(target, share):
                 count = max(startable, more)

@@ -144,8 +144,21 @@ class _Channel(Channel):  # type: ignore[misc]
         return bytes(self.stream.read(length + len(self.FLUSHER))[:length])
 
 
+def _by_value(package: Any) -> bool:
+    """Whether a request refers to no object of the other side, of which each use would be a call to it."""
+    label, value = package
+    if label == consts.LABEL_TUPLE:
+        return all(map(_by_value, value))
+    return label in (consts.LABEL_VALUE, consts.LABEL_LOCAL_REF)
+
+
 class _Connection(Connection):  # type: ignore[misc]
     """RPyC's protocol, reduced."""
+
+    def _dispatch_request(self, seq: Any, raw_args: Any) -> None:
+        if not _by_value(raw_args[1]):
+            raise BadFrame("it sends objects")
+        super()._dispatch_request(seq, raw_args)
 
     @classmethod
     def _request_handlers(cls) -> dict[int, Any]:
@@ -170,19 +183,24 @@ class _Talk:
 
     def exposed_introduce(self, name: object) -> None:
         """Take a dispatcher's name."""
-        if self.peer is not None or not isinstance(name, str) or not NAME.fullmatch(name):
+        if self.peer is not None or type(name) is not str or not NAME.fullmatch(name):
             self._bad = BadFrame("it has no name")
             return
         self.peer = name.encode()
         self._meet(self.peer)
 
-    def exposed_piece(self, parts: object, continues: object, last: object) -> None:
+    def exposed_piece(self, parts: Any, continues: Any, last: Any) -> None:
         """Take a piece of a frame."""
-        if self.peer is None or type(parts) is not tuple or any(type(part) is not bytes for part in parts):
+        types = [type(parts), type(continues), type(last)]
+        if (
+            self.peer is None
+            or types != [tuple, bool, bool]
+            or any(type(part) is not bytes for part in parts)
+        ):
             self._bad = BadFrame("it doesn't send frames")
             return
         try:
-            frame = self._joiner.add(Piece(parts, bool(continues), bool(last)))
+            frame = self._joiner.add(Piece(parts, continues, last))
         except BadFrame as bad:
             self._bad = bad
             return

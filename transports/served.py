@@ -95,7 +95,8 @@ def listening_socket(where: Address) -> socket.socket:
         return socket.create_server((where.host, where.port), family=family)
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
-        reason = "another process listens there" if in_use else error.strerror or error
+        reason = "another process listens there" if in_use else str(error.strerror or error)
+        reason = reason.partition(" (while attempting")[0]  # Python's words for what ours say
         raise ConfigError(f"can't listen on {where}: {reason}") from error
 
 

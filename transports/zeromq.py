@@ -8,6 +8,7 @@ Without an address it is a unix socket in a folder of this user alone, which nee
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,13 @@ _FAILED_HANDSHAKES = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
+
+#: Why one can't listen, in clearer words than the system's.
+_REASONS = {
+    zmq.EADDRINUSE: "another process listens there",
+    errno.ENODEV: "this machine has no such address",
+    errno.EADDRNOTAVAIL: "this machine has no such address",
+}
 
 #: Milliseconds between attempts to connect: the first, and the longest after backing off.
 _RECONNECT = 50
@@ -160,7 +168,7 @@ class _Listener(_ZmqLink):
             self._socket.bind(endpoint)
         except zmq.ZMQError as error:
             self.close()
-            reason = "another process listens there" if error.errno == zmq.EADDRINUSE else error.strerror
+            reason = _REASONS.get(error.errno or 0, error.strerror.partition(" (addr=")[0])
             raise ConfigError(f"can't listen on {self.address}: {reason}") from error
         except BaseException:
             self.close()

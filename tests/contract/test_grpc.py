@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.wires import Served
 from tests.e2e.scripts import wait_until
+from transports import grpc as link
 from transports.grpc_wire import frames_pb2, frames_pb2_grpc
 
 pytestmark = pytest.mark.timeout(60)
@@ -79,6 +81,27 @@ def test_a_caller_without_a_name_is_refused(metadata: list[tuple[str, str]]) -> 
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         end.pull(0.1)
     assert ["stranger" in line for line in said] == [True]
+
+
+def test_who_listens_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control calls have a deadline, so a stuck process on the port keeps nobody."""
+    monkeypatch.setattr("transports.grpc._HEALTH_DEADLINE", 0.3)
+    place = Place(WIRE)
+    host, _, port = place.listen[0].rpartition(":")
+    said: list[str] = []
+    with socket.create_server((host, int(port))), place.dispatcher_end(said.append) as end:
+        gathered = Gathered(end, tasks(1))
+        gathered.until(lambda: said, "that nobody answers")
+    assert said[0].startswith(f"{place.listen[0]}: deadline exceeded")
+
+
+def test_a_server_permits_the_pings_that_a_client_sends() -> None:
+    """Else it would hang up with too_many_pings, by default after the second within five minutes."""
+    client, server = dict(link._CHANNEL_OPTIONS), dict(link._SERVER_OPTIONS)
+    often = server["grpc.http2.min_ping_interval_without_data_ms"]
+    assert client["grpc.keepalive_time_ms"] >= 2 * often
+    assert server["grpc.keepalive_permit_without_calls"] == 1
+    assert server["grpc.keepalive_time_ms"] >= 10_000  # gRPC's own least
 
 
 def test_another_grpc_server_is_said() -> None:

@@ -56,6 +56,8 @@ def test_nothing_is_offered_but_frames(stranger: Any) -> None:
         ("introduce", (7,)),
         ("piece", ((b"early",), False, True)),
         ("piece", ("not bytes", False, True)),
+        ("introduce", (print,)),  # objects of its own: each look at one would be a call back
+        ("introduce", (("0123456789abcdef", [object()]),)),
     ],
 )
 def test_who_does_not_keep_to_the_protocol_is_hung_up_on(
@@ -66,7 +68,55 @@ def test_who_does_not_keep_to_the_protocol_is_hung_up_on(
     wait_until(lambda: any("hung up on a stranger" in line for line in worker.said), "a stranger", 10)
 
 
-@pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 100, b"\0\0\0\5\0abcde\n", b""])
+class Own:
+    """A class that the other side doesn't know."""
+
+
+def serve_to_the_end(connection: Any) -> None:
+    while True:
+        connection.serve(1)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [((b"x", "text"), False, True), ((b"x",), 0, 1), (([],), False, True), ((Own(),), False, True)],
+)
+def test_a_dispatcher_sends_bytes_and_nothing_else(stranger: Any, arguments: tuple[Any, ...]) -> None:
+    """Objects of its own least of all: each look at one would be a call back to it."""
+    connection, _ = stranger
+    asked: list[Any] = []
+    connection._HANDLERS = connection._HANDLERS | {
+        consts.HANDLE_INSPECT: lambda _, id_pack: asked.append(id_pack) or ()
+    }
+    for method, values in (("introduce", ("0123456789abcdef",)), ("piece", arguments)):
+        connection.async_request(consts.HANDLE_CALLATTR, connection.root, method, values)
+    with pytest.raises(EOFError):
+        serve_to_the_end(connection)
+    assert [each[0] for each in asked if "VoidService" not in each[0]] == []  # that is our root
+
+
+def test_a_connection_that_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transports.rpyc._SYNC_TIMEOUT", 0.3)
+    place = Place(WIRE)
+    with StandIn(place) as worker, connect(place.listen[0]) as sock:
+        sock.settimeout(20)
+        while sock.recv(4096):  # it asks for our root, in vain
+            pass
+        wait_until(lambda: worker.said, "a stranger", 10)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff" * 100,
+        b"\0\0\0\5\0abcde\n",
+        b"",
+        b"\0\0\0\x0d\1x\x9c\x4b\x4c\x4a\x06\0\2\x4d\1\x27\n",  # compressed: a bomb would grow
+        b"\x7f\xff\xff\xff\0x",  # two gigabytes are to follow
+        b"\0\x10\0\0\0" + b"\x0f\xff\0\0" * 262144 + b"\n",  # a tuple of tuples, a million deep
+    ],
+)
 def test_bytes_that_are_not_rpyc_are_said(garbage: bytes) -> None:
     place = Place(WIRE)
     with StandIn(place) as worker:

@@ -148,6 +148,34 @@ def test_a_worker_serves_several_dispatchers_in_one_process(wire: Wire) -> None:
     assert len(worker.did) == 200
 
 
+@pytest.mark.parametrize(
+    ("script", "option", "says"),
+    [
+        ("worker.py", "--listen=host", "'host': write host:port, or unix:/path"),
+        ("worker.py", "--listen=no.such.host.invalid:7", "can't listen on no.such.host.invalid:7: "),
+        ("worker.py", "--listen=192.0.2.1:7", "can't listen on 192.0.2.1:7: Cannot assign requested address"),
+        (
+            "worker.py",
+            "--listen=unix:/no/such/folder/x",
+            "can't listen on unix:/no/such/folder/x: No such file",
+        ),
+        ("dispatcher.py", "--connect=a:1,,b:1", "'': write host:port, or unix:/path"),
+        ("dispatcher.py", "--connect=a:1,b", "'b': write host:port, or unix:/path"),
+        ("worker.py", "--address=tcp://127.0.0.1:1", "--address: is not for transport "),
+    ],
+)
+def test_an_address_on_the_command_line_that_is_none(
+    wire: Wire, scripts: Scripts, script: str, option: str, says: str
+) -> None:
+    own = scripts.folder / "wire.yml"
+    own.write_text(json.dumps({"transport": wire.transport}))
+    refused = scripts.start(script, "--yaml", own, option)
+    assert refused.ends() == 2
+    [line] = refused.stderr.splitlines()
+    assert line.startswith(f"{script}: error: ")
+    assert says in line
+
+
 @pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:x", "host:70000", "http://host:1", "unix"])
 def test_an_address_that_is_none(text: str) -> None:
     with pytest.raises(ConfigError, match=r"listen: '.*': write host:port, or unix:/path"):

@@ -1,0 +1,127 @@
+"""What is special to ZeroMQ."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from executor.broker import AHEAD_MOST, Broker
+from executor.messages import Beat, encode, introduce
+from tests.contract.ends import Gathered, Place, StandIn, tasks
+from tests.contract.proxy import connect
+from tests.contract.suite import scripts_in
+from tests.contract.wires import ZeroMQ, free_addresses
+from tests.e2e.scripts import Scripts
+from transports import threads, zeromq
+
+pytestmark = pytest.mark.timeout(60)
+
+WIRE = ZeroMQ()
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Iterator[Scripts]:
+    with scripts_in(tmp_path) as scripts:
+        yield scripts
+
+
+def test_what_is_sent_to_nobody_is_told() -> None:
+    """A ROUTER drops it in silence unless it is told to mind."""
+    with Place(WIRE).dispatcher_end() as end:
+        assert end._link.send(b"nobody", encode(Beat())) is False
+
+
+def test_nothing_is_kept_for_a_dispatcher_that_is_not_there() -> None:
+    """It would reach the next one, stale."""
+    with Place(WIRE).worker_end(introduce("worker", 1)) as end:
+        assert end._link.send(b"dispatcher", encode(Beat())) is False
+
+
+def test_a_message_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before memory is taken for it: a peer gone mad must not fill the dispatcher's."""
+    monkeypatch.setattr(zeromq, "LARGEST_FRAME", 1_000_000)
+    place = Place(WIRE)
+    with place.dispatcher_end() as end, StandIn(place):
+        gathered = Gathered(end, tasks(50))
+        with connect(place.listen[0]) as sock:
+            sock.settimeout(20)
+            greeting = b"\xff" + bytes(8) + b"\x7f\3\0" + b"NULL".ljust(20, b"\0") + b"\0" + bytes(31)
+            ready = b"\5READY\x0bSocket-Type\0\0\0\6DEALER"
+            sock.sendall(greeting + b"\4" + bytes([len(ready)]) + ready)
+            heard = b""
+            while b"READY" not in heard:
+                heard += (more := sock.recv(4096))
+                assert more, "it was our greeting that it took amiss"
+            sock.sendall(b"\2" + struct.pack(">Q", 2_000_000) + b"x" * 100)  # so many bytes are to follow
+            heard = b""
+            while more := sock.recv(4096):
+                heard += more
+        assert heard.count(b"PING") < 4, "only because it answered no ping for ten seconds"
+        assert {result.status for result in gathered.all()} == {"ok"}
+
+
+def test_a_close_waits_for_what_is_under_way_but_not_for_ever() -> None:
+    with Place(WIRE).dispatcher_end() as end:
+        linger = end._link._socket.getsockopt(zmq.LINGER)
+    assert 0 < linger <= 5000
+
+
+@pytest.mark.parametrize("cores", [1, 16, 128])
+@pytest.mark.parametrize("widths", [[1], [1, 2], [1, 2, 3, 4, 5, 6, 7, 8]])
+def test_credit_never_reaches_the_high_water_mark(cores: int, widths: list[int]) -> None:
+    """However small the calls, and though each may travel in a frame of its own."""
+    broker = Broker()
+    broker.join("worker", cores)
+    known = [width for width in widths if width <= cores]
+    broker.push(known)
+    for place, _ in enumerate(known):
+        while place not in broker.held("worker"):
+            broker.grants()
+        broker.settle("worker", [place], 1e-9)
+    broker.push(known * 20_000)
+    frames = len(broker.grants())
+    assert len(broker.held("worker")) <= AHEAD_MOST + cores
+    assert 0 < frames < min(zeromq.HIGH_WATER, threads.HIGH_WATER) / 2
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "says"),
+    [
+        ("worker.py", ["--listen=h:1"], "--listen: is not for transport zmq"),
+        ("dispatcher.py", ["--connect=h:1"], "--connect: is not for transport zmq"),
+        ("dispatcher.py", ["--address=h:1"], "address 'h:1': write tcp://host:port, or unix:/path"),
+        ("worker.py", ["--address=h"], "address 'h': write tcp://host:port, or unix:/path"),
+        (
+            "dispatcher.py", ["--address=tcp://192.0.2.1:7"],
+            "can't listen on tcp://192.0.2.1:7: this machine has no such address",
+        ),
+        (
+            "dispatcher.py", ["--address=unix:/no/such/folder/x"],
+            "can't listen on unix:/no/such/folder/x: No such file or directory",
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_on_the_command_line_that_is_none(
+    scripts: Scripts, script: str, options: list[str], says: str
+) -> None:
+    refused = scripts.start(script, *options)
+    assert refused.ends() == 2
+    assert refused.stderr == f"{script}: error: {says}\n"
+
+
+def test_a_bind_of_its_own(scripts: Scripts) -> None:
+    """Workers go by a name of the machine, the dispatcher listens on all its networks."""
+    (where,) = free_addresses(1)
+    port = where.rpartition(":")[2]
+    own = scripts.folder / "wire.yml"
+    own.write_text(
+        json.dumps({"transport": "zmq", "address": f"tcp://localhost:{port}", "bind": f"tcp://*:{port}"})
+    )
+    worker = scripts.worker("--yaml", own, "--once", "--cores", "1")
+    scripts.run("--yaml", own, "--tasks", scripts.tasks({"function": "min", "params": [1, 2]}))
+    assert worker.ends() == 0

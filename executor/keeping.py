@@ -11,6 +11,7 @@ from executor.errors import EXIT_OK, NobodyThere
 from executor.gather import Gatherer
 from executor.run import Run
 from executor.screen import plural
+from executor.task import Result
 from executor.waiting import SAY_AFTER, SAY_AGAIN
 from transports.base import KeepingEnd, Say
 
@@ -50,7 +51,7 @@ def open_kept(end: KeepingEnd, name: str, *, wait: float | None, say: Say) -> Ru
     run.submitted = kept.submitted
     before = run.skip(place for place, flag in enumerate(kept.collected) if flag)
     if before:
-        say(f"{plural(before, 'result')} of run {name} were collected before; {run.unrecorded:,} are to come")
+        say(f"of run {name}, {plural(before, 'result')} collected before, {run.unrecorded:,} to come")
     return run
 
 
@@ -78,6 +79,13 @@ class Collector(Gatherer):
     _news_at = 0.0
     _alone_since: float | None = None
     _said_at = 0.0
+    _first: float | None = None  # epoch seconds at which the first of its tasks started
+    _last: float | None = None  # ... and the last finished
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the first task's start to the last one's end, whenever that was."""
+        return 0.0 if self._first is None or self._last is None else max(0.0, self._last - self._first)
 
     def gather(self) -> int:  # noqa: D102 — as its base says
         try:
@@ -104,6 +112,12 @@ class Collector(Gatherer):
 
     def _stop(self) -> bool:
         return False  # only this dispatcher stops: the run goes on
+
+    def _record(self, result: Result) -> None:
+        super()._record(result)
+        if result.started is not None and result.finished is not None:
+            self._first = min(result.started, self._first or result.started)
+            self._last = max(result.finished, self._last or result.finished)
 
     def _judge(self, now: float, cores: list[int], held: int) -> None:
         if self._left != self._run.unrecorded:

@@ -35,7 +35,7 @@ def add_wire(parse: argparse.ArgumentParser) -> Group:
     )  # fmt: skip
     group.add_argument(
         "--address", metavar="ADDRESS",
-        help="in place of the file's, with zmq: tcp://host:port or unix:/path",
+        help="in place of the file's, with zmq: tcp://host:port or unix:/path; with rabbitmq: its url",
     )  # fmt: skip
     return group
 

@@ -267,7 +267,7 @@ class RabbitDispatcherEnd(KeepingEnd):
     def kept(self, wait: float | None) -> list[Parts]:
         manifest = self._names.manifest(self._run)
         if self._look_for(self._names.results(self._run), wait) is None:
-            raise ConfigError(f"{self._run}: there is no run of that name at {self.address}")
+            raise ConfigError(f"--collect {self._run}: there is no run of that name at {self.address}")
         while True:
             self._records.clear()
             self._until(lambda: self._opened and not self._getting, wait, "reached")

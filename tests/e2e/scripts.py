@@ -159,6 +159,16 @@ class Scripts:
         self._started.append(started)
         return started
 
+    @property
+    def logs(self) -> Path:
+        """Where the output of what is started goes."""
+        return self._logs
+
+    def adopt(self, script: Script) -> Script:
+        """See to the end of a script that was started otherwise."""
+        self._started.append(script)
+        return script
+
     def tasks(self, *records: Mapping[str, Any], name: str = "tasks.jsonl") -> Path:
         """Write a task file of JSON Lines."""
         path = self.folder / name

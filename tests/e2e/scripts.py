@@ -178,6 +178,16 @@ class Scripts:
         )
         return {"PYTHONPATH": str(site)}
 
+    @property
+    def logs(self) -> Path:
+        """Where the output of what is started goes."""
+        return self._logs
+
+    def adopt(self, script: Script) -> Script:
+        """See to the end of a script that was started otherwise."""
+        self._started.append(script)
+        return script
+
     def tasks(self, *records: Mapping[str, Any], name: str = "tasks.jsonl") -> Path:
         """Write a task file of JSON Lines."""
         path = self.folder / name

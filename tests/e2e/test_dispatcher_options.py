@@ -181,6 +181,20 @@ def test_a_full_disk_ends_the_run_with_one_line(scripts: Scripts) -> None:
     assert done.stderr == "dispatcher.py: error: results can't be written: No space left on device\n"
 
 
+def test_a_pipe_as_output(scripts: Scripts) -> None:
+    """As a shell's >(gzip >results.gz): arrays are lists there."""
+    reading, writing = os.pipe()
+    records = scripts.tasks(task("jobs.ones", 40, 40))
+    command = ["--tasks", records, "--workers", "1", "--output", f"/dev/fd/{writing}"]
+    dispatcher = scripts.dispatcher(*command, pass_fds=[writing])
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        [result] = read_lines(pipe.read())
+    assert dispatcher.ends() == 0
+    assert result["value"][39][39] == 1599
+    assert "1 of 1 task done: 1 ok" in dispatcher.stdout
+
+
 def test_results_are_written_as_they_arrive(scripts: Scripts) -> None:
     records = scripts.tasks(task("min", 1, 2), task("jobs.hold", "held"))
     dispatcher = scripts.dispatcher(

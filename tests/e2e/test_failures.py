@@ -51,7 +51,7 @@ def test_each_failure_is_its_tasks_result_and_the_run_goes_on(scripts: Scripts) 
         assert (result["started"] is not None, result["finished"] is not None) == (started, started)
     assert "jobs.py" in results["raises"]["error"]["traceback"]
     assert "broken.py" in results["bad module"]["error"]["traceback"]
-    assert done.stderr == ""
+    assert all(" done, " in line for line in done.stderr.splitlines())  # progress, on a slow machine
     for name in expected:  # each is shown, and counted
         assert results[name]["error"]["type"] in done.stdout
     assert f"{len(records)} of {len(records)} tasks done: {len(expected)} ok, " in done.stdout

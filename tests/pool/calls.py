@@ -222,6 +222,19 @@ def family(name: str) -> None:
     time.sleep(600)
 
 
+def chain(name: str, length: int) -> None:
+    """Start a process that starts a process, and so on, each in a session of its own."""
+    for _ in range(length):
+        if os.fork():
+            break
+        os.setsid()
+        with Path(name + ".new").open("a") as file:
+            file.write(f"{os.getpid()} ")
+    else:
+        Path(name + ".new").rename(name)
+    time.sleep(600)
+
+
 def wait_for_a_program(name: str, seconds: float) -> None:
     """Wait for a program that, told to end, takes some time to put its things in order."""
     script = f"trap 'sleep {seconds}; echo done > {name}.saved; exit' TERM; echo > {name}; sleep 600 & wait"

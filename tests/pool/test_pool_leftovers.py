@@ -92,6 +92,17 @@ def test_a_timeout_takes_the_whole_family(start: Start, gone: Gone) -> None:
     assert all(gone(int(pid)) for pid in Path("pids").read_text().split())
 
 
+def test_a_death_is_told_when_the_last_descendant_is_dead(start: Start, gone: Gone) -> None:
+    driver = start(1)
+    driver.add(item(0, "calls.chain", "pids", 50, timeout=30.0))
+    driver.until(Path("pids").exists)
+    driver.pool.cancel("run")
+    driver.until(lambda: bool(driver.finished))
+    pids = Path("pids").read_text().split()
+    assert len(pids) == 50
+    assert all(gone(int(pid)) for pid in pids)
+
+
 def test_a_program_that_a_task_waits_for_has_the_grace(start: Start) -> None:
     driver = start(1, grace=30.0)
     driver.add(item(0, "calls.wait_for_a_program", "begun", 0.2, timeout=1.0), item(1, "calls.pid"))

@@ -437,6 +437,28 @@ class Contract:
         second.send(signal.SIGTERM)
         assert second.ends() == 0
 
+    def test_ctrl_c_cancels_what_runs_and_frees_the_cores(self, wire: Wire, scripts: Scripts) -> None:
+        own, (each, *_) = self.yaml(scripts, Place(wire))
+        worker = scripts.worker("--yaml", each, "--cores", "2", "--no-pin")
+        held = [record("jobs.hold", f"held-{number}", id=str(number)) for number in range(20)]
+        dispatcher = scripts.dispatcher(
+            "--yaml", own, "--tasks", scripts.tasks(*held), "--output", "results.jsonl"
+        )
+        wait_until(lambda: len(list(scripts.folder.glob("held-*.runs"))) == 2)
+        dispatcher.send(signal.SIGINT)
+        assert dispatcher.ends() == 130
+        found = scripts.by_id()
+        assert {key: result["status"] for key, result in found.items()} == dict.fromkeys("01", "cancelled")
+        assert all(len(result["cores"]) == 1 for result in found.values())
+        wide = record("jobs.echo", "next", resources=2, id="wide")  # needs both cores
+        scripts.run(
+            "--yaml", own, "--tasks", scripts.tasks(wide, name="next.jsonl"), "--output", "next-results.jsonl"
+        )
+        assert [result["value"] for result in scripts.results("next-results.jsonl")] == ["next"]
+        assert len(list(scripts.folder.glob("held-*.runs"))) == 2  # nobody runs the rest
+        worker.send(signal.SIGTERM)
+        assert worker.ends() == 0
+
     def test_workers_of_its_own(self, wire: Wire, scripts: Scripts) -> None:
         own, _ = self.yaml(scripts, Place(wire))
         scripts.run(

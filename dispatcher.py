@@ -115,12 +115,14 @@ def main() -> int:
         show_order(tasks, sys.stdout)
         return 0
 
+    from executor.descriptors import raise_descriptor_limit
     from executor.gather import Gatherer, Wishes, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
     from executor.run import Run
     from executor.screen import Screen, Summary
 
+    raise_descriptor_limit()
     with ExitStack() as stack:
         journal = None
         if arguments.output is not None:

@@ -9,11 +9,12 @@ import socket
 import sys
 
 from executor import config, cores, options
+from executor.descriptors import raise_descriptor_limit
 from executor.errors import EXIT_INTERRUPTED, ExecutorError
 from executor.messages import introduce
 from executor.neighbours import Presence, remark
 from executor.pool import Pool
-from executor.work import Worker, raise_descriptor_limit, speaker
+from executor.work import Worker, speaker
 
 EPILOG = """\
 exit status:

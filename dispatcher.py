@@ -4,8 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from executor import streams
+
+if TYPE_CHECKING:
+    from executor.config import Wire
+    from executor.run import Run
+    from transports.base import DispatcherEnd
 
 #: What runs without --tasks: edit it. Each task is a call of a function by its full import path; all keys but
 #: `function` may be left out: params, kwargs, resources (cores, 1), id, timeout (seconds), retries, memory.
@@ -20,12 +29,21 @@ TASKS = [
     {"function": "os.path.join", "params": ["results", "run-1"]},
 ]
 
+#: Options that say nothing where a run is left with a broker, collected from it, or cancelled there.
+_RUN = ["tasks", "order", "dry-run", "timeout", "retries"]
+_RESULTS = ["max-failures", "output", "overwrite", "verbose", "quiet"]
+NOT_WITH = {
+    "detach": [*_RESULTS, "workers", "dry-run", "collect", "cancel"],
+    "collect": [*_RUN, "max-failures", "workers", "cancel"],
+    "cancel": [*_RUN, *_RESULTS, "workers"],
+}
+
 EPILOG = """\
 task files:
   .yaml .yml .json   a list of tasks, or a mapping with the one key `tasks`
   .jsonl, or -       one JSON object per line (- reads stdin)
-  .csv               a header of names: function, params (a JSON list), resources, ...;
-                     a column kwargs.NAME holds one keyword argument
+  .csv               a header of names: function, resources, params (a JSON
+                     list), ...; a column kwargs.NAME is one keyword argument
 
 exit status:
   0  every result is ok              3  no worker came within --wait
@@ -39,13 +57,13 @@ def parser() -> argparse.ArgumentParser:
     from executor import options
     from executor.ordering import ORDERS
 
-    parse = options.parser("dispatcher.py", __doc__, EPILOG)
+    parse = options.parser("dispatcher.py", __doc__ or "", EPILOG)
     group = parse.add_argument_group("tasks")
     group.add_argument(
         "--tasks", metavar="FILE", help="read tasks from a file (default: the TASKS in dispatcher.py)"
     )
     group.add_argument(
-        "--order", choices=sorted(ORDERS), default="cores",
+        "--order", choices=sorted(ORDERS),
         help="hand out by increasing cores (default), by decreasing ones, or as in the file",
     )  # fmt: skip
     group.add_argument("--dry-run", action="store_true", help="show the order and run nothing")
@@ -84,10 +102,19 @@ def parser() -> argparse.ArgumentParser:
         help="with --workers: cores of each (default: they divide what there is)",
     )  # fmt: skip
     options.add_wait(
-        parse,
+        group,
         "end with status 3 when no worker is there for so long (default: wait for ever), and reject "
         "tasks that are too wide for all workers so long after the rest (default: 30)",
     )
+    group = parse.add_argument_group("runs that a broker keeps (rabbitmq)")
+    group.add_argument("--detach", action="store_true", help="push the tasks, print the run's name, and end")
+    group.add_argument("--run", metavar="NAME", help="with --detach: the run's name (default: a new one)")
+    group.add_argument(
+        "--collect", metavar="NAME",
+        help="gather the results of such a run, from any machine; Ctrl-C leaves the rest with the broker, "
+        "and so does --wait after so long without a result",
+    )  # fmt: skip
+    group.add_argument("--cancel", metavar="NAME", help="stop such a run and remove it")
     options.add_wire(parse).add_argument(
         "--connect", metavar="HOST:PORT,...",
         help="with grpc and rpyc: the workers, in place of the file's list; or unix:/path",
@@ -97,6 +124,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the dispatcher; return the exit status."""
+    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    streams.prepare()
     parse = parser()
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
@@ -104,22 +136,59 @@ def main() -> int:
     if arguments.overwrite and arguments.output in (None, "-"):
         parse.error("--overwrite goes with --output FILE")
 
-    from executor import config, taskfile
-    from executor.ordering import order
-    from executor.screen import show_order
+    check_kept(parse, arguments)
+
+    from executor import config
 
     wire = config.read(arguments.yaml, address=arguments.address, connect=arguments.connect)
+    if arguments.cancel is not None:
+        from executor import keeping
+
+        return keeping.cancel(arguments.cancel, wire, wait=arguments.wait, say=streams.complain)
+    if arguments.collect is not None:
+        return gather(arguments, wire, None)
+
+    from executor import taskfile
+    from executor.ordering import order
+
     tasks = taskfile.read_tasks(arguments.tasks) if arguments.tasks else taskfile.check_tasks(TASKS, "TASKS")
-    tasks = order(tasks, arguments.order)
+    tasks = order(tasks, arguments.order or "cores")
     if arguments.dry_run:
+        from executor.screen import show_order
+
         show_order(tasks, sys.stdout)
         return 0
 
+    from executor.run import Run
+
+    if arguments.detach:
+        from executor import keeping
+
+        name = arguments.run or keeping.new_name()
+        run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout, name=name)
+        return keeping.detach(run, wire, wait=arguments.wait, say=streams.complain)
+    return gather(arguments, wire, Run(tasks, retries=arguments.retries, timeout=arguments.timeout))
+
+
+def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse options that make no sense with those of runs that a broker keeps."""
+    if arguments.run is not None and not arguments.detach:
+        parse.error("--run goes with --detach")
+    for option in ("detach", "collect", "cancel"):
+        if not getattr(arguments, option):
+            continue
+        for other in NOT_WITH[option]:
+            if getattr(arguments, other.replace("-", "_")) not in (None, False):
+                parse.error(f"--{other} does not go with --{option}")
+
+
+def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
+    """Push a run, or with None find the one to collect, and gather its results; return the exit status."""
     from executor.descriptors import raise_descriptor_limit
+    from executor.errors import EXIT_OK, OutputFailed
     from executor.gather import Gatherer, Wishes, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
-    from executor.run import Run
     from executor.screen import Screen, Summary
 
     raise_descriptor_limit()
@@ -129,37 +198,51 @@ def main() -> int:
             journal = Journal(arguments.output, overwrite=arguments.overwrite)
             stack.callback(journal.close)
         out = results_stream(arguments.output)
-        summary = Summary(len(tasks))
+        summary = Summary(0)
         screen = Screen(
             summary, out if arguments.output != "-" or arguments.verbose else None, quiet=arguments.quiet
         )
         stack.callback(screen.close)
-        settings, workers = wire.settings, None
+        settings, workers, kind = wire.settings, None, Gatherer
         if arguments.workers is not None:
             workers = LocalWorkers(arguments.workers, arguments.cores, wire, say=screen.say)
             stack.callback(workers.close)
             settings = workers.settings
-        end = stack.enter_context(
-            wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)
-        )
+        end: DispatcherEnd
+        if run is None:
+            from executor import keeping
+
+            kept = wire.transport.kept_run(settings, arguments.collect, collects=True, say=screen.say)
+            end = stack.enter_context(kept)
+            run, kind = (
+                keeping.open_kept(kept, arguments.collect, wait=arguments.wait, say=screen.say),
+                keeping.Collector,
+            )
+        else:
+            end = wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)
+            stack.enter_context(end)
+        summary.total = run.unrecorded
         wishes = Wishes(
             arguments.wait, arguments.max_failures, arguments.output is not None and not arguments.verbose
         )
-        run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout)
-        gatherer = Gatherer(run, end, screen, summary, journal, workers, wishes)
+        gatherer = kind(run, end, screen, summary, journal, workers, wishes)
         try:
-            return gatherer.gather()
+            status = gatherer.gather()
         finally:
             screen.summarise(gatherer.wall, out)
+        if status == EXIT_OK and screen.unwritten and journal is None:
+            raise OutputFailed(screen.unwritten)
+        return status
 
 
 if __name__ == "__main__":
-    from executor.errors import EXIT_INTERRUPTED, ExecutorError
+    from executor.errors import EXIT_USAGE, ExecutorError
 
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except ImportError as error:  # of a package of ours; what tasks import is their affair
+        streams.complain(f"dispatcher.py: error: {error}; {streams.INSTALL}")
+        sys.exit(EXIT_USAGE)
     except ExecutorError as error:
-        print(f"dispatcher.py: error: {error}", file=sys.stderr)
+        streams.complain(f"dispatcher.py: error: {error}")
         sys.exit(error.exit_status)

@@ -121,7 +121,8 @@ def read_arguments(arguments: list[str]) -> dict[str, list[str]]:
         elif room:
             options[current].append(text)
         else:
-            raise UsageError(f"{text!r} belongs to no option: positional arguments follow --params")
+            how = "arguments follow --params" if options else "write --function NAME --params VALUE ..."
+            raise UsageError(f"{text!r} belongs to no option: {how}")
     if not options.get("--function"):
         raise UsageError("--function NAME is missing: which function to call, such as --function min")
     return options

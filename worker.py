@@ -5,29 +5,26 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import socket
 import sys
 
-from executor import config, cores, options
-from executor.descriptors import raise_descriptor_limit
-from executor.errors import EXIT_INTERRUPTED, ExecutorError
-from executor.messages import introduce
-from executor.neighbours import Presence, remark
-from executor.pool import Pool
-from executor.work import Worker, speaker
+from executor import streams
 
 EPILOG = """\
 exit status:
-  0  drained: the first Ctrl-C, SIGTERM, or --once; running tasks were finished
-  2  the command line or the YAML file is wrong
-  3  no dispatcher came within --wait
-130  killed by a second signal
+  0    drained: the first Ctrl-C, SIGTERM, or --once; what ran was finished
+  2    the command line or the YAML file is wrong
+  3    no dispatcher came within --wait
+  130  killed by a second signal
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    parse = options.parser("worker.py", __doc__, EPILOG)
+    from executor import options
+
+    parse = options.parser("worker.py", __doc__ or "", EPILOG)
     parse.add_argument(
         "--cores", type=options.positive_int, metavar="K",
         help="cores to run tasks on (default: what the machine, its cgroup and Slurm grant; "
@@ -46,11 +43,12 @@ def parser() -> argparse.ArgumentParser:
         "--grace", type=options.seconds, default=0.5, metavar="SECONDS",
         help="time between SIGTERM and SIGKILL for a task that must end (default: 0.5)",
     )  # fmt: skip
-    options.add_wire(parse).add_argument(
+    group = options.add_wire(parse)
+    group.add_argument(
         "--listen", metavar="HOST:PORT", help="in place of the file's, with grpc and rpyc; or unix:/path"
     )
     options.add_wait(
-        parse, "end with status 3 when no dispatcher is there for so long (default: wait for ever)"
+        group, "end with status 3 when no dispatcher is there for so long (default: wait for ever)"
     )
     parse.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)  # set by dispatcher.py --workers
     return parse
@@ -58,7 +56,20 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the worker; return the exit status."""
+    # Until there is something to drain they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    streams.prepare()
     arguments = parser().parse_args()
+
+    from executor import config, cores
+    from executor.descriptors import raise_descriptor_limit
+    from executor.messages import introduce
+    from executor.neighbours import Presence, remark
+    from executor.pool import Pool
+    from executor.work import Worker, speaker
+
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     say = speaker(name)
     wire = config.read(arguments.yaml, address=arguments.address, listen=arguments.listen)
@@ -70,11 +81,7 @@ def main() -> int:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
             if arguments.lifeline is None:
-                where = (
-                    f"cores {cores.spans(sorted(chosen.ids))}"
-                    if chosen.pinned
-                    else f"{len(chosen)} slots, not pinned"
-                )
+                where = cores.named(chosen.ids) if chosen.pinned else f"{len(chosen)} slots, not pinned"
                 say(f"ready on {where}; looks for a dispatcher at {end.address}")
                 for line in (warning, remark(presence.overlapping(), used)):
                     if line:
@@ -94,10 +101,13 @@ def _silent(text: str) -> None:
 
 
 if __name__ == "__main__":
+    from executor.errors import EXIT_USAGE, ExecutorError
+
     try:
         sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+    except ImportError as error:  # of a package of ours; what tasks import is their affair
+        streams.complain(f"worker.py: error: {error}; {streams.INSTALL}")
+        sys.exit(EXIT_USAGE)
     except ExecutorError as error:
-        print(f"worker.py: error: {error}", file=sys.stderr)
+        streams.complain(f"worker.py: error: {error}")
         sys.exit(error.exit_status)

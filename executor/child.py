@@ -63,7 +63,6 @@ THREAD_VARIABLES = (
 
 
 encoder = msgspec.msgpack.Encoder()
-encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 
 
@@ -111,6 +110,7 @@ class _Child:
         unbuffer_c()
         self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         make_importable(str(Path.cwd()))
+        self._pid = os.getpid()
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
         self._mask: set[int] = set()
@@ -118,6 +118,7 @@ class _Child:
         self._threads = threading.active_count()
         self._token = -1  # a token that was read and not used
         self._spent = False  # a task left something behind: no other is run
+        self._used = False  # a task ran here
         self._light = 0  # bytes held after the first batch, with its libraries loaded
         self._reports: list[bytes] = []
         self._buffers: list[Buffer] = []
@@ -138,12 +139,13 @@ class _Child:
         self._sent_at = time.time()
         cores = batch.cores
         for index, item in enumerate(batch.items):
-            if self._spent or not self._admitted(batch.epoch):
+            if self._spent or self._is_burdened(item.memory) or not self._admitted(batch.epoch):
                 break
             self._come_back(batch.pin)
             now = time.time()
             self._board.begin(batch.first + index, time.monotonic(), now)
             report, out = self._call(item, buffers.pop(index, ()), cores, now)
+            self._used = True
             self._keep(batch.first + index, report, out)
             if (report.finished or time.time()) - now > HARMLESS_SECONDS:
                 self._spent = self._left_behind()
@@ -204,6 +206,8 @@ class _Child:
             text = describe(failed)
             finished = time.time()
             error = (text.type, text.message, text.traceback)
+        if os.getpid() != self._pid:  # a copy that the task forked, and that came back from it
+            os._exit(0)
         status: Status = "ok" if error is None else "error"
         printed = take_printed()
         report = Report(
@@ -241,6 +245,16 @@ class _Child:
         elif held > 2 * self._light:
             return True
         return self._left_behind()
+
+    def _is_burdened(self, limit: int | None) -> bool:
+        """Whether earlier tasks left so much memory here that a task with a limit would be charged for it.
+
+        Then it is for another process to run.
+        """
+        if limit is None or not self._used or resident_pages() * mmap.PAGESIZE < limit // 2:
+            return False
+        self._spent = True
+        return True
 
     def _left_behind(self) -> bool:
         """Whether tasks left threads or processes behind."""
@@ -320,7 +334,7 @@ def take_printed() -> tuple[str, str]:
 
 def _take(descriptor: int) -> str:
     try:
-        size = os.lseek(descriptor, 0, os.SEEK_CUR)
+        size = os.lseek(descriptor, 0, os.SEEK_END)  # its end, whoever opened it anew and wrote there
         return read_printed(descriptor, size) if size else ""
     except OSError:  # the task closed it, or put a pipe in its place
         return ""

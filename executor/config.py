@@ -28,16 +28,15 @@ class Wire(NamedTuple):
     settings: Settings
 
 
-#: The key that an option stands for, where it has another name, and the options that are lists.
-_KEYS = {"connect": "workers"}
+#: The options that are lists.
 _LISTS = {"connect"}
 
 
 def read(path: str | None, **overrides: str | None) -> Wire:
     """Return the wire that a YAML file chooses; without a file, ZeroMQ with its defaults.
 
-    `overrides` are options of the command line, None where they are not given; each stands for the key of
-    its name, ``--connect`` for `workers`.
+    `overrides` are options of the command line, None where they are not given; the wire says which key each
+    stands for.
 
     Raises:
         ConfigError: the file, a key or a value is wrong.
@@ -59,9 +58,9 @@ def read(path: str | None, **overrides: str | None) -> Wire:
     for key, value in overrides.items():
         if value is None:
             continue
-        if _KEYS.get(key, key) not in known:
+        if key not in transport.OVERRIDES:
             raise ConfigError(f"--{key}: is not for transport {name}")
-        values[_KEYS.get(key, key)] = value.split(",") if key in _LISTS else value
+        values[transport.OVERRIDES[key]] = value.split(",") if key in _LISTS else value
     try:
         settings = msgspec.convert({**values, "transport": name}, transport.Settings)
     except msgspec.ValidationError as error:

@@ -53,6 +53,7 @@ class CoreSet:
         self._free = [list(cores) for cores in self._all]
         self._left = [len(cores) for cores in self._all]
         self._whole = list(self._left)
+        self._count = len(self.ids)  # of free ones
         self._position = {core: position for position, cores in enumerate(self._all) for core in cores}
         # Groups of physical cores, by their positions, within which a task's cores should lie: from the
         # nearest to all. A machine that says nothing of its nodes has them all in node 0.
@@ -69,7 +70,7 @@ class CoreSet:
     @property
     def free(self) -> int:
         """How many cores no task has."""
-        return sum(self._left)
+        return self._count
 
     def take(self, width: int) -> tuple[int, ...]:
         """Reserve `width` cores, at most `free`; return them in topological order.
@@ -81,6 +82,7 @@ class CoreSet:
         """
         if not 0 < width <= self.free:
             raise ValueError(f"{width} cores of {self.free} free ones")
+        self._count -= width
         positions = self._nearest(self._whole, width)
         if positions is None:
             positions = self._nearest(self._left, width)
@@ -122,6 +124,7 @@ class CoreSet:
             position = self._position[core]
             free, every = self._free[position], self._all[position]
             if core not in free:
+                self._count += 1
                 free.append(core)
                 free.sort(key=every.index)
             self._left[position] = len(free)
@@ -237,6 +240,12 @@ def spans(numbers: list[int]) -> str:
         else:
             pieces.append([number, number])
     return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in pieces)
+
+
+def named(cores: Iterable[int]) -> str:
+    """Write at least one core as ``core 3``, several as ``cores 0-3,8``."""
+    ids = sorted(cores)
+    return f"core{'s' * (len(ids) > 1)} {spans(ids)}"
 
 
 def cgroup_quota(root: Path = Path("/"), groups: str | None = None) -> float | None:

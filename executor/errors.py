@@ -9,6 +9,7 @@
     ├── TransportError           1   the wire itself failed for good
     ├── WorkersFailed            1   the workers of ``--workers N`` end by themselves, again and again
     ├── OutputFailed             1   results can't be written any more
+    ├── NoProcess                1   the system refuses a worker the processes that run tasks
     ├── CannotTravel                 a value that has no form on the wire; it becomes its task's error
     └── BadFrame                     bytes that are none of ours; logged and dropped, never fatal
 
@@ -62,7 +63,9 @@ class TaskFileError(UsageError):
     def __init__(self, mistakes: Sequence[str]) -> None:
         shown = list(mistakes[: self.MOST_SHOWN])
         if rest := len(mistakes) - len(shown):
-            shown.append(f"and {rest:,} more mistake{'s' * (rest > 1)}")
+            shown.append(f"and {rest:,} more")
+        if len(mistakes) > 1:
+            shown.insert(0, f"nothing was run, as there are {len(mistakes):,} mistakes:")
         super().__init__("\n".join(shown))
         self.mistakes = list(mistakes)
 
@@ -87,6 +90,10 @@ class WorkersFailed(ExecutorError):
 
 class OutputFailed(ExecutorError):
     """Results can't be written any more (a full disk, a closed pipe)."""
+
+
+class NoProcess(ExecutorError):
+    """The system refuses to make a process, or lacks the descriptors for one."""
 
 
 class CannotTravel(ExecutorError):

@@ -81,18 +81,17 @@ class Gatherer:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._pushed = time.monotonic()
-        self._run.submitted = time.time()
-        self._end.push(self._run)
+        self._begin()
         look_at = 0.0
         cancelled_at: float | None = None
         while self._run.unrecorded:
             self._take(self._end.results(_TURN))
             now = time.monotonic()
             if self._signal is not None and cancelled_at is None:
+                if not self._stop():
+                    break
                 cancelled_at = now
                 self._halted = True
-                self._screen.say("cancelling what runs")
-                self._end.cancel()
             if now < look_at and not self._halted:
                 continue
             held = self._look(now)
@@ -105,6 +104,16 @@ class Gatherer:
         if self._signal is not None:
             return EXIT_TERMINATED if self._signal == signal.SIGTERM else EXIT_INTERRUPTED
         return EXIT_OK if self._summary.counts.get("ok", 0) == self._summary.total else EXIT_NOT_OK
+
+    def _begin(self) -> None:
+        self._run.submitted = time.time()
+        self._end.push(self._run)
+
+    def _stop(self) -> bool:
+        """A signal came: stop the run; return whether there is something to wait for."""
+        self._screen.say("cancelling what runs")
+        self._end.cancel()
+        return True
 
     def _take(self, deliveries: list[Delivery]) -> None:
         """Record what came; then, and only then, let the workers forget it."""
@@ -156,19 +165,23 @@ class Gatherer:
         self._count_cores(workers)
         self._screen.update(sum(worker.running for worker in workers))
         if not self._halted:
-            verdict = self._waiting.look(now, cores, held, self._end.waiting())
-            if verdict.say:
-                self._screen.say(verdict.say)
-            if verdict.nobody:
-                raise NobodyThere(f"no worker at {self._end.address} within {self._wishes.wait:g} s")
-            for width in verdict.reject:
-                for place in self._end.withdraw(width):
-                    result = self._run.reject(place, f"{width} cores, but {verdict.reason}")
-                    if result is not None:
-                        self._record(result)
-            if verdict.reject and self._journal is not None:
-                self._journal.flush()
+            self._judge(now, cores, held)
         return held
+
+    def _judge(self, now: float, cores: list[int], held: int) -> None:
+        """See whether the run stands still, with workers of these cores that hold so many tasks."""
+        verdict = self._waiting.look(now, cores, held, self._end.waiting())
+        if verdict.say:
+            self._screen.say(verdict.say)
+        if verdict.nobody:
+            raise NobodyThere(f"no worker at {self._end.address} within {self._wishes.wait:g} s")
+        for width in verdict.reject:
+            for place in self._end.withdraw(width):
+                result = self._run.reject(place, f"{width} cores, but {verdict.reason}")
+                if result is not None:
+                    self._record(result)
+        if verdict.reject and self._journal is not None:
+            self._journal.flush()
 
     def _note_begin(self, moment: float) -> None:
         """A worker was there at this moment, on the monotonic clock."""

@@ -7,9 +7,13 @@ gone, however that died: then its control socket reads end-of-file.
 
 Worker and guardian exchange fixed-size records over a stream socket:
 
-    FORK slot        (with the child's descriptors)  ->  FORKED slot pid
+    FORK slot        (with the child's descriptors)  ->  FORKED slot pid, or minus errno
     SIGNAL pid number, to the child's process group
                                                          DIED pid status, after all of its descendants
+
+What a child leaves behind is killed when it dies. But after SIGTERM, which ends a Python that does not
+handle it at once, the rest of its process group has until SIGKILL comes: so a program that the task waited
+for can put its things in order.
 """
 
 from __future__ import annotations
@@ -23,8 +27,11 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
+
+from executor.memory import children_of
 
 FORK, SIGNAL, FORKED, DIED = range(1, 5)
 
@@ -34,6 +41,14 @@ _RECORD = struct.Struct("<iqq")
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+
+#: Added to a child's badness when the kernel must kill for want of memory, in thousandths of the memory that
+#: there is: rather a task, which is one result, than its worker, or the dispatcher with everybody's results.
+_OOM_SCORE = 500
+
+#: Seconds to wait for what a dead child left behind to die of SIGKILL. Usually it takes one millisecond; what
+#: waits in the kernel for a dead file server may take for ever, and must not keep the cores that long.
+_LINGER_SECONDS = 1.0
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -59,12 +74,14 @@ class Guardian:
         theirs.close()
         self.sock = ours
         self._inbox = b""
+        # If the guardian is killed, what it looked after comes to this process, which then ends it.
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
     def fork(self, slot: int, descriptors: list[int]) -> None:
         """Ask for a new child that owns `descriptors`; FORKED with `slot` answers.
 
         Raises:
-            OSError: the guardian is gone.
+            ConnectionError: the guardian is gone.
         """
         socket.send_fds(self.sock, [_RECORD.pack(FORK, slot, 0)], descriptors)
 
@@ -91,9 +108,29 @@ class Guardian:
         return records
 
     def close(self) -> None:
-        """End all children and the guardian itself, and wait for that."""
+        """End all children and the guardian itself, and wait for that.
+
+        It does so itself, unless somebody killed it: then its descendants are this process's.
+        """
         self.sock.close()
         self._process.wait()
+        deadline = time.monotonic() + _LINGER_SECONDS
+        while (left := _strangers()) and time.monotonic() < deadline:  # a death may bring others
+            for pid in left:
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+                    os.waitpid(pid, os.WNOHANG)
+            time.sleep(0.001)
+
+
+def _strangers() -> list[int]:
+    """Return the children of this process that it did not start: they came from a guardian's session."""
+    found = []
+    for pid in children_of(os.getpid()) if sys.platform == "linux" else ():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) != os.getsid(0):
+                found.append(pid)
+    return found
 
 
 def main() -> NoReturn:
@@ -117,11 +154,11 @@ def main() -> NoReturn:
     poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
     while True:
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(nursery.patience()))
         if wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
-            nursery.bury()
+        nursery.bury()
         if control.fileno() in ready:
             try:
                 data, descriptors, _, _ = socket.recv_fds(control, _RECORD.size, 8)
@@ -144,16 +181,25 @@ def main() -> NoReturn:
 
 
 class _Nursery:
-    """The children that live, in the guardian's process."""
+    """The children that live, and those that died and have not been told yet, in the guardian's process."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._pids: set[int] = set()
+        self._dead: dict[int, tuple[int, float]] = {}  # exit status, and since when its rest is to be dead
+        self._warned: set[int] = set()  # whose group had SIGTERM and may take its time until SIGKILL comes
         self._own_pid = os.getpid()
+
+    def patience(self) -> float | None:
+        """Return after how many milliseconds `bury` must be called even if nobody dies."""
+        return 100.0 if self._dead else None
 
     def fork(self, slot: int, descriptors: list[int]) -> int:
         """Fork; return 0 in the child, which then leads a process group of its own."""
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or too little memory
+            pid = -(error.errno or 1)
         if pid == 0:
             os.setpgid(0, 0)
             # Each child adopts what its own descendants abandon, so that they stay below it.
@@ -161,26 +207,37 @@ class _Nursery:
             _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != self._own_pid:  # it died before prctl took effect
                 os._exit(0)
+            _be_chosen_first()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             return 0
-        with contextlib.suppress(OSError):  # whichever of the two comes first; the child may be gone already
-            os.setpgid(pid, pid)
-        self._pids.add(pid)
+        if pid > 0:
+            with contextlib.suppress(
+                OSError
+            ):  # whichever of the two comes first; the child may be gone already
+                os.setpgid(pid, pid)
+            self._pids.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
         self._tell(FORKED, slot, pid)
         return pid
 
     def signal(self, pid: int, number: int) -> None:
-        """Signal a child's process group; nothing happens if it is dead already."""
-        if pid in self._pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, number)
+        """Signal a child's process group; nothing happens if all of it is dead already."""
+        if pid in self._dead:
+            self._dead[pid] = (self._dead[pid][0], time.monotonic())
+        elif pid not in self._pids:
+            return
+        (self._warned.discard if number == signal.SIGKILL else self._warned.add)(pid)
+        self._signal_group(pid, number)
+
+    def _signal_group(self, pid: int, number: int) -> None:
+        # While a group has members, the kernel gives its number to nobody else.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, number)
 
     def bury(self) -> None:
-        """Take note of the dead, end what they left behind, and tell the worker."""
-        dead: list[tuple[int, int]] = []
+        """Take note of the dead, end what they left behind, and tell the worker of those that left none."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -190,27 +247,45 @@ class _Nursery:
                 break
             if pid in self._pids:
                 self._pids.discard(pid)
-                # While its group has members, the kernel gives the group's number to nobody else.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
-                dead.append((pid, os.waitstatus_to_exitcode(status)))
-            self._end_orphans()
-        for pid, status in dead:
+                self._dead[pid] = (os.waitstatus_to_exitcode(status), time.monotonic())
+                if pid not in self._warned:
+                    self._signal_group(pid, signal.SIGKILL)
+        if not self._dead:
+            return
+        waiting, dying = self._end_orphans()
+        for pid, (status, since) in list(self._dead.items()):
+            if pid in waiting or (dying and time.monotonic() - since < _LINGER_SECONDS):
+                continue
+            del self._dead[pid]
+            self._warned.discard(pid)
             self._tell(DIED, pid, status)
 
-    def _end_orphans(self) -> None:
-        """Kill what dead children left to this process, their sessions of their own included."""
-        for pid in _children_of(self._own_pid):
-            if pid not in self._pids:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
+    def _end_orphans(self) -> tuple[set[int], bool]:
+        """Kill what dead children left to this process, their sessions of their own included.
+
+        Return which groups may take their time, and were let live; and whether anything was killed, whose
+        deaths are still to come and may bring others.
+        """
+        waiting: set[int] = set()
+        dying = False
+        for pid in children_of(self._own_pid):
+            if pid in self._pids:
+                continue
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                group = os.getpgid(pid)
+                if group in self._dead and group in self._warned:
+                    waiting.add(group)
+                else:
+                    dying = True
                     os.kill(pid, signal.SIGKILL)
+        return waiting, dying
 
     def end_all(self) -> None:
         """Kill every descendant, and return when none is left."""
-        for pid in self._pids:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+        for pid in (*self._pids, *self._dead):
+            self._signal_group(pid, signal.SIGKILL)
         self._pids.clear()
+        self._dead.clear()
         while True:  # each death may hand us orphans; killed in turn, until there is nobody
             self._end_orphans()
             try:
@@ -223,18 +298,14 @@ class _Nursery:
             self._control.sendall(_RECORD.pack(what, first, second))
 
 
-def _children_of(pid: int) -> list[int]:
-    """Return the direct children of a process; [] where the system can't say (macOS: process groups only)."""
+def _be_chosen_first() -> None:
+    """Let the kernel choose this process before the worker, should it have to kill for want of memory."""
     try:
-        return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
+        with open("/proc/self/oom_score_adj", "r+b", buffering=0) as file:  # noqa: PTH123 - once a child
+            if int(file.read(16)) < _OOM_SCORE:
+                file.write(b"%d" % _OOM_SCORE)
+    except (OSError, ValueError):  # not Linux, or a sandbox that has no such thing
         pass
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):  # a kernel without CONFIG_PROC_CHILDREN
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            if int(entry.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(entry.parent.name))
-    return found
 
 
 def _prctl(option: int, value: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from executor import jsonform
 from executor.errors import OutputFailed, UsageError
-from executor.screen import nowhere
+from executor.streams import nowhere
 from executor.task import Result
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Journal:
         self._arrays: Path | None = None
         self._synced_at = 0.0
         self._file: IO[bytes]
+        self._regular = False  # a file that can be synced, and not a pipe or a device
         if path == "-":
             self._file = sys.stdout.buffer
             self._owned = False
@@ -51,12 +53,17 @@ class Journal:
         self._arrays = target.with_name(target.name + ".d")
         try:
             # Opened for appending, so that nothing is lost before we have looked.
-            self._file = target.open("ab")
-            if self._file.tell() > 0:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(target, flags, 0o666), "wb")
+            info = os.fstat(self._file.fileno())
+            self._regular = stat.S_ISREG(info.st_mode)
+            if not self._regular:  # a pipe, say >(gzip >results.gz): nothing can lie beside it
+                self._arrays = None
+            elif held := info.st_size:
                 if not overwrite:
                     self._file.close()
                     raise UsageError(
-                        f"--output {path}: holds {target.stat().st_size:,} bytes already; "
+                        f"--output {path}: holds {held:,} bytes already; "
                         "choose another name, or --overwrite to replace it"
                     )
                 self._file.truncate(0)
@@ -88,7 +95,7 @@ class Journal:
             self._file.write(data)
             self._file.flush()
             now = time.monotonic()
-            if self._owned and now - self._synced_at > SYNC_SECONDS:
+            if self._regular and now - self._synced_at > SYNC_SECONDS:
                 self._synced_at = now
                 os.fsync(self._file.fileno())
         except OSError as error:
@@ -105,13 +112,10 @@ class Journal:
         self.flush()
         if self._owned and not self._file.closed:
             try:
-                os.fsync(self._file.fileno())
-            except OSError as error:
-                if not _is_special(self._file):
-                    raise OutputFailed(f"results can't be written: {error.strerror}") from error
-            try:
+                if self._regular:
+                    os.fsync(self._file.fileno())
                 self._file.close()
-            except OSError as error:  # of what an earlier attempt could not write
+            except OSError as error:  # of what an earlier attempt could not write, too
                 raise OutputFailed(f"results can't be written: {error.strerror}") from error
 
     def _line(self, result: Result) -> bytes:
@@ -170,10 +174,3 @@ class _Arrays:
             "shape": list(array.shape),
             "dtype": str(array.dtype),
         }
-
-
-def _is_special(file: IO[bytes]) -> bool:
-    """Whether it is a pipe or a device, which can't be synced."""
-    import stat
-
-    return not stat.S_ISREG(os.fstat(file.fileno()).st_mode)

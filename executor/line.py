@@ -55,7 +55,7 @@ class Line:
         entries = self._entries
         if item.place > self._highest.get(run, -1):
             self._highest[run] = item.place
-        else:
+        elif not entries or entries[-1].run != run or entries[-1].item.place > item.place:
             for position, other in enumerate(entries):
                 if other.run == run and other.item.place > item.place:
                     entry.number = other.number

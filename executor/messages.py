@@ -14,6 +14,16 @@ them, go between a worker and its child processes.
                                 Unknown   I don't know you: say hello
                                 Refused   we can't talk: here is why
                                 Beat
+
+Where a broker lies between them, calls and reports are the same `Tasks` and `Reports`; the rest is told to
+all:
+
+    worker to all dispatchers   dispatcher to all workers
+    Hello    here I am, again   Alive     my run goes on
+    Pushed   calls came back    Pushed    calls wait for you
+                                Who       say hello
+                                Halt      begin no more of this run
+                                Cancel, Over, Refused
 """
 
 from __future__ import annotations
@@ -45,7 +55,9 @@ class Item(msgspec.Struct, array_like=True, gc=False):
     """A task on its way: `call` is the codec's head of (function, params, kwargs).
 
     `place` is the task's index in the order pushed; `width` is its cores; `timeout` is in seconds and
-    `memory` in bytes, None for no limit; `buffers` of the frame's further parts belong to it.
+    `memory` in bytes, None for no limit; `buffers` of the frame's further parts belong to it. `retries` is
+    the task's own number of further attempts, or its run's, or None; `lone` says that it must have a worker
+    to itself: its worker vanished before, and this attempt is its last.
     """
 
     place: Count
@@ -55,6 +67,8 @@ class Item(msgspec.Struct, array_like=True, gc=False):
     memory: int | None
     call: msgspec.Raw
     buffers: Count = 0
+    retries: Count | None = None
+    lone: bool = False
 
 
 class Report(msgspec.Struct, array_like=True, gc=False):
@@ -93,6 +107,7 @@ class Hello(_Message, tag="hello"):
     backfill: bool = False
     holding: dict[str, list[int]] = {}
     episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
+    leaving: bool = False  # it drains, and takes no more
 
 
 class Welcome(_Message, tag="welcome"):
@@ -105,9 +120,13 @@ class Welcome(_Message, tag="welcome"):
 
 
 class Refused(_Message, tag="refused"):
-    """The other end can't be served; the worker says why on its screen and goes on waiting."""
+    """The other end can't be served; the worker says why on its screen and goes on waiting.
+
+    `instance` names the worker, where all of them hear it.
+    """
 
     reason: str
+    instance: str = ""
 
 
 class Unknown(_Message, tag="unknown"):
@@ -167,13 +186,35 @@ class Leaving(_Message, tag="leaving"):
     """The worker drains: it finishes what it runs and takes nothing more."""
 
 
+class Alive(_Message, tag="alive"):
+    """The dispatcher of a run is there."""
+
+    run: str
+
+
+class Pushed(_Message, tag="pushed"):
+    """Calls of these widths wait in the broker."""
+
+    widths: list[Positive]
+
+
+class Who(_Message, tag="who"):
+    """A dispatcher asks all workers to say hello."""
+
+
+class Halt(_Message, tag="halt"):
+    """Begin no more calls of this run; what runs finishes."""
+
+    run: str
+
+
 class Beat(_Message, tag="beat"):
     """Nothing new, still alive."""
 
 
 Message: TypeAlias = (
     Hello | Welcome | Refused | Unknown | Tasks | Recall | Returned | Cancel | Reports | Recorded | Over
-    | Leaving | Beat
+    | Leaving | Beat | Alive | Pushed | Who | Halt
 )  # fmt: skip
 
 _encoder = msgspec.msgpack.Encoder()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from executor.cores import spans
+from executor.cores import named
 from executor.private import Lock, private_folder, runtime_folder
 
 
@@ -68,6 +68,6 @@ def remark(neighbours: list[Neighbour], own: tuple[int, ...]) -> str:
     """Return what a user should know about shared cores, or ""."""
     if not neighbours:
         return ""
-    shared = sorted({core for other in neighbours for core in other.cores} & set(own))
+    shared = {core for other in neighbours for core in other.cores} & set(own)
     who = ", ".join(f"{other.name} (process {other.pid})" for other in neighbours)
-    return f"shares cores {spans(shared)} with {who}: tasks of both will slow each other down"
+    return f"shares {named(shared)} with {who}: tasks of both will slow each other down"

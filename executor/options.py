@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from typing import TYPE_CHECKING, TypeAlias
 
 from executor import __version__
@@ -12,11 +13,11 @@ if TYPE_CHECKING:
     Group: TypeAlias = argparse._ArgumentGroup  # which has no public name
 
 
-def parser(name: str, description: str | None, epilog: str) -> argparse.ArgumentParser:
+def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return an empty parser with ``--help`` and ``--version``."""
     parse = argparse.ArgumentParser(
         prog=name,
-        description=description,
+        description=textwrap.fill(description, 78),  # the formatter leaves both as they are
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -34,14 +35,14 @@ def add_wire(parse: argparse.ArgumentParser) -> Group:
     )  # fmt: skip
     group.add_argument(
         "--address", metavar="ADDRESS",
-        help="in place of the file's, with zmq: tcp://host:port or unix:/path",
+        help="in place of the file's, with zmq: tcp://host:port or unix:/path; with rabbitmq: its url",
     )  # fmt: skip
     return group
 
 
-def add_wait(parse: argparse.ArgumentParser, text: str) -> None:
+def add_wait(group: Group, text: str) -> None:
     """Add ``--wait``."""
-    parse.add_argument("--wait", type=seconds, metavar="SECONDS", help=text)
+    group.add_argument("--wait", type=seconds, metavar="SECONDS", help=text)
 
 
 def positive_int(text: str) -> int:

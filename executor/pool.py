@@ -10,8 +10,7 @@ calls `step()`.
 
 from __future__ import annotations
 
-import os
-import selectors
+import contextlib
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -20,10 +19,11 @@ from typing import NamedTuple
 import msgspec
 
 from executor.board import Done
+from executor.children import Children, Spoke
 from executor.cores import CoreSet
-from executor.guardian import DIED, FORKED, Guardian
+from executor.errors import NoProcess
 from executor.line import Entry, Line
-from executor.memory import resident
+from executor.memory import OutOfMemory, resident
 from executor.messages import Buffer, Item, Report, rejected, share_out
 from executor.process import BATCH_MOST, STATUS_OF, Child
 
@@ -85,31 +85,29 @@ class Pool:
         self._cores = cores
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._grace = grace
-        self._selector = selectors.DefaultSelector()
-        self._children: dict[int, Child] = {}  # by slot, a number that is never used again
-        self._by_pid: dict[int, Child] = {}
-        self._slots = 0
+        self._children = Children(grace)
         self._line = Line()
         self._pace: dict[int, float] = {}  # seconds a call takes, by width, as lately seen
         self._finished: list[Finished] = []
         self._watch_at = 0.0
-        self._guardian = self._new_guardian()
+        self._starved = OutOfMemory()
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `step` has something to do."""
-        return self._selector.fileno()
+        return self._children.fileno()
 
     def patience(self) -> float | None:
         """Return after how many seconds `step` must be called even if nothing happens; None: never."""
-        if not any(child.busy for child in self._children.values()):
+        if self._children.pending:
+            return 0.0
+        if not any(child.busy for child in self._children):
             return None
         return max(0.0, self._watch_at - time.monotonic())
 
     @property
     def idle(self) -> bool:
         """Whether it holds nothing at all."""
-        return not self._line and not self._finished and not any(c.busy for c in self._children.values())
+        return not self._line and not self._finished and not any(c.busy for c in self._children)
 
     def finish(self, run: str) -> None:
         """A run is over, or left: end its children when what they run ends, for they know its code.
@@ -117,11 +115,11 @@ class Pool:
         Each run thus sees the code as it lies on disk when the run starts.
         """
         self._line.forget(run)
-        for child in list(self._children.values()):
+        for child in list(self._children):
             if child.run == run:
                 child.worn = True
                 if not child.busy:
-                    self._end(child)
+                    self._children.end(child)
 
     def add(self, run: str, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
         """Take items of a run into the line, at their places."""
@@ -151,15 +149,16 @@ class Pool:
 
         self._take_all_back()
         dropped = self._line.drop(meant)
-        for child in self._children.values():
-            if any(meant(entry) for entry in child.entries.values()):
-                self._kill(child, "cancelled")
+        for child in self._children:
+            doomed = [entry for entry in child.entries.values() if meant(entry)]
+            if any(entry not in child.condemned for entry in doomed):
+                self._kill(child, "cancelled", doomed)
         return dropped
 
     def holding(self) -> dict[str, list[int]]:
         """Return the places of what is unfinished, by run."""
         held = self._line.places()
-        for child in self._children.values():
+        for child in self._children:
             for entry in child.entries.values():
                 held.setdefault(entry.run, []).append(entry.item.place)
         return held
@@ -167,7 +166,7 @@ class Pool:
     def running(self) -> list[Running]:
         """Return what runs now."""
         found = []
-        for child in self._children.values():
+        for child in self._children:
             current = child.current()
             if current is not None:
                 entry, _, epoch = current
@@ -175,16 +174,16 @@ class Pool:
         return found
 
     def step(self) -> list[Finished]:
-        """Do what there is to do without waiting; return what has finished since the last call."""
-        for key, events in self._selector.select(0):
-            child = key.data
-            if child is None:
-                self._hear_guardian()
-            elif not child.dead:
-                if events & selectors.EVENT_WRITE:
-                    self._flush(child)
-                if events & selectors.EVENT_READ:
-                    self._receive(child)
+        """Do what there is to do without waiting; return what has finished since the last call.
+
+        Raises:
+            NoProcess: the system refuses to make a process, and there is none to wait for.
+        """
+        for event in self._children.hear():
+            if isinstance(event, Spoke):
+                self._listen(event.child, event.frames)
+            else:
+                self._bury(event.child, event.status)
         now = time.monotonic()
         if now >= self._watch_at:
             self._watch(now)
@@ -194,11 +193,7 @@ class Pool:
 
     def close(self) -> None:
         """Kill what runs, and end every process."""
-        self._guardian.close()
-        for child in self._children.values():
-            child.close()
-        self._children.clear()
-        self._selector.close()
+        self._children.close()
 
     # -- starting
 
@@ -216,18 +211,19 @@ class Pool:
                     continue
                 self._watch_at = min(self._watch_at, now + _GLANCE_SECONDS)
                 break
-            batch = self._next_batch(width)
             cores = self._cores.take(width)
-            self._send(self._idle_child(batch[0].run, cores), batch, cores, now)
+            try:
+                child = self._children.find(self._line.first.run, cores)
+            except NoProcess:
+                self._cores.give(cores)
+                if not any(child.busy for child in self._children):
+                    raise
+                break  # those that are there must do
+            self._send(child, self._next_batch(width), cores, now)
         self._look_ahead(now)
 
     def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
-        try:
-            child.send(batch, cores, pin=self._cores.pinned)
-        except OSError:  # it died a moment ago: its burial puts the batch back into the line
-            pass
-        if child.channel.unsent and not child.dead:
-            self._selector.modify(child.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+        self._children.send(child, batch, cores, pin=self._cores.pinned)
         self._watch_at = min(self._watch_at, now + SLOW_SECONDS)
 
     def _look_ahead(self, now: float) -> None:
@@ -235,7 +231,7 @@ class Pool:
 
         Not behind a call that takes long: its successor would wait, while others overtake it.
         """
-        for child in self._children.values():
+        for child in self._children:
             if not self._line:
                 return
             width = len(child.cores)
@@ -258,7 +254,7 @@ class Pool:
         if not self._cores.free:
             return False
         back: list[Entry] = []
-        for child in self._children.values():
+        for child in self._children:
             width = len(child.cores)
             if not 0 < width <= self._cores.free:
                 continue
@@ -286,9 +282,7 @@ class Pool:
 
     def _may_pass(self, width: int) -> bool:
         """Whether no narrower call that was given to a child is still unstarted there."""
-        return not any(
-            0 < len(child.cores) < width and child.unstarted() > 0 for child in self._children.values()
-        )
+        return not any(0 < len(child.cores) < width and child.unstarted() > 0 for child in self._children)
 
     def _next_batch(self, width: int) -> list[Entry]:
         """Take a batch from the line: as many equals in a row as make up BATCH_SECONDS, fairly shared."""
@@ -299,57 +293,14 @@ class Pool:
             most = min(BATCH_MOST, int(BATCH_SECONDS / max(pace, 1e-6)), fair)
         return self._line.take(most)
 
-    def _idle_child(self, run: str, cores: tuple[int, ...]) -> Child:
-        """Return an idle child for a run, one that is pinned to these cores already if there is one."""
-        found = None
-        for child in self._children.values():
-            if child.run in (None, run) and not (child.busy or child.dead or child.ending or child.worn):
-                if child.last_cores == cores:
-                    return child
-                if found is None or (len(child.last_cores) == len(cores) != len(found.last_cores)):
-                    found = child
-        return found or self._fork()
-
-    def _fork(self) -> Child:
-        self._slots += 1
-        try:
-            child = Child(self._guardian, self._slots)
-        except OSError:
-            self._replace_guardian()
-            child = Child(self._guardian, self._slots)
-        self._children[child.slot] = child
-        self._selector.register(child.channel, selectors.EVENT_READ, child)
-        return child
-
     def _take_all_back(self) -> None:
         """Put everything that has not begun back into the line."""
-        self._line.put_back([entry for child in self._children.values() for entry in child.take_back()])
+        self._line.put_back([entry for child in self._children for entry in child.take_back()])
 
     # -- hearing
 
-    def _flush(self, child: Child) -> None:
-        try:
-            child.channel.flush()
-            waits = child.channel.unsent
-        except OSError:  # it is dead or dying: what it has reported is still to be read, up to the end
-            waits = False
-        if not waits:
-            self._selector.modify(child.channel, selectors.EVENT_READ, child)
-
-    def _hang_up(self, child: Child) -> None:
-        """Listen no more to a child that is dead or dying; the guardian tells how it died."""
-        child.dead = True
-        self._selector.unregister(child.channel)
-
-    def _receive(self, child: Child) -> None:
+    def _listen(self, child: Child, frames: Sequence[Sequence[Buffer]]) -> None:
         """Take a child's reports."""
-        try:
-            frames = child.channel.receive()
-        except OSError:
-            frames = None
-        if frames is None:
-            self._hang_up(child)
-            return
         for frame in frames:
             done = _done.decode(frame[0])
             self._take(child, done.first, done.reports, frame[1:])
@@ -362,7 +313,7 @@ class Pool:
             if not child.batches:
                 self._free(child)
                 if child.worn or child.ending:
-                    self._end(child)
+                    self._children.end(child)
 
     def _take(
         self, child: Child, first: int, reports: Sequence[Report], buffers: Sequence[Buffer] = ()
@@ -376,7 +327,7 @@ class Pool:
             entry = child.entries.pop(first + i, None)
             if entry is None:  # taken from the board already
                 continue
-            if child.ending in STATUS_OF and report.status == "error":  # our SIGTERM made it raise
+            if report.status == "error" and entry in child.condemned:  # our SIGTERM made it raise
                 report.status = STATUS_OF[child.ending]
             self._finished.append(Finished(entry.run, report, shares.get(i, ())))
             count += 1
@@ -393,91 +344,44 @@ class Pool:
         self._cores.give(child.cores)
         child.cores, child.batches = (), 0
 
-    def _hear_guardian(self) -> None:
-        records = self._guardian.receive()
-        if records is None:
-            self._replace_guardian()
-            return
-        for what, first, second in records:
-            if what == FORKED:
-                child = self._children[first]
-                child.pid = second
-                self._by_pid[second] = child
-                if child.ending is not None:  # decided before its number was known
-                    self._kill(child, child.ending)
-            elif what == DIED:
-                self._bury(self._by_pid.pop(first), second)
-
-    def _new_guardian(self) -> Guardian:
-        guardian = Guardian()
-        self._selector.register(guardian.sock, selectors.EVENT_READ, None)
-        return guardian
-
-    def _replace_guardian(self) -> None:
-        """Somebody killed the guardian; its children died with it."""
-        self._selector.unregister(self._guardian.sock)
-        for child in self._children.values():
-            if child.pid:
-                try:
-                    os.killpg(child.pid, signal.SIGKILL)
-                except OSError:
-                    pass
-        self._guardian.close()
-        self._by_pid.clear()
-        self._guardian = self._new_guardian()
-        for child in list(self._children.values()):
-            self._bury(child, -signal.SIGKILL)
-
     # -- ending
 
-    def _end(self, child: Child) -> None:
-        """End an idle child."""
-        self._kill(child, "replaced", signal.SIGKILL)
-
-    def _kill(self, child: Child, why: str, number: int = signal.SIGTERM) -> None:
-        """Begin to kill a child; SIGKILL follows after the grace."""
-        child.ending = why
-        child.kill_at = time.monotonic() + self._grace
+    def _kill(self, child: Child, why: str, condemned: Sequence[Entry], number: int = signal.SIGTERM) -> None:
+        self._children.kill(child, why, condemned, number)
         self._watch_at = min(self._watch_at, child.kill_at)
-        if child.pid:
-            try:
-                self._guardian.signal(child.pid, number)
-            except OSError:  # the guardian is gone, which the next step finds
-                pass
 
-    def _bury(self, child: Child, status: int) -> None:
-        """A child is dead: take what it had reported, report what it ran, put back what it had not begun."""
-        while not child.dead:
-            before = len(child.entries)
-            self._receive(child)
-            if len(child.entries) == before and not child.dead:
-                self._hang_up(child)
-        del self._children[child.slot]
+    def _bury(self, child: Child, status: int | None) -> None:
+        """A child is dead: take what it had reported, report what it ran, put back what it had not begun.
+
+        A call that had begun when its child was killed for another is as good as not begun.
+        """
         self._rescue(child)
         current = child.current()
-        back = [entry for entry in child.entries.values() if current is None or entry is not current[0]]
-        if current is not None:
-            self._fail(child, *current, status)
-        if child.ending == "cancelled":  # they were let in, if not begun: nobody else may run them
-            for entry in back:
-                self._fail(child, entry, None, None, status)
-            back.clear()
-        elif current is None and back and child.ending is None:  # it died before it began anything
-            back[0].stillborn += 1
+        back: list[Entry] = []
+        for entry in child.entries.values():
+            began = None if current is None or current[0] is not entry else current[1:]
+            if entry in child.condemned or (began is not None and child.ending not in STATUS_OF):
+                self._fail(child, entry, began, status)
+            else:
+                back.append(entry)
+        if current is None and back and child.ending is None and status is not None:
+            back[0].stillborn += 1  # it died before it began anything
             if back[0].stillborn >= STILLBORN_MOST:
-                self._fail(child, back.pop(0), None, None, status)
+                self._fail(child, back.pop(0), None, status)
         self._line.put_back(back)
         if child.cores:
             self._free(child)
         child.close()
-        if child.ending not in (None, "replaced"):
-            self._fork()  # the next call finds a fresh child ready
+        if child.ending in STATUS_OF:  # the next call finds a fresh child ready
+            with contextlib.suppress(NoProcess):
+                self._children.fork()
 
     def _fail(
-        self, child: Child, entry: Entry, since: float | None, epoch: float | None, status: int
+        self, child: Child, entry: Entry, began: tuple[float, float] | None, status: int | None
     ) -> None:
-        """Report a call that its process did not survive, begun at `since` and `epoch` if it was."""
-        report = child.obituary(entry, since, epoch, status)
+        """Report a call that its process did not survive, and when it began, if it did, on both clocks."""
+        starved = self._starved.lately() if status == -signal.SIGKILL else False
+        report = child.obituary(entry, began, status or 0, starved=starved)
         self._finished.append(Finished(entry.run, report, ()))
 
     def _rescue(self, child: Child) -> None:
@@ -485,24 +389,23 @@ class Pool:
         first, reports = child.board.unsent()
         self._take(child, first, reports)
 
-    def _end_call(self, child: Child, why: str, number: int = signal.SIGTERM) -> None:
+    def _end_call(self, child: Child, entry: Entry, why: str, number: int = signal.SIGTERM) -> None:
         """Kill a child for what its present call does; what waits behind it goes elsewhere."""
         self._line.put_back(child.take_back())
-        self._kill(child, why, number)
+        self._kill(child, why, (entry,), number)
 
     # -- watching
 
     def _watch(self, now: float) -> None:
         """Look after what takes time: timeouts, graces that are over, long calls in front of others."""
         wait = _WATCH_SECONDS
-        for child in self._children.values():
+        self._starved.look(now)
+        for child in self._children:
             if not child.busy:
                 continue
             child.bound_printed()
             if child.ending is not None:
-                if now >= child.kill_at and child.pid:
-                    self._kill(child, child.ending, signal.SIGKILL)
-                wait = min(wait, max(0.001, child.kill_at - now))
+                wait = min(wait, self._children.insist(child, now))
                 continue
             current = child.current()
             if current is None:
@@ -517,7 +420,7 @@ class Pool:
             if item.timeout is not None:
                 left = current[1] + item.timeout - now
                 if left <= 0:
-                    self._end_call(child, "timeout")
+                    self._end_call(child, current[0], "timeout")
                 wait = min(wait, max(0.001, left))
             if item.memory is not None and child.ending is None:
                 self._weigh(child, current[0], item.memory, now)
@@ -529,7 +432,8 @@ class Pool:
             child.weighed, child.peak = entry, 0
         elif now < child.weigh_at:
             return
-        child.peak = max(child.peak, resident(child.pid) if child.pid else 0)
-        child.weigh_at = now + MEMORY_SECONDS
+        child.peak = max(child.peak, resident(child.pid, enough=limit) if child.pid else 0)
+        # To look closely takes long when it holds much, and must not keep the worker from all else.
+        child.weigh_at = now + max(MEMORY_SECONDS, 10 * (time.monotonic() - now))
         if child.peak > limit:
-            self._end_call(child, "memory", signal.SIGKILL)  # it grows while one waits
+            self._end_call(child, entry, "memory", signal.SIGKILL)  # it grows while one waits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import fcntl
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import termios
 import time
+from collections.abc import Sequence
 
 from executor.board import Batch, Board
 from executor.channel import Channel
@@ -37,23 +39,32 @@ class Child:
     """A child process as the pool sees it."""
 
     def __init__(self, guardian: Guardian, slot: int) -> None:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        self.tokens_read, self.tokens = os.pipe()
-        os.set_blocking(self.tokens_read, False)
-        board, self.stdout, self.stderr = (_memory_file(name) for name in ("board", "stdout", "stderr"))
-        os.ftruncate(board, Board.SIZE)
-        self.board = Board(board)
-        self.board.begin(-1, 0.0, 0.0)
-        self.channel = Channel(ours)
-        try:
+        """Have the guardian make one.
+
+        Raises:
+            ConnectionError: the guardian is gone.
+            OSError: the system has no more descriptors.
+        """
+        with contextlib.ExitStack() as made, contextlib.ExitStack() as lent:
+            ours, theirs = socket.socketpair()
+            self.channel = Channel(ours)
+            made.callback(self.channel.close)
+            lent.callback(theirs.close)
+            ours.setblocking(False)
+            self.tokens_read, self.tokens = os.pipe()
+            made.callback(os.close, self.tokens_read)
+            made.callback(os.close, self.tokens)
+            os.set_blocking(self.tokens_read, False)
+            self.stdout, self.stderr = (_memory_file(made, name) for name in ("stdout", "stderr"))
+            board = _memory_file(lent, "board")
+            for descriptor in (self.stdout, self.stderr):  # whoever writes to it writes at its end
+                fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
+            os.ftruncate(board, Board.SIZE)
+            self.board = Board(board)
+            made.callback(self.board.close)
+            self.board.begin(-1, 0.0, 0.0)
             guardian.fork(slot, [theirs.fileno(), self.tokens_read, board, self.stdout, self.stderr])
-        except OSError:
-            self.close()
-            raise
-        finally:
-            os.close(board)
-            theirs.close()
+            self._made = made.pop_all()
         self.slot = slot
         self.run: str | None = None  # that it serves, from its first batch on
         self.pid = 0  # until the guardian says it
@@ -65,8 +76,10 @@ class Child:
         self.weighed: Entry | None = None  # the call that this is about
         self.weigh_at = 0.0  # when to look again
         self.ending: str | None = None  # why it is being killed: the status that its call gets
+        self.condemned: Sequence[Entry] = ()  # those of its entries that it is being killed for
+        self.kill_with: int = signal.SIGTERM
         self.kill_at = 0.0  # when SIGTERM has had its time
-        self.dead = False
+        self.dead = False  # there is nothing more to be heard from it
         self.worn = False  # its tasks left something behind: it must be replaced
         self._given = 0  # entries ever, which is the index of the next
         self._epoch = 0
@@ -115,23 +128,28 @@ class Child:
             frame.extend(entry.buffers)
         self.channel.send(frame)
 
-    def obituary(self, entry: Entry, since: float | None, epoch: float | None, status: int) -> Report:
+    def obituary(
+        self, entry: Entry, began: tuple[float, float] | None, status: int, *, starved: bool | None = False
+    ) -> Report:
         """Return the report of a call that this process did not survive.
 
-        `since` and `epoch` say when it began, on the monotonic clock and in epoch seconds; None if it did
-        not. `status` is how the process ended.
+        It `began` then, on the monotonic clock and in epoch seconds; None if it did not. `status` is how
+        the process ended, and `starved` as in `death_in_words`.
         """
         item = entry.item
-        kind = STATUS_OF.get(self.ending, "crashed")
-        name, text = "Crashed", death_in_words(status, ours=self.ending is not None)
-        if self.ending == "memory":
-            held, limit = in_words(self.peak), in_words(item.memory or 0)
-            name, text = MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
-        elif self.ending == "timeout" and since is not None:
-            had = time.monotonic() - since
-            name, text = "Timeout", f"killed after {had:.3g} s; its timeout is {item.timeout:g} s"
-        elif self.ending == "cancelled":
-            name, text = "Cancelled", "killed because its run was cancelled"
+        kind: Status = "crashed"
+        name, text = "Crashed", death_in_words(status, starved=starved)
+        epoch = None if began is None else began[1]
+        if entry in self.condemned:
+            kind = STATUS_OF[self.ending]
+            if self.ending == "memory":
+                held, limit = in_words(self.peak), in_words(item.memory or 0)
+                name, text = MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
+            elif self.ending == "timeout":
+                had = 0.0 if began is None else time.monotonic() - began[0]
+                name, text = "Timeout", f"killed after {had:.3g} s; its timeout is {item.timeout:g} s"
+            else:
+                name, text = "Cancelled", "killed because its run was cancelled"
         return Report(
             item.place,
             item.attempt,
@@ -154,14 +172,14 @@ class Child:
 
     def close(self) -> None:
         """Let go of what was shared with it."""
-        self.channel.close()
-        self.board.close()
-        for descriptor in (self.tokens, self.tokens_read, self.stdout, self.stderr):
-            os.close(descriptor)
+        self._made.close()
 
 
-def death_in_words(status: int, *, ours: bool = False) -> str:
-    """Say how a process ended, from its exit status (negative: the signal)."""
+def death_in_words(status: int, *, starved: bool | None = False) -> str:
+    """Say how a process ended, from its exit status (negative: the signal).
+
+    `starved` is whether the kernel killed for want of memory at that time; None if nobody knows.
+    """
     if status >= 0:
         return f"its process exited with code {status}"
     try:
@@ -169,17 +187,20 @@ def death_in_words(status: int, *, ours: bool = False) -> str:
     except ValueError:
         name = "unknown"
     text = f"its process was killed by signal {-status} ({name})"
-    if -status == signal.SIGKILL and not ours:
+    if -status == signal.SIGKILL and starved is not False:
         text += ", probably out of memory"
     return text
 
 
-def _memory_file(name: str) -> int:
-    """Return a descriptor of an unnamed file in memory."""
+def _memory_file(made: contextlib.ExitStack, name: str) -> int:
+    """Return a descriptor of an unnamed file in memory, which `made` closes."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        descriptor = os.memfd_create(name)
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    made.callback(os.close, descriptor)
+    return descriptor
 
 
 #: linux/falloc.h: free the blocks of a part of a file and keep its size.

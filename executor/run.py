@@ -7,7 +7,7 @@ decides whether it is the one that is recorded, is due another attempt, or comes
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ import msgspec
 from executor import codec
 from executor.errors import BadFrame
 from executor.messages import NIL, Buffer, Item, Report
-from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Error, Result, Task
+from executor.task import Error, Result, Task, tries_again
 
 
 class Due(NamedTuple):
@@ -32,14 +32,19 @@ class Due(NamedTuple):
 class Run:
     """The tasks of one run, in the order in which they are handed out.
 
-    `id` tells this run from every other; `retries` is for tasks that name none of their own, None for
-    `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
+    `id` tells this run from every other, and is `name` where one is given; `retries` is for tasks that name
+    none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], *, retries: int | None = None, timeout: float | None = None
+        self,
+        tasks: Sequence[Task],
+        *,
+        retries: int | None = None,
+        timeout: float | None = None,
+        name: str = "",
     ) -> None:
-        self.id = secrets.token_hex(8)
+        self.id = name or secrets.token_hex(8)
         self.tasks = tasks
         self.widths = [task.resources for task in tasks]
         #: Epoch seconds at which the tasks were pushed; None before.
@@ -47,15 +52,29 @@ class Run:
         self.counts: dict[str, int] = {}
         #: The next attempts that are due; the dispatcher empties it.
         self.due: list[Due] = []
-        self._retries = retries
-        self._timeout = timeout
+        self.retries = retries
+        self.timeout = timeout
+        self._skipped = 0
         self._attempts: dict[int, int] = {}  # by place, where it is not the first
         self._recorded = bytearray(len(tasks))
 
     @property
     def unrecorded(self) -> int:
         """How many tasks have no result yet."""
-        return len(self.tasks) - sum(self.counts.values())
+        return len(self.tasks) - self._skipped - sum(self.counts.values())
+
+    def recorded(self) -> bytes:
+        """Return 1 at the place of each task that has its result."""
+        return bytes(self._recorded)
+
+    def skip(self, places: Iterable[int]) -> int:
+        """Take these tasks for recorded, by somebody else; return how many were not yet."""
+        before = self._skipped
+        for place in places:
+            if not self._recorded[place]:
+                self._recorded[place] = 1
+                self._skipped += 1
+        return self._skipped - before
 
     def is_recorded(self, place: int) -> bool:
         """Whether the task at a place has its result."""
@@ -69,10 +88,11 @@ class Run:
         """Encode the task at a place for its journey; return it and its large buffers."""
         task = self.tasks[place]
         head, *buffers = codec.encode([task.function, task.params, task.kwargs])
-        timeout = self._timeout if task.timeout is None else task.timeout
+        timeout = self.timeout if task.timeout is None else task.timeout
         item = Item(
-            place, self.attempt(place), task.resources, timeout, task.memory, msgspec.Raw(head), len(buffers)
-        )
+            place, self.attempt(place), task.resources, timeout, task.memory, msgspec.Raw(head), len(buffers),
+            self.retries if task.retries is None else task.retries,
+        )  # fmt: skip
         return item, buffers
 
     def accept(
@@ -93,6 +113,10 @@ class Run:
             raise BadFrame(f"a report about place {place} of {len(self.tasks)}")
         if self._recorded[place]:
             return None
+        if report.attempt > self.attempt(
+            place
+        ):  # where a broker lies between, workers try again by themselves
+            self._attempts[place] = report.attempt
         status, value, error = report.status, None, None
         if status == "ok":
             try:
@@ -103,10 +127,13 @@ class Run:
             return None  # of an attempt that was given up meanwhile
         if report.error is not None:
             error = Error(*report.error)
-        if self._another(place, status) and (error is None or error.type != MEMORY_LIMIT):
+        retries = self.retries if (own := self.tasks[place].retries) is None else own
+        if tries_again(status, self.attempt(place), retries, error.type if error else ""):
             self._attempts[place] = self.attempt(place) + 1
             vanished = status == "lost"
-            self.due.append(Due(place, vanished, vanished and not self._another(place, status)))
+            self.due.append(
+                Due(place, vanished, vanished and not tries_again("lost", self.attempt(place), retries))
+            )
             return None
         self._recorded[place] = 1
         self.counts[status] = self.counts.get(status, 0) + 1
@@ -134,12 +161,3 @@ class Run:
     def reject(self, place: int, reason: str) -> Result | None:
         """Return the result of a task that can never run, unless it has one."""
         return self.accept(Report(place, 0, "rejected", NIL, error=("TooWide", reason, "")))
-
-    def _another(self, place: int, status: str) -> bool:
-        if status not in DEFAULT_RETRIES:
-            return False
-        own = self.tasks[place].retries
-        retries = own if own is not None else self._retries
-        if retries is None:
-            retries = DEFAULT_RETRIES[status]
-        return self.attempt(place) <= retries

@@ -5,7 +5,7 @@ Everything is text from plain numbers; only `Screen` knows of streams and termin
 
 from __future__ import annotations
 
-import os
+import math
 import reprlib
 import shutil
 import sys
@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
-from executor.cores import spans
+from executor.cores import named
+from executor.errors import OutputFailed
+from executor.streams import complain, nowhere
 from executor.task import Result, Task
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ def one_line(text: str, width: int) -> str:
 
 class _Brief(reprlib.Repr):
     """Reprs that look at no more of a large value than they show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fillvalue = "…"
 
     def repr_int(self, x: int, level: int) -> str:
         if x.bit_length() > 10_000:  # slow, and refused beyond `sys.get_int_max_str_digits`
@@ -84,7 +90,8 @@ def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width:
     arguments = ", ".join(texts)
     if len(function) + len(arguments) + 2 > width and "." in function:
         function = "…" + function.rpartition(".")[2]
-    return one_line(f"{function}({arguments})", width)
+    room = width - len(function) - 2
+    return one_line(f"{function}({one_line(arguments, room) if room > 0 else '…'})", width)
 
 
 def duration(seconds: float) -> str:
@@ -117,7 +124,7 @@ def result_line(result: Result, width: int) -> str:
         took = duration(max(0.0, result.finished - result.started))
     else:
         took = "-"
-    cores = f"core{'s' * (len(result.cores) > 1)} {spans(sorted(result.cores))}" if result.cores else "-"
+    cores = named(result.cores) if result.cores else "-"
     head = f"{result.status:<9} {took:>8}  {cores:<9} {result.worker or '-':<8}  "
     left = max(20, width - len(head))
     if result.error is None:
@@ -199,7 +206,8 @@ def progress_text(summary: Summary, running: int, per_second: float) -> str:
     parts.append(f"{running:,} running")
     if per_second > 0:
         parts.append(rate(per_second))
-        parts.append(f"{duration((summary.total - summary.done) / per_second)} left")
+        left = (summary.total - summary.done) / per_second
+        parts.append(f"{duration(math.ceil(left))} left")
     return ", ".join(parts)
 
 
@@ -207,13 +215,15 @@ class Screen:
     """Shows a run: results on `out`, everything else on stderr.
 
     `out` None shows no result lines; `quiet` also no progress. A progress bar appears when stderr is a
-    terminal, else a line now and then.
+    terminal, else a line now and then. A stream that can't be written is given up, and the run goes on: a
+    reader that went away is no error, and `unwritten` says why stdout could not be written else.
     """
 
     def __init__(self, summary: Summary, out: TextIO | None, *, quiet: bool) -> None:
         self._summary = summary
         self._out = None if quiet else out
         self._quiet = quiet
+        self.unwritten = ""
         self._terminal = sys.stderr.isatty()
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
@@ -223,13 +233,13 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Say a line to the user, on stderr."""
-        if self._progress is not None:
+        if self._progress is None:
+            complain(text)
+            return
+        try:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            try:
-                print(text, file=sys.stderr, flush=True)
-            except BrokenPipeError:
-                nowhere(sys.stderr)
+        except OSError:  # the terminal is gone
+            nowhere(sys.stderr)
 
     def result(self, result: Result) -> None:
         """Show a result."""
@@ -239,27 +249,29 @@ class Screen:
             line = result_line(result, shutil.get_terminal_size().columns)
         else:
             line = result_line(result, _PIPED_WIDTH)
-        if self._progress is not None and self._out.isatty():
-            self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            try:
+        try:
+            if self._progress is not None and self._out.isatty():
+                self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            else:
                 self._out.write(line + "\n")
-            except BrokenPipeError:
-                self._unread()
+        except OSError as error:
+            self._give_up(self._out, error)
 
-    def _unread(self) -> None:
-        """Nobody reads the lines any more (``| head``): the run goes on without them."""
-        assert self._out is not None
-        nowhere(self._out)
+    def _give_up(self, out: TextIO, error: OSError) -> None:
+        """Go on without the lines: nobody reads them any more (``| head``), or the disk is full."""
+        nowhere(out)
         self._out = None
+        if out is sys.stdout and not isinstance(error, BrokenPipeError) and not self.unwritten:
+            self.unwritten = f"results can't be printed: {error.strerror}"
+            self.say(f"{self.unwritten}; the run goes on")
 
     def update(self, running: int) -> None:
         """Show how far the run is."""
         if self._out is not None:
             try:
                 self._out.flush()
-            except BrokenPipeError:
-                self._unread()
+            except OSError as error:
+                self._give_up(self._out, error)
         if self._quiet:
             return
         now = time.monotonic()
@@ -305,19 +317,16 @@ class Screen:
             for line in self._summary.lines(wall, width):
                 print(line, file=out)
             out.flush()
-        except BrokenPipeError:
-            nowhere(out)
-
-
-def nowhere(stream: TextIO) -> None:
-    """Let a stream that nobody reads any more write to nowhere, what it still holds included."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, stream.fileno())
-    os.close(null)
+        except OSError as error:
+            self._give_up(out, error)
 
 
 def show_order(tasks: Sequence[Task], out: TextIO) -> None:
-    """Print tasks in the order in which they would be handed out."""
+    """Print tasks in the order in which they would be handed out; a reader that goes away is no error.
+
+    Raises:
+        OutputFailed: they can't be printed.
+    """
     width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
     digits = len(str(len(tasks)))
     try:
@@ -325,5 +334,7 @@ def show_order(tasks: Sequence[Task], out: TextIO) -> None:
             head = f"{number:>{digits}}  {plural(task.resources, 'core'):>9}  "
             print(head + call(task.function, task.params, task.kwargs, max(20, width - len(head))), file=out)
         out.flush()
-    except BrokenPipeError:
+    except OSError as error:
         nowhere(out)
+        if not isinstance(error, BrokenPipeError):
+            raise OutputFailed(f"the order can't be printed: {error.strerror}") from error

@@ -27,6 +27,16 @@ DEFAULT_RETRIES: dict[str, int] = {"crashed": 2, "lost": 2, "error": 0}
 MEMORY_LIMIT = "MemoryLimit"
 
 
+def tries_again(status: str, attempt: int, retries: int | None, error: str = "") -> bool:
+    """Whether a task whose `attempt` (from 1) ended so gets another.
+
+    `retries` is its own, or that of its run; None for `DEFAULT_RETRIES`. `error` is the type of its error.
+    """
+    if status not in DEFAULT_RETRIES or error == MEMORY_LIMIT:
+        return False
+    return attempt <= (DEFAULT_RETRIES[status] if retries is None else retries)
+
+
 class Task(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One call of a function, and what it may use.
 

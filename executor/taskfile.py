@@ -48,8 +48,11 @@ def read_tasks(path: str, stdin: BinaryIO | None = None) -> list[Task]:
         TaskFileError: the file can't be read or is wrong; all mistakes are named.
     """
     if path == "-":
-        with _collector_paused():
-            return _read_lines(stdin or sys.stdin.buffer, "stdin")
+        try:
+            with _collector_paused():
+                return _read_lines(stdin or sys.stdin.buffer, "stdin")
+        except OSError as error:
+            raise TaskFileError([f"stdin: can't be read: {error.strerror or error}"]) from error
     read = _READERS.get(Path(path).suffix.lower())
     if read is None:
         raise TaskFileError([f"{path}: a task file ends in {', '.join(_READERS)}; - is JSON Lines on stdin"])

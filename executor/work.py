@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,8 +13,8 @@ import msgspec
 from executor.errors import EXIT_INTERRUPTED, EXIT_OK, NobodyThere
 from executor.messages import NIL, Buffer, Report, too_large
 from executor.pool import Finished, Pool
-from executor.screen import nowhere
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
+from executor.streams import complain
 from transports.base import Say, WorkerEnd
 
 #: Seconds without a dispatcher after which a waiting worker says so, first and then ever more rarely.
@@ -160,7 +159,7 @@ class Worker:
         if self._draining:
             return
         self._draining = True
-        if not self._pool.idle:
+        if self._runs and not self._pool.idle:
             self._say("draining: what runs is finished, the rest goes back (once more: kill)")
         for order in self._end.drain():
             self._obey(order)
@@ -174,9 +173,6 @@ def speaker(name: str, *, clock: Callable[[], float] = time.time) -> Say:
 
     def say(text: str) -> None:
         moment = time.strftime("%H:%M:%S", time.localtime(clock()))
-        try:
-            print(f"{moment} {name}: {text}", file=sys.stderr, flush=True)
-        except BrokenPipeError:  # nobody reads the log any more, which is no reason to lose tasks
-            nowhere(sys.stderr)
+        complain(f"{moment} {name}: {text}")  # or not: that nobody reads the log is no reason to lose tasks
 
     return say

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 #: The one place that knows the wires by name: ``module:Class`` of each.
 WIRES: dict[str, str] = {
     "grpc": "transports.grpc:GRPC",
+    "rabbitmq": "transports.rabbitmq:RabbitMQ",
     "rpyc": "transports.rpyc:RPyC",
     "zmq": "transports.zeromq:ZeroMQ",
 }

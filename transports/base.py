@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import select
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 
+from executor.errors import ConfigError
 from executor.messages import Buffer, Hello, Item, Parts, Report
 from executor.session import Order
 
@@ -149,6 +150,57 @@ class DispatcherEnd(ABC):
         self.close()
 
 
+class KeepingEnd(DispatcherEnd):
+    """The dispatcher's end of a wire whose broker keeps runs while no dispatcher is there.
+
+    Where it says `wait`, that bounds the seconds without an answer of the broker (None: no limit), and beyond
+    it `NobodyThere` is raised.
+    """
+
+    @abstractmethod
+    def check_name(self, wait: float | None) -> None:
+        """See that the run's name is free.
+
+        Raises:
+            ConfigError: there is a run of that name.
+        """
+
+    @abstractmethod
+    def keep(self, records: Sequence[Parts], wait: float | None) -> None:
+        """Leave the run that was pushed in the broker, and with it `records` that tell what it is.
+
+        All is safe there when this returns. The last record is written last.
+        """
+
+    @abstractmethod
+    def kept(self, wait: float | None) -> list[Parts]:
+        """Return the records of a run that was left in the broker.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+
+    @abstractmethod
+    def gather(self, jobs: Jobs) -> None:
+        """Have the reports of such a run delivered, instead of `push`."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """All is gathered: `close` removes the run from the broker. Without it the rest stays there."""
+
+    @abstractmethod
+    def note(self, record: Parts) -> None:
+        """Add a record to those of the run, for who collects the rest."""
+
+    @abstractmethod
+    def drop(self, wait: float | None) -> None:
+        """Cancel such a run and remove it.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+
+
 class WorkerEnd(ABC):
     """The worker's end of a wire."""
 
@@ -275,6 +327,8 @@ class Transport(ABC):
 
     #: The keys of its YAML.
     Settings: ClassVar[type[Settings]] = Settings
+    #: The keys that options of the command line stand for, by the option's name.
+    OVERRIDES: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     @abstractmethod
@@ -285,6 +339,18 @@ class Transport(ABC):
             ConfigError: the address can't be used.
             NobodyThere: it was not free within `wait`.
         """
+
+    @classmethod
+    def kept_run(cls, settings: Any, run: str, *, collects: bool, say: Say) -> KeepingEnd:
+        """Open the dispatcher's end for a run of that name that the broker keeps, or with `collects` kept.
+
+        Raises:
+            ConfigError: there is no broker on this wire, or the name can't be used.
+        """
+        raise ConfigError(
+            f"{run}: a run can't be left on transport {settings.transport}, which has no broker; "
+            "choose one that has: --yaml rabbitmq.yml"
+        )
 
     @classmethod
     @abstractmethod

@@ -135,6 +135,7 @@ class Served(base.Transport):
     """A wire where the worker is the server; what is special to it are its two links."""
 
     Settings = ServedSettings
+    OVERRIDES = {"connect": "workers", "listen": "listen"}
 
     @classmethod
     @abstractmethod

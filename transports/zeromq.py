@@ -64,6 +64,7 @@ class ZeroMQ(base.Transport):
     """The wire of the name ``zmq``."""
 
     Settings = Settings
+    OVERRIDES = {"address": "address"}
 
     @classmethod
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> DirectDispatcherEnd:

@@ -20,7 +20,7 @@ from executor.messages import NIL, Hello, Item, Report, introduce, share_out
 from executor.run import Run
 from executor.session import Begin, Ended, GiveBack, Stop, Take
 from executor.task import Result, Task
-from tests.contract.wires import Wire, free_addresses
+from tests.contract.wires import Wire
 from transports.base import DispatcherEnd, WorkerEnd
 
 #: Seconds that anything here may take; the machine may be busy.
@@ -36,7 +36,7 @@ class Place:
 
     def __init__(self, wire: Wire, workers: int = 1, reach: Sequence[str] = (), **more: Any) -> None:
         self.wire = wire
-        self.listen = free_addresses(workers if wire.workers_listen else 1)
+        self.listen = wire.free_addresses(workers)
         self.reach = self.listen
         self._more = {"transport": wire.transport, "heartbeat": HEARTBEAT, "patience": PATIENCE, **more}
 

@@ -266,7 +266,9 @@ class Contract:
                 assert not lost.left[0].complete
                 assert [result.value for result in results] == list(range(20))
                 assert saver.did
-                assert any("stand-in-0" in line and "gone" in line for line in said), said
+                gathered.until(
+                    lambda: any("stand-in-0" in line and "gone" in line for line in said), "it is said"
+                )
 
     # -- those who don't belong
 

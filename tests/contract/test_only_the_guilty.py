@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.ends import Place
 from tests.contract.suite import scripts_in
-from tests.contract.wires import WIRES, Wire
+from tests.contract.wires import Wire
 from tests.e2e.scripts import Scripts, task
 
 
@@ -21,9 +21,8 @@ def scripts(tmp_path: Path) -> Iterator[Scripts]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("wire", WIRES, ids=repr)
-def test_only_what_kills_its_workers_is_lost(wire: Wire, scripts: Scripts) -> None:
-    scripts.folder.joinpath("wire.yml").write_bytes(msgspec.yaml.encode(Place(wire).dispatcher()))
+def test_only_what_kills_its_workers_is_lost(every_wire: Wire, scripts: Scripts) -> None:
+    scripts.folder.joinpath("wire.yml").write_bytes(msgspec.yaml.encode(Place(every_wire).dispatcher()))
     records = [
         *(task("jobs.stand_by", f"{n}", 0.3, id=f"before {n}") for n in range(2)),
         task("jobs.kill_worker", 2, id="assassin"),

@@ -11,12 +11,12 @@ import pytest
 
 from tests.contract.ends import Place
 from tests.contract.suite import scripts_in
-from tests.contract.wires import WIRES
+from tests.contract.wires import WIRES, RabbitMQ
 from tests.e2e.scripts import task as record
 
 
-@pytest.mark.timeout(120)
-def test_a_thousand_mixed_tasks_end_alike_on_every_wire(tmp_path: Path) -> None:
+@pytest.mark.timeout(240)
+def test_a_thousand_mixed_tasks_end_alike_on_every_wire(tmp_path: Path, rabbitmq_url: str) -> None:
     records: list[dict[str, Any]] = []
     for number in range(1000):
         kind = number % 100
@@ -36,7 +36,7 @@ def test_a_thousand_mixed_tasks_end_alike_on_every_wire(tmp_path: Path) -> None:
             one = record("jobs.echo", [number, "text", 0.5], resources=1 + number % 2)
         records.append({**one, "id": str(number)})
     seen: dict[str, dict[str, tuple[Any, ...]]] = {}
-    for wire in WIRES:
+    for wire in [*WIRES, RabbitMQ(rabbitmq_url)]:
         folder = tmp_path / wire.transport
         folder.mkdir()
         with scripts_in(folder) as scripts:

@@ -56,7 +56,7 @@ def test_a_wire_in_the_folder_one_stands_in(scripts: Scripts) -> None:
         ("mywire:NoWire", "NoWire is not a subclass of transports.base.Transport"),
         ("nowhere:Mine", "needs the module 'nowhere': install it with pip"),
         ("dislikes:Mine", "can't be loaded: needs a newer one"),
-        ("gprc", "known are grpc, rpyc, zmq, or a class of yours as package.module:Class"),
+        ("gprc", "known are grpc, rabbitmq, rpyc, zmq, or a class of yours as package.module:Class"),
     ],
 )  # fmt: skip
 def test_a_wire_that_is_none(scripts: Scripts, name: str, words: str) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 
 class Wire(ABC):
@@ -17,6 +20,10 @@ class Wire(ABC):
     workers_listen: bool
     #: Whether who listens can say that bytes came which are none of the wire's protocol.
     says_garbage = True
+
+    def free_addresses(self, count: int) -> list[str]:
+        """Return host:port for each of so many ends that listen; of one if workers don't."""
+        return free_addresses(count if self.workers_listen else 1)
 
     @abstractmethod
     def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
@@ -57,6 +64,41 @@ class Served(Wire):
 
     def worker(self, listen: str, reach: str) -> dict[str, Any]:
         return {"listen": listen}
+
+
+class RabbitMQ(Wire):
+    """RabbitMQ at `url`: in the place of one end's address stands the broker's."""
+
+    transport = "rabbitmq"
+    workers_listen = False
+    says_garbage = False  # what is none of AMQP never leaves the broker
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.queue = f"test-{secrets.token_hex(4)}"
+
+    def free_addresses(self, count: int) -> list[str]:
+        parts = urlsplit(self.url)
+        return [f"{parts.hostname}:{parts.port or 5672}"]
+
+    @contextmanager
+    def channel(self) -> Iterator[Any]:
+        """Open a channel of one's own to the broker."""
+        import pika
+
+        connection = pika.BlockingConnection(pika.URLParameters(self.url))
+        try:
+            yield connection.channel()
+        finally:
+            connection.close()
+
+    def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
+        return self.worker(listen[0], listen[0])
+
+    def worker(self, listen: str, reach: str) -> dict[str, Any]:
+        parts = urlsplit(self.url)
+        user = parts.netloc.rpartition("@")[0]
+        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self.queue}
 
 
 #: Every wire of this project that needs no broker of its own.

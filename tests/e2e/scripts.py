@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,9 @@ TAG = "FUNCTION_EXECUTOR_TEST"
 
 #: What may be set where the tests run and would change what the scripts do.
 _FOREIGN = ("SLURM_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COLUMNS", "XDG_RUNTIME_DIR")
+
+#: Starts a command as a shell's script does in the background: with Ctrl-C ignored.
+IN_THE_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]
 
 T = TypeVar("T")
 
@@ -143,13 +146,16 @@ class Scripts:
 
     def start(
         self, script: str, *arguments: str | Path, folder: Path | None = None, stdin: bytes = b"",
-        environment: Mapping[str, str | None] | None = None, **options: Any,
+        environment: Mapping[str, str | None] | None = None, under: Sequence[str] = (), **options: Any,
     ) -> Script:  # fmt: skip
-        """Start a script; `environment` adds to its environment, or takes away what is None there."""
+        """Start a script; `environment` adds to its environment, or takes away what is None there.
+
+        `under` is a command that starts the one that follows it.
+        """
         merged = {**self.environment, **(environment or {})}
         started = Script(
             f"{len(self._started)}-{script.removesuffix('.py')}",
-            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            [*under, sys.executable, str(ROOT / script), *map(str, arguments)],
             folder or self.folder,
             {key: value for key, value in merged.items() if value is not None},
             self._logs,
@@ -158,6 +164,19 @@ class Scripts:
         )
         self._started.append(started)
         return started
+
+    def interrupted_at(self, module: str) -> dict[str, str]:
+        """Return an environment in which Ctrl-C comes while `module` is imported."""
+        site = self.folder / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text(
+            "import os, signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(name, path=None, target=None):\n"
+            f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt)\n"
+        )
+        return {"PYTHONPATH": str(site)}
 
     @property
     def logs(self) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripts import Scripts, read_lines, task, wait_until
+from scripts import IN_THE_BACKGROUND, Scripts, read_lines, task, wait_until
 
 #: The names of a result, in their order.
 NAMES = [
@@ -179,6 +179,20 @@ def test_a_full_disk_ends_the_run_with_one_line(scripts: Scripts) -> None:
         "--tasks", scripts.tasks(task("min", 1, 2)), "--workers", "1", "--output", "/dev/full", status=1
     )
     assert done.stderr == "dispatcher.py: error: results can't be written: No space left on device\n"
+
+
+def test_a_pipe_as_output(scripts: Scripts) -> None:
+    """As a shell's >(gzip >results.gz): arrays are lists there."""
+    reading, writing = os.pipe()
+    records = scripts.tasks(task("jobs.ones", 40, 40))
+    command = ["--tasks", records, "--workers", "1", "--output", f"/dev/fd/{writing}"]
+    dispatcher = scripts.dispatcher(*command, pass_fds=[writing])
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as pipe:
+        [result] = read_lines(pipe.read())
+    assert dispatcher.ends() == 0
+    assert result["value"][39][39] == 1599
+    assert "1 of 1 task done: 1 ok" in dispatcher.stdout
 
 
 def test_results_are_written_as_they_arrive(scripts: Scripts) -> None:
@@ -412,6 +426,25 @@ def test_stopped_while_it_waits_for_a_worker_or_its_turn(scripts: Scripts) -> No
             assert "Traceback" not in dispatcher.stderr
 
 
+@pytest.mark.parametrize("phase", ["its turn", "a worker"])
+def test_ctrl_c_in_the_background_of_a_script(scripts: Scripts, phase: str) -> None:
+    first = scripts.dispatcher()
+    first.says("waiting for a worker")
+    address = ["--address", f"unix:{scripts.runtime}/other"] if phase == "a worker" else []
+    second = scripts.dispatcher(*address, under=IN_THE_BACKGROUND)
+    second.says("waiting for a worker" if address else "another dispatcher")
+    second.send(signal.SIGINT)
+    assert second.ends() == 130
+    assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize("module", ["executor.taskfile", "zmq"])
+def test_ctrl_c_while_it_starts(scripts: Scripts, module: str) -> None:
+    dispatcher = scripts.dispatcher(environment=scripts.interrupted_at(module))
+    assert dispatcher.ends() == 130
+    assert (dispatcher.stdout, dispatcher.stderr) == ("", "")
+
+
 def test_nobody_comes_within_wait(scripts: Scripts) -> None:
     done = scripts.run("--wait", "0.3", status=3)
     assert done.stderr == f"dispatcher.py: error: no worker at {scripts.address} within 0.3 s\n"
@@ -471,8 +504,9 @@ def test_a_wrong_command_line(scripts: Scripts, arguments: list[str], says: str)
 
 @pytest.mark.parametrize("script", ["dispatcher.py", "worker.py"])
 def test_help_names_every_option_and_exit_status(scripts: Scripts, script: str) -> None:
-    shown = scripts.start(script, "--help")
+    shown = scripts.start(script, "--help", environment={"COLUMNS": "80"})
     assert shown.ends() == 0
+    assert max(map(len, shown.stdout.splitlines())) <= 80
     options = {
         "dispatcher.py": "--tasks --order --dry-run --timeout --retries --max-failures --output --overwrite "
         "--verbose --quiet --workers --cores --wait --yaml --yamll --address --version 130 143",

@@ -51,8 +51,7 @@ def test_each_failure_is_its_tasks_result_and_the_run_goes_on(scripts: Scripts) 
         assert (result["started"] is not None, result["finished"] is not None) == (started, started)
     assert "jobs.py" in results["raises"]["error"]["traceback"]
     assert "broken.py" in results["bad module"]["error"]["traceback"]
-    assert "memory" in results["SIGKILL"]["error"]["message"]
-    assert done.stderr == ""
+    assert all(" done, " in line for line in done.stderr.splitlines())  # progress, on a slow machine
     for name in expected:  # each is shown, and counted
         assert results[name]["error"]["type"] in done.stdout
     assert f"{len(records)} of {len(records)} tasks done: {len(expected)} ok, " in done.stdout
@@ -91,7 +90,8 @@ def test_what_crashed_is_tried_three_times_and_what_raised_once(scripts: Scripts
 
 
 def test_a_repeated_attempt_goes_first_in_line(scripts: Scripts) -> None:
-    records = [task("jobs.flaky", "marker", id="flaky", retries=1)]
+    # It fails so late that no worker is given calls ahead (`broker.AHEAD_SECONDS`), but what it can start.
+    records = [task("jobs.flaky", "marker", 0.2, id="flaky", retries=1)]
     records += [task("time.sleep", 0.05, id=str(n)) for n in range(30)]
     command = [
         "--tasks",
@@ -105,7 +105,7 @@ def test_a_repeated_attempt_goes_first_in_line(scripts: Scripts) -> None:
     ]
     scripts.run(*command)
     order = [result["id"] for result in sorted(scripts.results(), key=lambda result: result["started"])]
-    assert order.index("flaky") < 10  # behind what had been handed out already, before all else
+    assert order.index("flaky") <= 1  # behind what was handed out when it failed, before all else
 
 
 def test_timeouts_kill_c_code_too(scripts: Scripts) -> None:

@@ -120,6 +120,8 @@ def test_a_bad_file_is_refused_whole(scripts: Scripts, name: str, text: str | No
     done = scripts.run("--tasks", name, "--workers", "1", "--output", "results.jsonl", status=2)
     assert done.stdout == ""
     lines = done.stderr.removeprefix("dispatcher.py: error: ").splitlines()
+    if len(says) > 1:
+        assert lines.pop(0) == f"nothing was run, as there are {len(says)} mistakes:"
     assert len(lines) == len(says)
     for line, text_ in zip(lines, says, strict=True):
         assert text_ in line

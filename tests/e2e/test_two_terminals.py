@@ -25,7 +25,7 @@ needs_two_cores = pytest.mark.skipif(len(granted().ids) < 2, reason="needs two c
 @needs_two_cores  # the sample tasks want two
 def test_worker_first_and_then_one_dispatcher_after_the_other(scripts: Scripts) -> None:
     worker = scripts.worker()
-    assert scripts.address in worker.says("ready on cores")
+    assert scripts.address in worker.says("ready on core")
     assert scripts.address in worker.says("waiting for a dispatcher")
 
     first = scripts.run()

@@ -9,7 +9,7 @@ import socket
 import sys
 
 import pytest
-from scripts import Scripts, task, wait_until
+from scripts import IN_THE_BACKGROUND, Scripts, task, wait_until
 
 from executor.cores import granted
 
@@ -36,8 +36,18 @@ def test_once_ends_it_with_the_first_run(scripts: Scripts) -> None:
     workers = [scripts.worker("--once", *ONE_CORE), scripts.worker(*ONE_CORE)]
     scripts.run("--tasks", scripts.tasks(*(task("jobs.meet", 2) for _ in range(2))))
     assert workers[0].ends() == 0
+    assert "draining" not in workers[0].stderr  # it had nothing left
     scripts.run("--tasks", scripts.tasks(task("min", 1, 2)))
     assert not workers[1].ended
+
+
+@pytest.mark.parametrize("script", ["worker.py", "dispatcher.py"])
+def test_a_python_that_lacks_our_packages(scripts: Scripts, script: str) -> None:
+    started = scripts.start(script, under=["sh", "-c", 'python=$1; shift; exec "$python" -S "$@"', "sh"])
+    assert started.ends() == 2
+    assert started.stderr.startswith(f"{script}: error: No module named '")
+    assert "pip install -r requirements.txt" in started.stderr
+    assert started.stderr.count("\n") == 1
 
 
 # ---- what it says
@@ -58,6 +68,7 @@ def test_cores_beyond_those_granted_are_said_once(scripts: Scripts) -> None:
         assert result["cores"] == list(range(count))  # slots
         assert result["value"]["affinity"] == sorted(CORES)
         assert result["value"]["threads"] == [str(count)] * 3
+    assert f"ready on {count} slots, not pinned" in worker.stderr
     assert worker.stderr.count(f"grants {len(CORES)}: tasks share them and are not pinned") == 1
 
 
@@ -66,13 +77,13 @@ def test_it_says_whose_cores_it_shares(scripts: Scripts, pinning: list[str]) -> 
     first = scripts.worker("--name", "first", "--cores", str(len(CORES)))
     first.says("ready on")
     second = scripts.worker("--name", "second", "--cores", "1", *pinning)
-    line = second.says("shares cores")
+    line = second.says("shares core")
     assert f"first (process {first.pid})" in line
-    assert re.search(r"shares cores \d", line)
+    assert re.search(r"shares cores? \d", line)
     assert "shares" not in first.stderr
     first.kill()
     third = scripts.worker("--name", "third")
-    line = third.says("shares cores")
+    line = third.says("shares core")
     assert "second" in line
     assert "first" not in line  # which is dead
 
@@ -85,11 +96,11 @@ def test_workers_on_different_cores_share_none(scripts: Scripts) -> None:
         for core in CORES[:2]:
             os.sched_setaffinity(0, {core})
             workers.append(scripts.worker("--name", f"on{core}"))
-            workers[-1].says(f"ready on cores {core};")
+            workers[-1].says(f"ready on core {core};")
     finally:
         os.sched_setaffinity(0, before)
     unpinned = scripts.worker("--name", "anywhere", *ONE_CORE)
-    line = unpinned.says("shares cores")
+    line = unpinned.says("shares core")
     assert f"on{CORES[0]}" in line
     assert f"on{CORES[1]}" in line
     assert all("shares" not in worker.stderr for worker in workers)
@@ -103,8 +114,8 @@ def test_the_last_neighbour_alone_is_named_right(scripts: Scripts) -> None:
         scripts.worker("--name", "last").says("ready on")
     finally:
         os.sched_setaffinity(0, before)
-    line = scripts.worker("--name", "slot", *ONE_CORE).says("shares cores")
-    assert f"shares cores {max(CORES)} with last" in line
+    line = scripts.worker("--name", "slot", *ONE_CORE).says("shares core")
+    assert f"shares core {max(CORES)} with last" in line
 
 
 def test_its_log_holds_nothing_that_tasks_print(scripts: Scripts) -> None:
@@ -141,6 +152,22 @@ def test_a_waiting_worker_ends_at_the_first_signal(scripts: Scripts, number: sig
     worker.send(number)
     assert worker.ends() == 0
     assert "Traceback" not in worker.stderr
+    scripts.nothing_lives()
+
+
+@pytest.mark.parametrize("module", ["executor.config", "zmq"])
+def test_ctrl_c_while_it_starts(scripts: Scripts, module: str) -> None:
+    worker = scripts.worker(environment=scripts.interrupted_at(module))
+    assert worker.ends() == 130
+    assert (worker.stdout, worker.stderr) == ("", "")
+    scripts.nothing_lives()
+
+
+def test_ctrl_c_in_the_background_of_a_script(scripts: Scripts) -> None:
+    worker = scripts.worker(under=IN_THE_BACKGROUND)
+    worker.says("waiting for a dispatcher")
+    worker.send(signal.SIGINT)
+    assert worker.ends() == 0
     scripts.nothing_lives()
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 _kept: list[bytearray] = []
 
+#: What OpenMP would have found, had it been loaded by this module.
+_WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
+
 
 def pid() -> int:
     return os.getpid()
@@ -24,6 +27,13 @@ def touch(name: str) -> int:
     Path(name + ".new").rename(name)
     time.sleep(600)
     return 0
+
+
+def touch_once(name: str) -> str:
+    """Run until it is killed, but return at once the next time."""
+    if not Path(name).exists():
+        touch(name)
+    return name
 
 
 def wait_for(name: str) -> str:
@@ -77,6 +87,10 @@ def thread_counts() -> dict[str, object]:
     }
 
 
+def threads_when_imported() -> str | None:
+    return _WHEN_IMPORTED
+
+
 def unpin() -> None:
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
@@ -98,6 +112,38 @@ def grow_elsewhere(size: int) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def grow_in_a_daemon(size: int) -> None:
+    """The same in one whose parent is dead, in a session of its own."""
+    code = f"import time; x = bytearray(b'1' * {size}); time.sleep(600)"
+    subprocess.run(["sh", "-c", 'setsid "$@" &', "sh", sys.executable, "-c", code], check=True)
+    time.sleep(600)
+
+
+def grow_slowly(name: str, size: int) -> int:
+    """Grow only when there is a file of that name."""
+    wait_for(name)
+    return grow(size)
+
+
+def share(size: int, copies: int, seconds: float) -> int:
+    """Hold so many bytes together with copies of this process."""
+    held = bytearray(b"1" * size)
+    pids = []
+    for _ in range(copies):
+        if (copied := os.fork()) == 0:
+            time.sleep(600)
+        pids.append(copied)
+    time.sleep(seconds)
+    for copied in pids:
+        os.kill(copied, signal.SIGKILL)
+        os.waitpid(copied, 0)
+    return len(held)
+
+
+def oom_score() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
 def leak(size: int) -> int:
     """Never give back so many bytes; return the process id."""
     _kept.append(bytearray(b"1" * size))
@@ -110,6 +156,23 @@ def speak(text: str) -> None:
     ctypes.CDLL(None).printf(b" c")
     print(text + " error", file=sys.stderr, end="")
     os.system("printf ' process'")
+
+
+def speak_through_the_device(text: str) -> None:
+    """Print, and have a shell open what it prints to anew, as scripts do to speak of errors."""
+    print(text)
+    os.system(f"echo {text} shell > /dev/stderr; echo {text} again >> /dev/stdout")
+    print(text, "end")
+
+
+def speak_from_a_copy(text: str) -> str:
+    """Fork, as some libraries do, and let the copy return, too."""
+    copied = os.fork()
+    if copied == 0:
+        return "the copy"
+    os.waitpid(copied, 0)
+    print(text, end="")
+    return text
 
 
 def speak_and_die(text: str) -> None:
@@ -157,6 +220,25 @@ def family(name: str) -> None:
     Path(name + ".new").write_text(" ".join(map(str, pids)))
     Path(name + ".new").rename(name)
     time.sleep(600)
+
+
+def chain(name: str, length: int) -> None:
+    """Start a process that starts a process, and so on, each in a session of its own."""
+    for _ in range(length):
+        if os.fork():
+            break
+        os.setsid()
+        with Path(name + ".new").open("a") as file:
+            file.write(f"{os.getpid()} ")
+    else:
+        Path(name + ".new").rename(name)
+    time.sleep(600)
+
+
+def wait_for_a_program(name: str, seconds: float) -> None:
+    """Wait for a program that, told to end, takes some time to put its things in order."""
+    script = f"trap 'sleep {seconds}; echo done > {name}.saved; exit' TERM; echo > {name}; sleep 600 & wait"
+    subprocess.run(["sh", "-c", script], check=True)
 
 
 def multiprocess() -> list[int]:

@@ -33,7 +33,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         else:
             cores = CoreSet(range(slots), pinned=False)
         pools.append(Pool(cores, **{"grace": 0.2, **options}))
-        return Driver(pools[-1])
+        return Driver(pools[-1], cores)
 
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield make

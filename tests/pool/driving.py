@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from executor import codec
+from executor.cores import CoreSet
 from executor.messages import Item, Report
 from executor.pool import Finished, Pool
 
@@ -32,8 +33,9 @@ def value(report: Report) -> Any:
 class Driver:
     """A pool and the loop that its owner would have around it."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, cores: CoreSet) -> None:
         self.pool = pool
+        self.cores = cores
         self.finished: list[Finished] = []
 
     def add(self, *items: Item, run: str = "run") -> None:

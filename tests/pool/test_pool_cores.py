@@ -53,13 +53,12 @@ def test_narrow_tasks_do_run_at_once(start: Start) -> None:
 @linux
 def test_every_thread_is_pinned_and_the_blas_has_as_many_threads(start: Start) -> None:
     driver = start(pinned=2)
-    (one,) = driver.run(item(0, "calls.thread_masks"))
-    assert all(mask == sorted(one.cores) for mask in value(one))
-    # The same process, its BLAS long loaded, gets another width.
-    (two,) = driver.run(item(1, "calls.thread_masks", width=2))
-    masks = value(two)
-    assert len(masks) > 1, "the BLAS made a thread of its own"
-    assert all(mask == sorted(two.cores) for mask in masks)
+    # One process, its BLAS soon loaded, gets one width after the other: threads that were made earlier move.
+    for place, width in enumerate([2, 1, 2, 1]):
+        (report,) = driver.run(item(place, "calls.thread_masks", width=width))
+        masks = value(report)
+        assert len(masks) > 1, "the BLAS made a thread of its own"
+        assert all(mask == sorted(report.cores) for mask in masks)
 
 
 @linux
@@ -74,6 +73,12 @@ def test_a_warm_child_changes_its_threads_with_its_width(start: Start) -> None:
         assert set(found["pools"]) == {width}
         pids.append(found["pid"])
     assert len(set(pids)) == 1
+
+
+def test_the_number_of_threads_is_known_when_a_users_module_is_loaded(start: Start) -> None:
+    driver = start(3)
+    (report,) = driver.run(item(0, "calls.threads_when_imported", width=3))
+    assert value(report) == "3"
 
 
 @linux
@@ -102,6 +107,40 @@ def test_two_cores_multiply_faster_than_one(start: Start) -> None:
             return
         # A machine that is busy with others may give no gain to anybody.
         seen.append((gain, plain_rate(2) / plain_rate(1)))
+    assert any(gain > 0.8 * possible for gain, possible in seen), f"gains here and in plain Python: {seen}"
+
+
+def pair_of_plain(cores: tuple[int, ...]) -> float:
+    """What two plain interpreters reach at once, one on each core, as a multiple of one alone."""
+    code = (
+        "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])]); import example_compute;"
+        " print(example_compute.compute_flops(8, 1024))"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def rates(*where: int) -> float:
+        commands = [[sys.executable, "-c", code, str(core)] for core in where]
+        running = [subprocess.Popen(each, env=environment, stdout=subprocess.PIPE) for each in commands]
+        return sum(float(each.communicate(timeout=60)[0]) for each in running)
+
+    return rates(*cores) / rates(cores[0])
+
+
+@linux
+def test_two_on_a_core_each_do_not_disturb_one_another(start: Start) -> None:
+    driver = start(pinned=2)
+    driver.run(*(item(i, "example_compute.compute_flops", 1, 64) for i in range(2)))  # NumPy is loaded
+    seen = []
+    for attempt in range(1, 6):
+        calls = [item(3 * attempt + i, "example_compute.compute_flops", 8, 1024) for i in range(3)]
+        (alone,) = driver.run(calls[0])
+        pair = driver.run(*calls[1:])
+        assert {core for each in pair for core in each.cores} == set(driver.cores.ids)
+        gain = sum(value(each) for each in pair) / value(alone)
+        if gain > 1.6:
+            return
+        # A machine that is busy with others may give no gain to anybody.
+        seen.append((gain, pair_of_plain(driver.cores.ids)))
     assert any(gain > 0.8 * possible for gain, possible in seen), f"gains here and in plain Python: {seen}"
 
 

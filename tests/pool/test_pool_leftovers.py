@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from driving import Driver, item, value
 
@@ -26,6 +27,26 @@ def test_what_a_task_prints_is_its_own(start: Start) -> None:
             assert report.stderr == f"{report.place} error"
         else:
             assert report.stdout == report.stderr == ""
+
+
+def test_what_is_opened_anew_is_kept_as_well(start: Start) -> None:
+    driver = start(1)
+    for place, text in enumerate(["one", "another"]):
+        report, after = driver.run(
+            item(2 * place, "calls.speak_through_the_device", text), item(2 * place + 1, "calls.pid")
+        )
+        assert report.stdout == f"{text}\n{text} again\n{text} end\n"
+        assert report.stderr == f"{text} shell\n"
+        assert after.stdout == after.stderr == ""
+
+
+def test_a_copy_that_returns_from_its_task_has_no_say(start: Start) -> None:
+    driver = start(1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))
+    calls = [item(i, "calls.pid") for i in range(300, 350)]
+    reports = driver.run(item(299, "calls.speak_from_a_copy", "the original"), *calls)
+    assert value(reports[0]) == reports[0].stdout == "the original"
+    assert len(driver.finished) == 351
 
 
 def test_what_a_dying_task_printed_is_kept(start: Start) -> None:
@@ -67,7 +88,40 @@ def test_a_timeout_takes_the_whole_family(start: Start, gone: Gone) -> None:
     driver = start(1)
     (report,) = driver.run(item(0, "calls.family", "pids", timeout=2.0))
     assert report.status == "timeout"
-    driver.until(lambda: all(gone(int(pid)) for pid in Path("pids").read_text().split()))
+    # Its cores are free only now, and nobody is left on them.
+    assert all(gone(int(pid)) for pid in Path("pids").read_text().split())
+
+
+def test_a_death_is_told_when_the_last_descendant_is_dead(start: Start, gone: Gone) -> None:
+    driver = start(1)
+    driver.add(item(0, "calls.chain", "pids", 50, timeout=30.0))
+    driver.until(Path("pids").exists)
+    driver.pool.cancel("run")
+    driver.until(lambda: bool(driver.finished))
+    pids = Path("pids").read_text().split()
+    assert len(pids) == 50
+    assert all(gone(int(pid)) for pid in pids)
+
+
+def test_a_program_that_a_task_waits_for_has_the_grace(start: Start) -> None:
+    driver = start(1, grace=30.0)
+    driver.add(item(0, "calls.wait_for_a_program", "begun", 0.2, timeout=1.0), item(1, "calls.pid"))
+    driver.until(lambda: len(driver.finished) == 2)
+    late, after = (each.report for each in driver.finished)
+    assert (late.status, after.status) == ("timeout", "ok")
+    assert Path("begun.saved").exists() or not Path("begun").exists()
+    assert after.started >= late.finished
+
+
+def test_a_killed_guardian_takes_sessions_of_their_own_with_it(start: Start, gone: Gone) -> None:
+    driver = start(2)
+    driver.add(item(0, "calls.family", "pids"), item(1, "calls.touch", "touched"))
+    driver.until(lambda: Path("pids").exists() and Path("touched").exists())
+    (guardian,) = psutil.Process().children()
+    guardian.kill()
+    driver.until(lambda: len(driver.finished) == 2)
+    assert {each.report.status for each in driver.finished} == {"crashed"}
+    assert all(gone(int(pid)) for name in ("pids", "touched") for pid in Path(name).read_text().split())
 
 
 def test_closing_the_pool_ends_everything(start: Start, gone: Gone) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor import cores as cores_module
-from executor.cores import CoreSet, Place, cgroup_quota, choose, granted, parse_cpu_list, share, spans
+from executor.cores import CoreSet, Place, cgroup_quota, choose, granted, named, parse_cpu_list, share, spans
 
 
 def machine(nodes: int, cores: int, threads: int = 2) -> CoreSet:
@@ -278,3 +278,7 @@ def test_cpu_lists() -> None:
 @given(st.sets(st.integers(0, 300), min_size=1))
 def test_spans_are_cpu_lists(cores: set[int]) -> None:
     assert parse_cpu_list(spans(sorted(cores))) == sorted(cores)
+
+
+def test_cores_in_words() -> None:
+    assert [named([3]), named([8, 1, 0])] == ["core 3", "cores 0-1,8"]

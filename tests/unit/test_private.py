@@ -125,7 +125,7 @@ def test_neighbours_on_the_same_cores_are_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(os, "getpid", lambda: 4242)
     second, third = Presence("second", (2, 3)), None
     assert [each.name for each in second.overlapping()] == ["first"]
-    assert "cores 2 with first" in remark(second.overlapping(), (2, 3))
+    assert "core 2 with first" in remark(second.overlapping(), (2, 3))
     monkeypatch.setattr(os, "getpid", lambda: 4243)
     third = Presence("third", (7,))
     assert third.overlapping() == []

@@ -68,6 +68,8 @@ def test_a_repr_that_raises_is_no_trouble() -> None:
 def test_calls_lose_their_module_before_their_arguments() -> None:
     assert call("a.b.c", [1, "x"], {"k": None}) == "a.b.c(1, 'x', k=None)"
     assert call("a.long.path.to.function", [12345], {}, 20) == "…function(12345)"
+    assert call("os.path.join", ["results", "run-1"], {}, 20) == "…join('results', '…)"
+    assert len(call("os.path.join", ["results", "run-1"], {}, 6)) == 6
 
 
 @given(st.text(), st.integers(60, 200))
@@ -129,4 +131,5 @@ def test_progress() -> None:
     summary.add(result())
     summary.add(result("error", error=Error("E", "")))
     assert progress_text(summary, 3, 2.0) == "2 of 10 done, 1 failed, 3 running, 2/s, 4 s left"
+    assert progress_text(summary, 3, 3.0).endswith("3 s left")  # no more exact than it is known
     assert "left" not in progress_text(summary, 0, 0.0)

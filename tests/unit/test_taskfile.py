@@ -266,8 +266,9 @@ def test_many_mistakes_are_held_and_twenty_shown() -> None:
         read_text("{}\n" * 3000)
     assert len(caught.value.mistakes) == 3000
     assert str(caught.value).splitlines() == [
+        "nothing was run, as there are 3,000 mistakes:",
         *(f"stdin:{line}: function: is missing" for line in range(1, 21)),
-        "and 2,980 more mistakes",
+        "and 2,980 more",
     ]
 
 

@@ -1,0 +1,249 @@
+"""A worker's child processes: made, found, heard and ended. What they run, and when, is the pool's.
+
+There is one guardian, which makes them, and one channel and board for each. Whatever happens to them comes
+out of `hear`, in order, and the end of a child last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeAlias
+
+from executor.errors import NoProcess
+from executor.guardian import DIED, FORKED, Guardian
+from executor.line import Entry
+from executor.messages import Buffer
+from executor.process import Child
+
+#: Seconds after which it is tried again to make a child, when the system refused one.
+_REFUSED_SECONDS = 1.0
+
+
+class Spoke(NamedTuple):
+    """Frames came from a child."""
+
+    child: Child
+    frames: list[list[Buffer]]
+
+
+class Died(NamedTuple):
+    """A child is dead, and all that it started; `status` is how it ended (negative: the signal).
+
+    None: it never lived, as the system refused a process.
+    """
+
+    child: Child
+    status: int | None
+
+
+Event: TypeAlias = Spoke | Died
+
+
+class Children:
+    """The children of one worker. `grace` is the seconds between SIGTERM and SIGKILL."""
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._selector = selectors.DefaultSelector()
+        self._by_slot: dict[int, Child] = {}  # a slot is a number that is never used again
+        self._by_pid: dict[int, Child] = {}
+        self._slots = 0
+        self._refusal = NoProcess("")  # the last one, and until when it is not tried again
+        self._refused_until = 0.0
+        self._unheard: list[Event] = []
+        self._guardian = self._new_guardian()
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(self._by_slot.values())
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `hear` has something to tell."""
+        return self._selector.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether `hear` has something to tell that `fileno` does not show."""
+        return bool(self._unheard)
+
+    def find(self, run: str, cores: tuple[int, ...]) -> Child:
+        """Return an idle child for a run, one that is pinned to these cores already if there is one.
+
+        Raises:
+            NoProcess: there is none, and the system refuses to make one.
+        """
+        found = None
+        for child in self:
+            if child.run in (None, run) and not (child.busy or child.dead or child.ending or child.worn):
+                if child.last_cores == cores:
+                    return child
+                if found is None or (len(child.last_cores) == len(cores) != len(found.last_cores)):
+                    found = child
+        return found or self.fork()
+
+    def fork(self) -> Child:
+        """Return a new child.
+
+        Raises:
+            NoProcess: the system refuses to make one.
+        """
+        if time.monotonic() < self._refused_until:
+            raise self._refusal
+        self._slots += 1
+        try:
+            try:
+                child = Child(self._guardian, self._slots)
+            except ConnectionError:
+                self._replace_guardian()
+                child = Child(self._guardian, self._slots)
+        except OSError as error:
+            raise self._refused(error) from error
+        self._by_slot[child.slot] = child
+        self._selector.register(child.channel, selectors.EVENT_READ, child)
+        return child
+
+    def _refused(self, error: OSError) -> NoProcess:
+        self._refusal = NoProcess(
+            f"the system refuses another process for a task: {error.strerror}; allow more of them "
+            "(ulimit -n, ulimit -u, or the memory), or use fewer --cores"
+        )
+        self._refused_until = time.monotonic() + _REFUSED_SECONDS
+        return self._refusal
+
+    def send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], *, pin: bool) -> None:
+        """Give a child a batch; if it dies of it or before, that is heard."""
+        with contextlib.suppress(OSError):
+            child.send(batch, cores, pin=pin)
+        if child.channel.unsent and not child.dead:
+            self._selector.modify(child.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+
+    # -- hearing
+
+    def hear(self) -> Iterator[Event]:
+        """Give what has happened, without waiting."""
+        for key, events in self._selector.select(0):
+            child: Child | None = key.data
+            if child is None:
+                self._hear_guardian()
+            elif not child.dead:
+                if events & selectors.EVENT_WRITE:
+                    self._flush(child)
+                if events & selectors.EVENT_READ and (frames := self._receive(child)):
+                    yield Spoke(child, frames)
+            while self._unheard:
+                yield self._unheard.pop(0)
+        while self._unheard:
+            yield self._unheard.pop(0)
+
+    def _flush(self, child: Child) -> None:
+        try:
+            child.channel.flush()
+            waits = child.channel.unsent
+        except OSError:  # it is dead or dying: what it has reported is still to be read, up to the end
+            waits = False
+        if not waits:
+            self._selector.modify(child.channel, selectors.EVENT_READ, child)
+
+    def _receive(self, child: Child) -> list[list[Buffer]]:
+        """Return the frames that have come from a child; none at its end, or if they have not come whole."""
+        try:
+            frames = child.channel.receive()
+        except OSError:
+            frames = None
+        if frames is None:
+            self._hang_up(child)
+        return frames or []
+
+    def _hang_up(self, child: Child) -> None:
+        """Listen no more to a child that is dead or dying; the guardian tells how it died."""
+        child.dead = True
+        self._selector.unregister(child.channel)
+
+    def _hear_guardian(self) -> None:
+        records = self._guardian.receive()
+        if records is None:
+            self._replace_guardian()
+            return
+        for what, first, second in records:
+            if what == FORKED and second < 0:
+                child = self._by_slot[first]
+                self._refused(OSError(-second, os.strerror(-second)))
+                self._lay_out(child, None)
+            elif what == FORKED:
+                child = self._by_slot[first]
+                child.pid = second
+                self._by_pid[second] = child
+                if child.ending is not None:  # decided before its number was known
+                    self._signal(child)
+            elif what == DIED:
+                self._lay_out(self._by_pid.pop(first), second)
+
+    def _lay_out(self, child: Child, status: int | None) -> None:
+        """A child is dead: read what it still had to say."""
+        while not child.dead:
+            frames = self._receive(child)
+            if frames:
+                self._unheard.append(Spoke(child, frames))
+            elif not child.dead:
+                self._hang_up(child)
+        del self._by_slot[child.slot]
+        self._unheard.append(Died(child, status))
+
+    def _new_guardian(self) -> Guardian:
+        guardian = Guardian()
+        self._selector.register(guardian.sock, selectors.EVENT_READ, None)
+        return guardian
+
+    def _replace_guardian(self) -> None:
+        """Somebody killed the guardian: its children die with it, and what they started is ended here."""
+        self._selector.unregister(self._guardian.sock)
+        for child in self:
+            if child.pid:
+                with contextlib.suppress(OSError):
+                    os.killpg(child.pid, signal.SIGKILL)
+        self._guardian.close()
+        self._by_pid.clear()
+        self._guardian = self._new_guardian()
+        for child in list(self):
+            self._lay_out(child, -signal.SIGKILL)
+
+    # -- ending
+
+    def kill(
+        self, child: Child, why: str, condemned: Sequence[Entry] = (), number: int = signal.SIGTERM
+    ) -> None:
+        """Begin to kill a child for what its `condemned` entries do; SIGKILL follows after the grace."""
+        child.ending, child.condemned = why, condemned
+        child.kill_with, child.kill_at = number, time.monotonic() + self._grace
+        self._signal(child)
+
+    def end(self, child: Child) -> None:
+        """End an idle child."""
+        self.kill(child, "replaced", number=signal.SIGKILL)
+
+    def insist(self, child: Child, now: float) -> float:
+        """Send SIGKILL to a child that is being killed if its grace is over; return the seconds left."""
+        if now >= child.kill_at and child.pid:
+            child.kill_with, child.kill_at = signal.SIGKILL, now + max(self._grace, _REFUSED_SECONDS)
+            self._signal(child)
+        return max(0.001, child.kill_at - now)
+
+    def _signal(self, child: Child) -> None:
+        if child.pid:
+            with contextlib.suppress(OSError):  # the guardian is gone, which is heard next
+                self._guardian.signal(child.pid, child.kill_with)
+
+    def close(self) -> None:
+        """Kill what runs, and end every process."""
+        self._guardian.close()
+        for child in self:
+            child.close()
+        for event in self._unheard:
+            if isinstance(event, Died):
+                event.child.close()
+        self._by_slot.clear()
+        self._selector.close()

@@ -1,0 +1,140 @@
+"""Runs that a broker keeps while no dispatcher is there: to leave one, to collect it later, to cancel it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from executor import manifest
+from executor.config import Wire
+from executor.errors import EXIT_OK, NobodyThere
+from executor.gather import Gatherer
+from executor.run import Run
+from executor.screen import plural
+from executor.task import Result
+from executor.waiting import SAY_AFTER, SAY_AGAIN
+from transports.base import KeepingEnd, Say
+
+
+def detach(run: Run, wire: Wire, *, wait: float | None, say: Say) -> int:
+    """Push a run and leave it with the broker; print its name, alone, to stdout. Return the exit status.
+
+    Raises:
+        ConfigError: the wire has no broker, or the name is in use.
+        NobodyThere: the broker did not answer within `wait` seconds.
+    """
+    run.submitted = time.time()
+    with wire.transport.kept_run(wire.settings, run.id, collects=False, say=say) as end:
+        end.check_name(wait)
+        end.push(run)
+        end.keep(list(manifest.records(run.tasks, run.retries, run.timeout, run.submitted)), wait)
+        say(f"{plural(len(run.tasks), 'task')} of run {run.id} now at {end.address}")
+    say(f"collect the results with the same --yaml and --collect {run.id} --output FILE")
+    print(run.id)
+    return EXIT_OK
+
+
+def new_name() -> str:
+    """Return a name for a run, which nobody else has."""
+    return f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+
+
+def open_kept(end: KeepingEnd, name: str, *, wait: float | None, say: Say) -> Run:
+    """Return the run of that name that a broker kept.
+
+    Raises:
+        ConfigError: there is none, or somebody else collects it.
+        NobodyThere: the broker did not answer within `wait` seconds.
+    """
+    kept = manifest.read(name, end.kept(wait))
+    run = Run(kept.tasks, retries=kept.retries, timeout=kept.timeout, name=name)
+    run.submitted = kept.submitted
+    before = run.skip(place for place, flag in enumerate(kept.collected) if flag)
+    if before:
+        say(f"of run {name}, {plural(before, 'result')} collected before, {run.unrecorded:,} to come")
+    return run
+
+
+def cancel(name: str, wire: Wire, *, wait: float | None, say: Say) -> int:
+    """Cancel a run that a broker keeps; return the exit status.
+
+    Raises:
+        ConfigError: the wire has no broker, or there is no such run.
+        NobodyThere: the broker did not answer within `wait` seconds.
+    """
+    with wire.transport.kept_run(wire.settings, name, collects=True, say=say) as end:
+        end.drop(wait)
+    say(f"run {name} is cancelled: what runs of it is killed, and no other task of it will run")
+    return EXIT_OK
+
+
+class Collector(Gatherer):
+    """Gathers the results of a run that a broker kept; it pushes, rejects and cancels nothing.
+
+    It ends when all results are there, or after ``--wait`` seconds in which none came.
+    """
+
+    _end: KeepingEnd
+    _left = -1
+    _news_at = 0.0
+    _alone_since: float | None = None
+    _said_at = 0.0
+    _first: float | None = None  # epoch seconds at which the first of its tasks started
+    _last: float | None = None  # ... and the last finished
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the first task's start to the last one's end, whenever that was."""
+        return 0.0 if self._first is None or self._last is None else max(0.0, self._last - self._first)
+
+    def gather(self) -> int:  # noqa: D102 — as its base says
+        try:
+            status = super().gather()
+        except BaseException:
+            self._leave()
+            raise
+        if self._run.unrecorded:
+            self._leave()
+        else:
+            self._end.forget()
+        return status
+
+    def _leave(self) -> None:
+        """Write down what was recorded here, so that who collects the rest does not wait for it."""
+        recorded = self._run.recorded()
+        if any(recorded):
+            self._end.note(manifest.note(recorded))
+        self._screen.say(f"{self._run.unrecorded:,} results of run {self._run.id} stay with the broker")
+
+    def _begin(self) -> None:
+        self._news_at = time.monotonic()
+        self._end.gather(self._run)
+
+    def _stop(self) -> bool:
+        return False  # only this dispatcher stops: the run goes on
+
+    def _record(self, result: Result) -> None:
+        super()._record(result)
+        if result.started is not None and result.finished is not None:
+            self._first = min(result.started, self._first or result.started)
+            self._last = max(result.finished, self._last or result.finished)
+
+    def _judge(self, now: float, cores: list[int], held: int) -> None:
+        if self._left != self._run.unrecorded:
+            self._left, self._news_at = self._run.unrecorded, now
+        wait = self._wishes.wait
+        if wait is not None and now - self._news_at >= wait:
+            raise NobodyThere(f"no result of run {self._run.id} came within {wait:g} s")
+        waiting = self._end.waiting()
+        too_wide = {width: count for width, count in waiting.items() if cores and width > max(cores)}
+        if cores and not (too_wide and not held and len(too_wide) == len(waiting)):
+            self._alone_since = None
+            return
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if now - self._alone_since >= SAY_AFTER and (not self._said_at or now - self._said_at >= SAY_AGAIN):
+            self._said_at = now
+            if cores:
+                text = f"no worker is wide enough for {plural(sum(too_wide.values()), 'task')} of more than"
+                self._screen.say(f"{text} {max(cores)} cores")
+            else:
+                self._screen.say(f"waiting for a worker at {self._end.address}; start one: python worker.py")

@@ -1,0 +1,47 @@
+"""What the contract tests share: the wires, and a real RabbitMQ."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.rabbit import HOW, RabbitMQ, server_script
+from tests.contract.wires import WIRES, Wire
+from tests.contract.wires import RabbitMQ as RabbitMQWire
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install RabbitMQ, where that is done, before any test's time runs."""
+    wanted = any("rabbitmq_url" in getattr(item, "fixturenames", ()) for item in session.items)
+    if wanted and not os.environ.get("RABBITMQ_URL") and not session.config.option.collectonly:
+        server_script()
+
+
+@pytest.fixture(params=[*WIRES, None], ids=lambda wire: repr(wire or "rabbitmq").strip("'"))
+def every_wire(request: pytest.FixtureRequest) -> Wire:
+    """Each wire of this project in turn."""
+    wire: Wire | None = request.param
+    return wire or RabbitMQWire(request.getfixturevalue("rabbitmq_url"))
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url() -> Iterator[str]:
+    """The URL of a real RabbitMQ: that of ``RABBITMQ_URL``, else a private one, started for these tests."""
+    if given := os.environ.get("RABBITMQ_URL"):
+        yield given
+        return
+    server = start_rabbitmq()
+    yield server.url
+    server.close()
+
+
+def start_rabbitmq(*settings: str) -> RabbitMQ:
+    """Start a private broker; skip the test where there is no RabbitMQ to start, and in CI fail."""
+    script = server_script()
+    if script is None:
+        if os.environ.get("CI"):
+            pytest.fail(HOW)
+        pytest.skip(HOW)
+    return RabbitMQ(script, *settings)

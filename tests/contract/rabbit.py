@@ -1,0 +1,208 @@
+"""A private RabbitMQ: a real one, on free ports, in a folder of its own, gone with the tests.
+
+Run as a script it is the lifeline of the server's processes: it starts a command in a session of its own and
+kills all of it when its own standard input ends, as it does with the tests' process however that dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+#: Seconds that a broker gets to start. Erlang alone takes some; the machine may be busy.
+STARTING = 120.0
+
+#: Where packages put the server's own script, which runs as any user; Debian's wrapper doesn't.
+_PLACES = (
+    "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server",
+    "/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
+    "/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
+)
+
+#: Held while Debian's package is installed: two test runs at once must not.
+_INSTALLING = Path(tempfile.gettempdir()) / f"function-executor-rabbitmq-{os.getuid()}.lock"
+
+HOW = (
+    "needs a RabbitMQ: install rabbitmq-server (Debian: apt install rabbitmq-server, macOS: brew install "
+    "rabbitmq), or set RABBITMQ_URL to one that the tests may use"
+)
+
+
+def server_script() -> Path | None:
+    """Return the script that starts a RabbitMQ, installing Debian's package first when run as root."""
+    found = _find()
+    if found is None and os.getuid() == 0 and shutil.which("apt-get"):
+        with _INSTALLING.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if (found := _find()) is None:
+                _install()
+                found = _find()
+    return found
+
+
+def _find() -> Path | None:
+    for pattern in _PLACES:
+        for path in sorted(Path("/").glob(pattern[1:]), reverse=True):
+            return path
+    return None
+
+
+def _install() -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "--no-install-recommends", "rabbitmq-server"]
+    for command in (["apt-get", "update"], install):
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=600, check=False
+        )
+        if done.returncode and command is install:
+            print(done.stdout, done.stderr, file=sys.stderr)
+
+
+class RabbitMQ:
+    """A broker of one's own; `settings` are lines of its rabbitmq.conf.
+
+    Raises:
+        AssertionError: it does not start.
+    """
+
+    def __init__(self, script: Path, *settings: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="fe-rabbit-"))
+        self.port, dist, epmd = _free_ports(3)
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self._log = self._folder / "log"
+        config = self._folder / "rabbitmq.conf"
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            "log.console = true",
+            "log.console.level = info",
+            "disk_free_limit.absolute = 10MB",
+            "vm_memory_high_watermark.absolute = 1GB",
+            *settings,
+        ]
+        config.write_text("".join(f"{line}\n" for line in lines))
+        (self._folder / "plugins").write_text("[].\n")
+        self._environment = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))},
+            "HOME": str(self._folder),  # the Erlang cookie's place
+            "RABBITMQ_NODENAME": f"fe{self.port}@localhost",
+            "RABBITMQ_CONFIG_FILE": str(config.with_suffix("")),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._folder / "plugins"),
+            "RABBITMQ_MNESIA_BASE": str(self._folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self._folder),
+            "RABBITMQ_PID_FILE": str(self._folder / "pid"),
+            "RABBITMQ_DIST_PORT": str(dist),
+            "RABBITMQ_ALLOW_INPUT": "1",  # one process instead of a shell with handlers around it
+            "ERL_EPMD_PORT": str(epmd),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-noinput +sbwt none +sbwtdcpu none +sbwtdio none",
+        }
+        self._script = script
+        self._lifelines: list[subprocess.Popen[bytes]] = []
+        try:
+            epmd_program = shutil.which("epmd")
+            if epmd_program is not None:  # else Erlang starts one that would stay
+                self._start([epmd_program, "-port", str(epmd)])
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Start the server (again), and wait until it answers."""
+        self._server = self._start([str(self._script)])
+        deadline = time.monotonic() + STARTING
+        while not self._answers():
+            assert self._server.poll() is None, f"RabbitMQ ended:\n{self.log()}"
+            assert time.monotonic() < deadline, f"RabbitMQ does not start:\n{self.log()}"
+            time.sleep(0.1)
+
+    def kill(self) -> None:
+        """Let the server die at once; `start` starts it again with what it had on disk."""
+        self._lifelines.remove(self._server)
+        _end(self._server)
+
+    def close(self) -> None:
+        """End it and remove its folder."""
+        for lifeline in self._lifelines:
+            _end(lifeline)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def log(self) -> str:
+        """Return the end of what the server said."""
+        return self._log.read_text(encoding="utf-8", errors="replace")[-3000:] if self._log.exists() else ""
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            lifeline = subprocess.Popen(
+                [sys.executable, "-P", "-S", __file__, *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                env=self._environment,
+                start_new_session=True,
+            )
+        self._lifelines.append(lifeline)
+        return lifeline
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+                sock.sendall(b"AMQP\0\0\x09\x01")
+                return bool(sock.recv(1))
+        except OSError:
+            return False
+
+
+def _end(lifeline: subprocess.Popen[bytes]) -> None:
+    assert lifeline.stdin is not None
+    lifeline.stdin.close()
+    lifeline.wait(30)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def _lifeline(command: list[str]) -> None:
+    """Run a command; kill it and its descendants at the end of standard input."""
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # interrupts nothing: the reading goes on
+    import select
+
+    while process.poll() is None:
+        if select.select([0], [], [], 0.2)[0]:
+            break
+    _kill_sessions(process.pid)
+    process.wait()
+
+
+def _kill_sessions(session: int) -> None:
+    """Kill all processes of a session; Erlang's helpers have groups of their own in it."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+        except (OSError, ValueError, IndexError):  # it ended meanwhile
+            continue
+    try:
+        os.killpg(session, signal.SIGKILL)
+    except OSError:  # all are gone
+        pass
+
+
+if __name__ == "__main__":
+    _lifeline(sys.argv[1:])

@@ -1,0 +1,90 @@
+"""RabbitMQ: a broker between dispatchers and workers, which keeps calls and results while neither is there.
+
+topology.py     queues and exchanges: names and arguments
+amqp.py         one connection that is kept; the only file that knows pika
+post.py         what must reach the broker, until it is confirmed
+frames.py       calls and reports as messages, and what becomes of calls that came back
+mending.py      ... and sends them out again
+held.py         what a worker has, and how much more it wants
+worker.py       the worker's end;  dispatcher.py  the dispatcher's
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Annotated, Any
+
+import msgspec
+
+from executor.errors import ConfigError
+from executor.messages import Hello
+from transports import base
+from transports.base import Say
+from transports.rabbitmq.amqp import parameters
+from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
+from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.worker import RabbitWorkerEnd
+
+#: A name of ours within the 255 bytes of AMQP's names; no dot at its ends, where ours are joined.
+_NAME = re.compile(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+
+
+class Settings(base.Settings, frozen=True):
+    """Keys of a YAML file for RabbitMQ."""
+
+    url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    #: What the names of all queues and exchanges begin with: scripts with the same one belong together.
+    queue: str = "function-executor"
+    #: Seconds that the broker lets a delivery go unacknowledged (its `consumer_timeout`).
+    acknowledgement_timeout: Annotated[float, msgspec.Meta(gt=0)] = 1800.0
+    #: Below RabbitMQ 4's `max_message_size` of 16 MiB, with room for what is around a call.
+    largest: Annotated[int, msgspec.Meta(ge=1, le=500_000_000)] = 16_000_000
+    #: Remove the queues with the run: for brokers that others use, and runs that stand alone.
+    temporary: bool = False
+
+
+class RabbitMQ(base.Transport):
+    """The wire of the name ``rabbitmq``."""
+
+    Settings = Settings
+    OVERRIDES = {"address": "url"}
+
+    @classmethod
+    def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> RabbitDispatcherEnd:
+        return RabbitDispatcherEnd(
+            settings.url, _topology(settings), say=say, heartbeat=settings.heartbeat,
+            largest=settings.largest, temporary=settings.temporary,
+        )  # fmt: skip
+
+    @classmethod
+    def kept_run(cls, settings: Any, run: str, *, collects: bool, say: Say) -> RabbitDispatcherEnd:
+        if not _NAME.fullmatch(run):
+            raise ConfigError(
+                f"{run!r}: a run's name has letters, digits, and . _ - between them, 100 at most"
+            )
+        return RabbitDispatcherEnd(
+            settings.url, _topology(settings), say=say, heartbeat=settings.heartbeat,
+            largest=settings.largest, run=run, collects=collects,
+        )  # fmt: skip
+
+    @classmethod
+    def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> RabbitWorkerEnd:
+        return RabbitWorkerEnd(
+            settings.url, _topology(settings), hello, say=say, heartbeat=settings.heartbeat,
+            largest=settings.largest,
+        )  # fmt: skip
+
+    @classmethod
+    def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
+        parameters(settings.url)
+        own = msgspec.structs.replace(
+            settings, queue=f"{settings.queue}.{secrets.token_hex(4)}", temporary=True
+        )
+        return own, [own] * workers
+
+
+def _topology(settings: Settings) -> Topology:
+    if not _NAME.fullmatch(settings.queue):
+        raise ConfigError("queue: must be of letters, digits, and . _ - between them, 100 at most")
+    return Topology(settings.queue, settings.patience, settings.acknowledgement_timeout)

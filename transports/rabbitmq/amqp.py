@@ -1,0 +1,503 @@
+"""One AMQP connection that is kept: a thread with pika's loop in it, commands in, events out.
+
+Nothing of pika is seen outside this file. The owner asks for things (`publish`, `get`, `ack`, ...) and never
+waits; what comes of them lies in a queue that a descriptor announces. A connection that breaks is made
+again, with back-off and jitter, and is a new *generation*: what was asked of an earlier one is dropped, and
+its delivery tags mean nothing any more (AMQP 0-9-1, 1.8.3.13). So the owner, when it reads `Opened`, declares
+and asks anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import pika
+import pika.exceptions
+from pika.adapters.select_connection import IOLoop
+from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
+
+from executor.errors import ConfigError
+from transports.threads import Inbox, back_off
+
+#: A message that survives the broker's restart (AMQP 0-9-1, delivery mode).
+_PERSISTENT = 2
+
+#: AMQP reply codes after which it makes no sense to try again: somebody must act first.
+_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
+
+#: What an OSError, or the broker, says, in an exception's text: (111, 'Connection refused')
+_SAID = re.compile(r"\(-?\d+(?:,|\)) \\*['\"]([^'\"\\]+)")
+
+#: Seconds that a broker gets to take a connection.
+_CONNECTING = 10.0
+
+#: Seconds that closing waits for the broker's goodbye.
+_CLOSING = 2.0
+
+# pika tells its troubles to the log, and without one to stderr; here they are events.
+logging.getLogger("pika").addHandler(logging.NullHandler())
+logging.getLogger("pika").propagate = False
+
+
+class Tag(NamedTuple):
+    """A delivery, to be acknowledged on the connection that brought it."""
+
+    generation: int
+    number: int
+
+
+class Opened(NamedTuple):
+    """A connection stands, to a broker of this version."""
+
+    version: tuple[int, ...]
+    generation: int
+
+
+class Lost(NamedTuple):
+    """The connection broke, or could not be made; `fatal` says what to do if trying again is no use."""
+
+    why: str
+    fatal: str = ""
+
+
+class Blocked(NamedTuple):
+    """The broker takes nothing for a reason (a memory or disk alarm); "" when it does again."""
+
+    why: str
+
+
+class Confirmed(NamedTuple):
+    """A publication is safe with the broker (`taken`), or no queue was there for it (`unroutable`)."""
+
+    token: int
+    taken: bool
+    unroutable: bool
+
+
+class Delivered(NamedTuple):
+    """A message from a queue; `tag` is None where it needs no acknowledgement."""
+
+    queue: str
+    tag: Tag | None
+    headers: Mapping[str, Any]
+    message_id: str
+    body: bytes
+
+
+class Empty(NamedTuple):
+    """There was nothing to `get` in a queue."""
+
+    queue: str
+
+
+class Found(NamedTuple):
+    """A queue that was looked for, and how many messages wait in it; None: there is no such queue."""
+
+    queue: str
+    messages: int | None
+
+
+class Ended(NamedTuple):
+    """The broker ended a subscription: the queue was deleted, or took too long to be acknowledged."""
+
+    queue: str
+
+
+AMQPEvent: TypeAlias = Opened | Lost | Blocked | Confirmed | Delivered | Empty | Found | Ended
+
+
+class Connection:
+    """Keeps a connection to the broker at `url`; `name` is how its management page shows it.
+
+    `heartbeat` is in seconds: a peer that is silent for twice that long is given up, by either side.
+
+    Raises:
+        ConfigError: the URL is none.
+    """
+
+    def __init__(self, url: str, *, name: str, heartbeat: float) -> None:
+        self._parameters = parameters(url)
+        self._parameters.heartbeat = max(1, round(heartbeat))
+        self._parameters.socket_timeout = self._parameters.stack_timeout = _CONNECTING
+        self._parameters.client_properties = {"connection_name": name, "product": "function-executor"}
+        #: Where the broker is, as it is shown: without the password.
+        self.address = shown(self._parameters)
+        self._inbox = Inbox()
+        self._generation = 0  # of the present connection, in the thread; grows with each
+        self._seen = -1  # ... as the owner knows it; -1 when it knows of none
+        self._getting = ""
+        self._loop = IOLoop()
+        self._waits = back_off()
+        self._connection: pika.SelectConnection | None = None
+        self._channel: Any = None
+        self._prober: Any = None
+        self._probes: list[str] = []
+        self._commands: deque[tuple[Callable[[], object], bool]] = deque()
+        self._asking = False
+        self._published = 0
+        self._unconfirmed: dict[int, tuple[int, str]] = {}  # token and message id by delivery tag
+        self._returned: set[str] = set()
+        self._closing = False
+        self._retry: object = None
+        self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
+        self._thread.start()
+
+    # -- for the owner: none of these waits
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while `take` has something."""
+        return self._inbox.fileno()
+
+    def ready(self) -> bool:
+        """Return whether `take` has something."""
+        return bool(self._inbox)
+
+    def take(self, most: int = 64) -> list[Any]:
+        """Return up to `most` events."""
+        events: list[Any] = self._inbox.take(most)
+        for event in events:
+            if isinstance(event, Opened):
+                self._seen = event.generation
+            elif isinstance(event, Lost):
+                self._seen = -1
+        return events
+
+    def publish(
+        self, exchange: str, key: str, body: bytes, *, token: int | None = None, message_id: str = "",
+        headers: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Publish a message. With a `token` it is persistent, must reach a queue, and is `Confirmed`."""
+        self._do(lambda: self._publish(exchange, key, body, token, message_id, headers))
+
+    def get(self, queue: str) -> None:
+        """Ask for the next message of a queue: `Delivered` or `Empty`. One question at a time."""
+
+        def got(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._deliver(queue, method.delivery_tag, properties, body)
+
+        def ask() -> None:
+            self._getting = queue
+            self._channel.basic_get(queue, got)
+
+        self._do(ask)
+
+    def consume(self, queue: str, *, prefetch: int = 0, unacknowledged: bool = True) -> None:
+        """Have a queue's messages delivered, at most `prefetch` of them unacknowledged (0: no limit)."""
+
+        def came(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            tag = method.delivery_tag if unacknowledged else None
+            self._deliver(queue, tag, properties, body)
+
+        self._ask(lambda done: self._channel.basic_qos(prefetch_count=prefetch, callback=done))
+        self._ask(
+            lambda done: self._channel.basic_consume(
+                queue, came, auto_ack=not unacknowledged, consumer_tag=queue, callback=done
+            )
+        )
+
+    def declare(self, queue: str, arguments: Mapping[str, Any]) -> None:
+        """Make a durable queue, unless there is one."""
+        own = dict(arguments)
+        self._ask(lambda done: self._channel.queue_declare(queue, durable=True, arguments=own, callback=done))
+
+    def listen(self, exchange: str, queue: str) -> None:
+        """Make a queue of this connection alone, have it hear an exchange, and have it delivered."""
+        self._ask(
+            lambda done: self._channel.queue_declare(queue, exclusive=True, auto_delete=True, callback=done)
+        )
+        self._ask(lambda done: self._channel.queue_bind(queue, exchange, callback=done))
+        self.consume(queue, unacknowledged=False)
+
+    def declare_fanout(self, exchange: str) -> None:
+        """Make a durable exchange that copies what it is sent to every queue that hears it."""
+        self._ask(
+            lambda done: self._channel.exchange_declare(exchange, "fanout", durable=True, callback=done)
+        )
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue with all that is in it, if there is one."""
+        self._ask(lambda done: self._channel.queue_delete(queue, callback=done))
+
+    def delete_exchange(self, exchange: str) -> None:
+        """Delete an exchange, if there is one."""
+        self._ask(lambda done: self._channel.exchange_delete(exchange, callback=done))
+
+    def look_for(self, queue: str) -> None:
+        """Ask whether a queue exists: `Found`. On a channel of its own, which a "no" closes."""
+        self._do(lambda: self._probe(queue))
+
+    def ack(self, tag: Tag) -> None:
+        """Acknowledge a delivery; one of an earlier connection is dropped."""
+        if tag.generation == self._seen:
+            self._do(lambda: self._channel.basic_ack(tag.number))
+
+    def reject(self, tag: Tag) -> None:
+        """Put a delivery back into its queue."""
+        if tag.generation == self._seen:
+            self._do(lambda: self._channel.basic_nack(tag.number, requeue=True))
+
+    def break_off(self, why: str) -> None:
+        """Give this connection up, and make another."""
+        self._do(lambda: self._broke(why))
+
+    def close(self) -> None:
+        """Do what was asked for so far, and let go. Closing twice is harmless."""
+        if self._closing:
+            return
+        self._loop.add_callback_threadsafe(self._close)
+        self._thread.join(_CLOSING)
+        self._closing = True
+        if self._thread.is_alive():  # the broker does not answer
+            self._loop.add_callback_threadsafe(self._loop.stop)
+            self._thread.join(_CLOSING)
+        self._inbox.close()
+
+    # -- in the thread
+
+    def _do(self, command: Callable[[], object]) -> None:
+        """Have a command done that has no answer, or whose answer is an event."""
+        self._enqueue(command, answered=False)
+
+    def _ask(self, command: Callable[[Callable[[object], None]], object]) -> None:
+        """Have a command done that must be answered before anything that was asked for later is done.
+
+        Pika lets such commands wait for each other, but sends publications at once, before queues that stand
+        in this line are declared.
+        """
+        self._enqueue(lambda: command(self._answered), answered=True)
+
+    def _enqueue(self, command: Callable[[], object], *, answered: bool) -> None:
+        generation = self._seen
+
+        def put() -> None:
+            if generation == self._generation and self._channel is not None:
+                self._commands.append((command, answered))
+                self._work()
+
+        self._loop.add_callback_threadsafe(put)
+
+    def _answered(self, frame: object) -> None:
+        self._asking = False
+        self._work()
+
+    def _work(self) -> None:
+        """Do what is asked for, in order."""
+        while self._commands and not self._asking and self._channel is not None:
+            command, self._asking = self._commands.popleft()
+            try:
+                command()
+            except pika.exceptions.AMQPError as error:  # closed a moment ago, which the loop tells next
+                self._broke(in_words(error))
+                return
+        if self._closing and not self._asking:
+            self._hang_up()
+
+    def _put(self, event: AMQPEvent, size: int = 0) -> None:
+        self._inbox.put(event, size)  # type: ignore[arg-type] # a queue of events of whatever kind
+
+    def _run(self) -> None:
+        self._connect()
+        try:
+            self._loop.start()
+        except Exception as error:  # a bug, ours or pika's: the owner must not wait for ever
+            self._put(Lost(str(error), f"the AMQP client failed: {type(error).__name__}: {error}"))
+        finally:
+            self._loop.close()
+
+    def _connect(self) -> None:
+        self._retry = None
+        if self._closing:
+            return
+        self._connection = pika.SelectConnection(
+            self._parameters, self._opened, self._not_opened, self._closed, custom_ioloop=self._loop
+        )
+
+    def _opened(self, connection: pika.SelectConnection) -> None:
+        connection.add_on_connection_blocked_callback(
+            lambda _, method: self._put(Blocked(method.method.reason or "it gives no reason"))
+        )
+        connection.add_on_connection_unblocked_callback(lambda *_: self._put(Blocked("")))
+        if self._closing:
+            connection.close()
+        else:
+            connection.channel(on_open_callback=self._channel_opened)
+
+    def _channel_opened(self, channel: Any) -> None:
+        channel.add_on_close_callback(self._channel_closed)
+        channel.add_on_return_callback(
+            lambda _, __, properties, ___: self._returned.add(properties.message_id)
+        )
+        channel.add_on_cancel_callback(lambda frame: self._put(Ended(frame.method.consumer_tag)))
+        channel.add_callback(lambda _: self._put(Empty(self._getting)), [pika.spec.Basic.GetEmpty], False)
+        channel.confirm_delivery(self._confirmed, callback=lambda _: self._ready(channel))
+
+    def _ready(self, channel: Any) -> None:
+        self._waits = back_off()
+        self._published = 0
+        self._unconfirmed.clear()
+        self._returned.clear()
+        self._channel = channel
+        self._generation += 1
+        assert self._connection is not None
+        said = (self._connection.server_properties or {}).get("version", "0")
+        version = said.decode() if isinstance(said, bytes) else str(said)
+        numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+        self._put(Opened(numbers, self._generation))
+
+    def _not_opened(self, connection: object, error: BaseException | str) -> None:
+        fatal = ""
+        user, host = self._parameters.credentials.username, self._parameters.virtual_host
+        if "ConnectionClosedByBroker" in repr(error):  # pika only guesses; this is the broker's own word
+            if isinstance(error, pika.exceptions.ProbableAuthenticationError):
+                fatal = f"it does not let the user {user!r} in: check name and password in the url"
+            elif isinstance(error, pika.exceptions.ProbableAccessDeniedError):
+                fatal = f"the user {user!r} may not use the virtual host {host!r}: check the url"
+        self._again(in_words(error), fatal)
+
+    def _closed(self, connection: object, reason: BaseException) -> None:
+        self._again(in_words(reason))
+
+    def _channel_closed(self, channel: Any, reason: Any) -> None:
+        code = getattr(reason, "reply_code", 0)
+        text = in_words(reason)
+        fatal = ""
+        if code == _ACCESS_REFUSED or (code == _PRECONDITION_FAILED and "inequivalent" in text):
+            fatal = text
+        if self._channel is not None:
+            self._put(Lost(text, fatal))
+            self._drop()
+        self._broke(text)
+
+    def _broke(self, why: str) -> None:
+        """End a connection of which a part has failed: all of it is made anew."""
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close(reply_text=why[:255])
+
+    def _drop(self) -> None:
+        """What was asked of this connection is void."""
+        self._channel = self._prober = None
+        self._commands.clear()
+        self._asking = False
+        self._probes.clear()
+
+    def _again(self, why: str, fatal: str = "") -> None:
+        if not self._closing:
+            self._put(Lost(why, fatal))
+        self._drop()
+        if self._closing:
+            self._loop.stop()
+        elif self._retry is None:
+            self._retry = self._loop.call_later(next(self._waits), self._connect)
+
+    def _close(self) -> None:
+        self._closing = True
+        self._work()
+
+    def _hang_up(self) -> None:
+        if self._connection is None or self._connection.is_closed:
+            self._loop.stop()
+        elif not self._connection.is_closing:
+            self._connection.close()
+
+    def _publish(
+        self, exchange: str, key: str, body: bytes, token: int | None, message_id: str,
+        headers: Mapping[str, Any] | None,
+    ) -> None:  # fmt: skip
+        self._published += 1
+        properties = pika.BasicProperties(headers=dict(headers or {}))
+        if token is not None:
+            message_id = message_id or f"{self._generation}.{self._published}"
+            properties.delivery_mode = _PERSISTENT
+            self._unconfirmed[self._published] = (token, message_id)
+        properties.message_id = message_id
+        self._channel.basic_publish(exchange, key, body, properties, mandatory=token is not None)
+
+    def _confirmed(self, frame: Any) -> None:
+        number, taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
+        if frame.method.multiple:
+            numbers = [each for each in self._unconfirmed if each <= number]
+        else:
+            numbers = [number] if number in self._unconfirmed else []
+        for each in numbers:
+            token, message_id = self._unconfirmed.pop(each)
+            unroutable = message_id in self._returned
+            self._returned.discard(message_id)
+            self._put(Confirmed(token, taken, unroutable))
+
+    def _deliver(self, queue: str, number: int | None, properties: Any, body: bytes) -> None:
+        tag = None if number is None else Tag(self._generation, number)
+        self._put(
+            Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
+        )
+
+    def _probe(self, queue: str) -> None:
+        self._probes.append(queue)
+        if len(self._probes) == 1:
+            self._next_probe()
+
+    def _next_probe(self) -> None:
+        if not self._probes or self._connection is None or not self._connection.is_open:
+            return
+        if self._prober is None:
+            self._connection.channel(on_open_callback=self._prober_opened)
+        else:
+            self._prober.queue_declare(self._probes[0], passive=True, callback=self._probed)
+
+    def _prober_opened(self, channel: Any) -> None:
+        self._prober = channel
+        channel.add_on_close_callback(self._prober_closed)
+        self._next_probe()
+
+    def _prober_closed(self, channel: Any, reason: Any) -> None:
+        if channel is self._prober:
+            self._prober = None
+            if getattr(reason, "reply_code", 0) == _NOT_FOUND and self._probes:
+                self._put(Found(self._probes.pop(0), None))
+                self._next_probe()
+            else:
+                self._broke(in_words(reason))
+
+    def _probed(self, frame: Any) -> None:
+        self._put(Found(self._probes.pop(0), frame.method.message_count))
+        self._next_probe()
+
+
+def parameters(url: str) -> pika.URLParameters:
+    """Read a URL of AMQP.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    wrong = "url: write amqp://user:password@host:port/virtual-host, or amqps:// for TLS"
+    if not url.startswith(("amqp://", "amqps://")):
+        raise ConfigError(wrong)
+    try:
+        return pika.URLParameters(url)
+    except Exception as error:  # it raises whatever its parts raise
+        raise ConfigError(wrong) from error
+
+
+def shown(found: pika.URLParameters) -> str:
+    """Return where a broker is, without the password."""
+    scheme = "amqp" if found.ssl_options is None else "amqps"
+    host = f"[{found.host}]" if ":" in found.host else found.host
+    virtual = "" if found.virtual_host == "/" else f"/{found.virtual_host}"
+    return f"{scheme}://{host}:{found.port}{virtual}"
+
+
+def in_words(error: object) -> str:
+    """Say in a few words why a connection is none: pika packs what the system or broker said in layers."""
+    if isinstance(error, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosed):
+        return f"{error.reply_text} ({error.reply_code})" if error.reply_text else "it was closed"
+    inner = error
+    while isinstance(inner, AMQPConnectionWorkflowFailed | AMQPConnectorException):
+        inner = inner.exceptions[-1] if isinstance(inner, AMQPConnectionWorkflowFailed) else inner.exception
+    text = repr(inner)
+    if said := _SAID.search(text):
+        return said[1].lower()
+    return "it hung up" if "EOF" in text else " ".join(text.split())

@@ -1,0 +1,623 @@
+"""A dispatcher's end of RabbitMQ: it pushes a run's calls, and gathers its reports.
+
+Who gets which call is the broker's and the workers' business. From the workers' presence the dispatcher knows
+who is there and what they have; further attempts are the workers', too, so that a run goes on without it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from executor.errors import BadFrame, CannotTravel, ConfigError, NobodyThere
+from executor.messages import (
+    NIL,
+    PROTOCOL,
+    Alive,
+    Cancel,
+    Halt,
+    Hello,
+    Message,
+    Over,
+    Parts,
+    Pushed,
+    Refused,
+    Report,
+    Reports,
+    Who,
+    decode,
+    encode,
+    share_out,
+    too_large,
+)
+from transports.base import Delivery, Jobs, KeepingEnd, Say, WorkerView, wait_readable
+from transports.rabbitmq import amqp
+from transports.rabbitmq.amqp import Connection, Delivered, Tag
+from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, calls, pack, report_of, unpack
+from transports.rabbitmq.mending import Mending, headers
+from transports.rabbitmq.post import Post
+from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.worker import blocked
+
+#: Messages, and bytes, that are published and not confirmed, at most.
+WINDOW = 200
+WINDOW_BYTES = 16 << 20
+
+#: Messages into which the calls of a width are put, where a message of one call each would be more; and the
+#: most calls in one. A worker takes of a message what it wants, and puts the rest back.
+MESSAGES = 256
+CALLS_MOST = 256
+
+#: Messages of reports that are delivered and not acknowledged, at most.
+PREFETCH = 200
+
+#: Seconds between two looks for calls that came back.
+LOOK_AGAIN = 1.0
+
+#: Seconds in which the queues of a worker that died are looked into again and again.
+REAPING = 10.0
+
+#: Seconds between two lines to all that calls wait.
+TELL = 0.1
+
+#: Seconds that the broker gets to take what is still to be published at the end.
+PARTING = 5.0
+
+#: Seconds between two looks at the time while there is no connection.
+_TICK = 0.2
+
+
+class _Peer:
+    """A worker as its presence tells."""
+
+    __slots__ = ("answered", "heard_at", "hello")
+
+    def __init__(self, hello: Hello, now: float) -> None:
+        self.hello = hello
+        self.heard_at = now
+        self.answered = True  # since the run was stopped
+
+
+class RabbitDispatcherEnd(KeepingEnd):
+    """The dispatcher's end of RabbitMQ.
+
+    `run` names a run that is to be left in the broker, or, with `collects`, one that lies there; "" for one
+    that ends with this dispatcher. With `temporary`, all queues are removed at the end.
+
+    Raises:
+        ConfigError: the URL is none.
+    """
+
+    def __init__(
+        self, url: str, names: Topology, *, say: Say, heartbeat: float, largest: int, run: str = "",
+        collects: bool = False, temporary: bool = False,
+    ) -> None:  # fmt: skip
+        me = secrets.token_hex(4)
+        self._connection = Connection(url, name=f"dispatcher {me}", heartbeat=names.patience)
+        self.address = f"{self._connection.address}, queue {names.queue}"
+        self._me = me
+        self._names = names
+        self._say = say
+        self._heartbeat = heartbeat
+        self._largest = largest
+        self._run = run
+        self._stays = bool(run)
+        self._collects = collects
+        self._temporary = temporary
+        self._post = Post(self._connection)
+        self._mending = Mending(self._connection, self._post, names)
+        self._jobs: Jobs | None = None
+        self._next = 0  # place that is pushed next
+        self._together: dict[int, int] = {}  # calls in one message, by width
+        self._open: Counter[int] = Counter()  # calls without a report, by width
+        self._reported = bytearray()
+        self._stopped = False
+        self._peers: dict[str, _Peer] = {}
+        self._refused: set[str] = set()
+        self._strangers: set[str] = set()
+        self._arrived: list[Delivery] = []
+        self._tags: list[Tag] = []
+        self._found: dict[str, int | None] = {}
+        self._records: list[tuple[Tag, Parts]] = []
+        self._getting = ""
+        self._returned_at = 0.0
+        self._reaping: dict[
+            str, float
+        ] = {}  # queues of workers that died, and until when they are looked into
+        self._fresh: set[int] = set()  # widths of calls that were confirmed and not told yet
+        self._told_at = 0.0
+        self._beat_at = 0.0
+        self._again_at = 0.0
+        self._opened = False
+        self._listening = ""
+        self._lost_at = time.monotonic()
+        self._said_lost = False
+        self._why = "no answer yet"
+        self._closed = False
+
+    # -- the contract
+
+    def push(self, jobs: Jobs) -> None:
+        self._adopt(jobs)
+        for width, count in self._open.items():
+            self._together[width] = max(1, min(CALLS_MOST, -(-count // MESSAGES)))
+        if self._opened:
+            self._declare_run()
+
+    def _adopt(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._run = jobs.id
+        self._open.update(jobs.widths)
+        self._reported = bytearray(len(jobs.widths))
+
+    def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
+        assert self._jobs is not None
+        if self._stopped:
+            return
+        call = Call(*self._jobs.item(place))
+        width = call.item.width
+        call.item.lone = alone
+        self._reported[place] = 0
+        self._open[width] += 1
+        queue = self._names.alone(width) if alone else self._names.first(width)
+        self._send(queue, [call])
+
+    def results(self, timeout: float | None) -> list[Delivery]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            now = self._turn()
+            if self._arrived:
+                arrived, self._arrived = self._arrived, []
+                return arrived
+            if deadline is not None and now >= deadline:
+                return []
+            wait = self._patience(now)
+            wait_readable(self._connection.fileno(), wait if deadline is None else min(wait, deadline - now))
+
+    def acknowledge(self) -> None:
+        tags, self._tags = self._tags, []
+        for tag in tags:
+            self._connection.ack(tag)
+
+    def workers(self) -> list[WorkerView]:
+        views = []
+        for peer in self._peers.values():
+            hello = peer.hello
+            places = [place for place in hello.holding.get(self._run, ()) if self._is_open(place)]
+            held = len(places) if peer.answered else max(1, len(places))
+            if held or not hello.leaving:
+                running = self._running(places, hello.cores)
+                views.append(WorkerView(hello.name, hello.host, hello.cores, hello.pid, held, running))
+        return views
+
+    def waiting(self) -> dict[int, int]:
+        left = Counter(self._open)
+        if self._jobs is not None:
+            for peer in self._peers.values():
+                for place in peer.hello.holding.get(self._run, ()):
+                    if self._is_open(place):
+                        left[self._jobs.widths[place]] -= 1
+        return {width: count for width, count in sorted(left.items()) if count > 0}
+
+    def withdraw(self, width: int | None = None) -> list[int]:
+        assert self._jobs is not None
+        held = {place for peer in self._peers.values() for place in peer.hello.holding.get(self._run, ())}
+        found = [
+            place
+            for place, each in enumerate(self._jobs.widths)
+            if (width is None or each == width) and self._is_open(place) and place not in held
+        ]
+        for place in found:  # a worker that finds one later finds that its run is over
+            self._close_place(place)
+        return found
+
+    def halt(self) -> None:
+        self._stop(Halt(self._run))
+
+    def cancel(self) -> None:
+        self._stop(Cancel(self._run))
+
+    def _stop(self, message: Message) -> None:
+        self._stopped = True
+        for peer in self._peers.values():
+            peer.answered = False
+        self._tell(message)
+
+    def worker_died(self, pid: int) -> None:
+        host = socket.gethostname()
+        for instance, peer in list(self._peers.items()):
+            if peer.hello.pid == pid and peer.hello.host == host:
+                self._miss(instance, "its process died")
+                until = time.monotonic() + REAPING
+                for queue in (self._names.held(instance), self._names.orphaned(instance)):
+                    self._reaping[queue] = until
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._opened and self._jobs is not None and not self._stays:
+            self.acknowledge()
+            self._end_run()
+        self._connection.close()
+
+    # -- runs that stay in the broker
+
+    def check_name(self, wait: float | None) -> None:
+        if self._look_for(self._names.results(self._run), wait) is not None:
+            raise ConfigError(
+                f"--run {self._run}: there is a run of that name; collect it (--collect {self._run}), "
+                f"or end it (--cancel {self._run})"
+            )
+
+    def keep(self, records: Iterable[Parts], wait: float | None) -> None:
+        manifest = self._names.manifest(self._run)
+        *chunks, head = records  # the head comes last: with it the run is whole
+        self._declare_run()
+        for record in chunks:
+            self._post.send(manifest, pack(record), _nothing)
+        self._until(lambda: self._pushed() and not self._post, wait, "pushed")
+        self._post.send(manifest, pack(head), _nothing)
+        self._until(lambda: not self._post, wait, "pushed")
+        self._tell(Pushed(sorted(set(self._together))))
+
+    def kept(self, wait: float | None) -> list[Parts]:
+        manifest = self._names.manifest(self._run)
+        if self._look_for(self._names.results(self._run), wait) is None:
+            raise ConfigError(f"--collect {self._run}: there is no run of that name at {self.address}")
+        while True:
+            self._records.clear()
+            self._until(lambda: self._opened and not self._getting, wait, "reached")
+            for _ in range(self._look_for(manifest, wait) or 0):
+                self._getting = manifest
+                self._connection.get(manifest)
+                self._until(lambda: not self._getting, wait, "read")
+            if self._opened:
+                break
+        # The last, which is the head of one that nobody reads, stays ours as long as we are here; the rest,
+        # and later all, goes back.
+        for tag, _ in self._records[:-1]:
+            self._connection.reject(tag)
+        return [record for _, record in self._records]
+
+    def gather(self, jobs: Jobs) -> None:
+        self._adopt(jobs)
+        self._next = len(jobs.widths)
+        self._connection.consume(self._names.results(self._run), prefetch=PREFETCH)
+
+    def forget(self) -> None:
+        self._stays = False
+
+    def note(self, record: Parts) -> None:
+        self._post.send(self._names.manifest(self._run), pack(record), _nothing)
+        try:
+            self._until(lambda: not self._post, PARTING, "reached")
+        except NobodyThere as nobody:
+            self._say(str(nobody))
+
+    def drop(self, wait: float | None) -> None:
+        if self._look_for(self._names.results(self._run), wait) is None:
+            raise ConfigError(f"--cancel {self._run}: there is no run of that name at {self.address}")
+        self._tell(Cancel(self._run))
+        self._end_run()
+
+    def _look_for(self, queue: str, wait: float | None) -> int | None:
+        self._until(lambda: self._opened, wait, "reached")
+        self._found.pop(queue, None)
+        self._connection.look_for(queue)
+        self._until(lambda: queue in self._found or not self._opened, wait, "reached")
+        return self._found[queue] if queue in self._found else self._look_for(queue, wait)
+
+    def _until(self, condition: object, wait: float | None, what: str) -> None:
+        """Take turns until a condition holds.
+
+        Raises:
+            NobodyThere: it does not within `wait` seconds.
+        """
+        assert callable(condition)
+        deadline = None if wait is None else time.monotonic() + max(wait, 1.0)
+        while not condition():
+            now = self._turn()
+            if deadline is not None and now >= deadline:
+                raise NobodyThere(
+                    f"RabbitMQ at {self._connection.address} could not be {what} within {wait:g} s"
+                )
+            wait_readable(self._connection.fileno(), min(0.1, self._patience(now)))
+
+    # -- hearing
+
+    def _turn(self) -> float:
+        """Hear what came, push, and look at the time, which is returned."""
+        now = time.monotonic()
+        for event in self._connection.take():
+            self._hear(event, now)
+        self._push_on()
+        self._tick(now)
+        return now
+
+    def _patience(self, now: float) -> float:
+        if self._connection.ready():
+            return 0.0
+        if not self._opened:
+            return _TICK
+        ats = [self._beat_at, self._returned_at]
+        if self._fresh:
+            ats.append(self._told_at + TELL)
+        return max(0.0, min(ats) - now)
+
+    def _hear(self, event: amqp.AMQPEvent, now: float) -> None:
+        if isinstance(event, amqp.Opened):
+            self._open_all(event, now)
+        elif isinstance(event, amqp.Lost):
+            self._lose(event, now)
+        elif isinstance(event, amqp.Ended):
+            self._connection.break_off(f"the broker ended the subscription to {event.queue}")
+        elif isinstance(event, amqp.Blocked):
+            self._say(blocked(event.why, self._connection.address))
+        elif isinstance(event, amqp.Confirmed):
+            self._post.confirmed(event)
+        elif isinstance(event, amqp.Found):
+            self._found[event.queue] = event.messages
+        elif isinstance(event, amqp.Empty):
+            self._getting = ""
+        elif event.queue == self._listening:
+            self._meet(event, now)
+        elif event.queue == self._names.results(self._run):
+            self._take(event)
+        elif event.queue == self._names.manifest(self._run):
+            self._getting = ""
+            if event.tag is not None:
+                self._records.append((event.tag, unpack(event.body)))
+        else:
+            self._mend(event)
+
+    def _open_all(self, event: amqp.Opened, now: float) -> None:
+        if self._said_lost:
+            self._say(f"reached RabbitMQ again at {self._connection.address}")
+        self._opened, self._said_lost = True, False
+        names = self._names
+        for exchange in (names.control, names.presence):
+            self._connection.declare_fanout(exchange)
+        for queue, arguments in names.common().items():
+            self._connection.declare(queue, arguments)
+        self._listening = f"{names.queue}.dispatcher.{self._me}.{event.generation}"
+        self._connection.listen(names.presence, self._listening)
+        for peer in self._peers.values():  # we were not there to hear them
+            peer.heard_at = now
+        if self._jobs is not None:
+            if self._collects:
+                self._connection.consume(names.results(self._run), prefetch=PREFETCH)
+            else:
+                self._declare_run()
+        self._post.opened()
+        self._tell(Who())
+        self._beat_at = 0.0
+
+    def _declare_run(self) -> None:
+        names = self._names
+        for width in sorted(set(self._open)):
+            for queue, arguments in names.of_width(width).items():
+                self._connection.declare(queue, arguments)
+        for queue, arguments in names.of_run(self._run, stays=self._stays).items():
+            self._connection.declare(queue, arguments)
+        if not self._stays:
+            self._connection.consume(names.results(self._run), prefetch=PREFETCH)
+
+    def _lose(self, event: amqp.Lost, now: float) -> None:
+        if event.fatal:
+            raise ConfigError(f"RabbitMQ at {self._connection.address}: {event.fatal}")
+        if self._opened:
+            self._lost_at = now
+        self._opened, self._getting, self._why = False, "", event.why
+        self._records.clear()
+        self._tags.clear()  # they come again, and are known by their places
+        self._mending.lost()
+        self._post.lost()
+
+    def _meet(self, event: Delivered, now: float) -> None:
+        """Take a worker's presence."""
+        try:
+            hello, _ = decode(unpack(event.body))
+            if not isinstance(hello, Hello):
+                raise BadFrame(f"a greeting was expected, not {type(hello).__name__}")
+        except BadFrame as bad:
+            self._stranger(event.queue, bad)
+            return
+        instance = hello.instance
+        if hello.protocol != PROTOCOL:
+            if instance not in self._refused:
+                self._refused.add(instance)
+                self._say(f"refused worker {hello.name} on {hello.host}: it speaks protocol {hello.protocol}")
+            reason = f"it speaks protocol {PROTOCOL}, this worker {hello.protocol}: use the same version"
+            self._tell(Refused(reason, instance))
+            return
+        if hello.leaving and not hello.holding:
+            self._peers.pop(instance, None)
+            return
+        peer = self._peers.get(instance)
+        if peer is None:
+            peer = self._peers[instance] = _Peer(hello, now)
+            peer.answered = not self._stopped
+        else:
+            peer.hello, peer.heard_at, peer.answered = hello, now, True
+
+    def _take(self, event: Delivered) -> None:
+        """Take reports of this run."""
+        assert event.tag is not None
+        try:
+            message, buffers = decode(unpack(event.body))
+            if not isinstance(message, Reports) or message.run != self._run:
+                raise BadFrame(f"reports of run {self._run} were expected")
+        except BadFrame as bad:
+            self._stranger(event.queue, bad)
+            self._connection.ack(event.tag)
+            return
+        self._tags.append(event.tag)
+        shares = share_out(message.items, buffers)
+        worker, host = event.headers.get("worker"), event.headers.get("host")
+        for index, report in enumerate(message.items):
+            self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
+            self._close_place(report.place)
+
+    def _mend(self, event: Delivered) -> None:
+        """Calls came back whose worker vanished; of which run does not matter."""
+        self._getting = ""
+        try:
+            run, some = calls(event.body)
+        except BadFrame as bad:
+            self._stranger(event.queue, bad)
+            if event.tag is not None:
+                self._connection.ack(event.tag)
+            return
+        self._mending.mend(event, run, some)
+
+    def _stranger(self, queue: str, bad: BadFrame) -> None:
+        if queue not in self._strangers:
+            self._strangers.add(queue)
+            self._say(f"ignored a stranger's message in {queue}: {bad}")
+
+    # -- pushing
+
+    def _pushed(self) -> bool:
+        return self._jobs is not None and self._next >= len(self._jobs.widths)
+
+    def _push_on(self) -> None:
+        """Publish calls for as long as the broker keeps up with its confirmations."""
+        if self._jobs is None or not self._opened or self._stopped:
+            return
+        while not self._pushed() and len(self._post) < WINDOW and self._post.size < WINDOW_BYTES:
+            width = self._jobs.widths[self._next]
+            some: list[Call] = []
+            size = 0
+            while len(some) < self._together[width] and size < BODY_BYTES and not self._pushed():
+                if self._jobs.widths[self._next] != width:
+                    break
+                call = self._encoded(self._next)
+                if call is not None and some and size + call.size > BODY_BYTES:
+                    break  # it begins the next message
+                self._next += 1
+                if call is not None:
+                    some.append(call)
+                    size += call.size
+            if some:
+                self._send(self._names.line(width), some)
+
+    def _encoded(self, place: int) -> Call | None:
+        """Return a call, or report that it can't travel."""
+        assert self._jobs is not None
+        try:
+            call = Call(*self._jobs.item(place))
+            if call.size > self._largest:
+                raise CannotTravel(too_large("the call", call.size, self._largest))
+            return call
+        except CannotTravel as cannot:
+            report = Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), ""))
+            if self._stays:
+                self._post.send(
+                    self._names.results(self._run), report_of(self._run, [report], ()), _nothing,
+                    headers=headers(),
+                )  # fmt: skip
+            else:
+                self._arrived.append(Delivery(None, None, report))
+                self._close_place(place)
+            return None
+
+    def _send(self, queue: str, some: list[Call]) -> None:
+        width = some[0].item.width
+        body = body_of(self._run, some)
+
+        def done(routed: bool) -> None:
+            if routed:
+                self._fresh.add(width)
+                return
+            for name, arguments in self._names.of_width(width).items():  # somebody deleted it
+                self._connection.declare(name, arguments)
+            self._post.send(queue, body, done, headers=headers())
+
+        self._post.send(queue, body, done, headers=headers())
+
+    def _tell(self, message: Message) -> None:
+        self._connection.publish(self._names.control, "", pack(encode(message)))
+
+    # -- time
+
+    def _tick(self, now: float) -> None:
+        if not self._opened:
+            if not self._said_lost and now - self._lost_at > 1.0:
+                self._said_lost = True
+                self._say(f"can't reach RabbitMQ at {self._connection.address} ({self._why}); trying again")
+            return
+        if now >= self._beat_at:
+            self._beat_at = now + self._heartbeat
+            self._post.again()
+            if self._jobs is not None and not self._stays:
+                self._tell(Alive(self._run))
+            for instance, peer in list(self._peers.items()):
+                silent = now - peer.heard_at
+                if silent > self._names.patience:
+                    self._miss(instance, f"silent for {silent:.0f} s")
+        if self._fresh and now - self._told_at > TELL:
+            self._told_at = now
+            self._tell(Pushed(sorted(self._fresh)))
+            self._fresh.clear()
+        if not self._getting and not self._mending and now >= self._returned_at:
+            self._look_for_returned(now)
+
+    def _look_for_returned(self, now: float) -> None:
+        self._reaping = {queue: until for queue, until in self._reaping.items() if now < until}
+        if self._reaping:  # in turn, and quickly: nothing else will bring these back soon
+            queue, until = self._reaping.popitem()
+            self._reaping = {queue: until, **self._reaping}
+            self._returned_at = now + TELL
+        else:
+            queue = self._names.returned
+            self._returned_at = now + LOOK_AGAIN
+        self._getting = queue
+        self._connection.get(queue)
+
+    def _miss(self, instance: str, why: str) -> None:
+        hello = self._peers.pop(instance).hello
+        held = sum(self._is_open(place) for place in hello.holding.get(self._run, ()))
+        self._say(f"worker {hello.name} on {hello.host} is gone ({why}); it held {held} unfinished")
+
+    # -- parts
+
+    def _is_open(self, place: int) -> bool:
+        return 0 <= place < len(self._reported) and not self._reported[place]
+
+    def _close_place(self, place: int) -> None:
+        if self._is_open(place):
+            assert self._jobs is not None
+            self._reported[place] = 1
+            self._open[self._jobs.widths[place]] -= 1
+
+    def _running(self, places: list[int], cores: int) -> int:
+        """Return how many of these a worker can have begun, as it starts them in order."""
+        assert self._jobs is not None or not places
+        begun = 0
+        for place in sorted(places):
+            cores -= self._jobs.widths[place] if self._jobs is not None else 0
+            if cores < 0:
+                break
+            begun += 1
+        return begun
+
+    def _end_run(self) -> None:
+        """Tell all that the run is over, and remove what it has in the broker."""
+        self._tell(Over(self._run))
+        for queue in self._names.of_run(self._run, stays=True):
+            self._connection.delete(queue)
+        if self._temporary:
+            names = self._names
+            queues = [name for width in set(self._open) for name in names.of_width(width)]
+            for queue in [*queues, *names.common()]:
+                self._connection.delete(queue)
+            for exchange in (names.control, names.presence):
+                self._connection.delete_exchange(exchange)
+
+
+def _nothing(routed: bool) -> None:
+    """Nothing waits for it but the post's being empty."""

@@ -1,0 +1,207 @@
+"""What a worker has of the broker's calls: which are in its hands, and how many more it should fetch. Pure.
+
+A *copy* is the message in the worker's own queue that stands for some calls as long as they are unfinished;
+it is acknowledged when the last of them is. A call can be in several copies, when it came back and was
+handed out again although this worker had never let go of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
+from executor.messages import Report
+from transports.rabbitmq.amqp import Tag
+from transports.rabbitmq.frames import Call
+
+#: Seconds without any report after which durations seen before say nothing of what runs now.
+STALE_SECONDS = 0.5
+
+
+class Key(NamedTuple):
+    """A call: its run, and its place in it."""
+
+    run: str
+    place: int
+
+
+class Copy:
+    """A message in the worker's own queue, and the calls in it that are not finished.
+
+    `tag` is its delivery, None before it came; `since` is when that was, on the owner's clock.
+    """
+
+    __slots__ = ("id", "keys", "renewing", "run", "since", "tag")
+
+    def __init__(self, message_id: str, run: str, keys: Iterable[Key]) -> None:
+        self.id = message_id
+        self.run = run
+        self.keys = set(keys)
+        self.tag: Tag | None = None
+        self.since = math.inf
+        self.renewing = False
+
+
+class _Entry:
+    """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back."""
+
+    __slots__ = ("call", "copies", "out")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.copies: set[str] = set()
+        self.out = False
+
+
+class Held:
+    """The calls that a worker of so many cores has; with `backfill` it is given twice what it can start."""
+
+    def __init__(self, cores: int, *, backfill: bool) -> None:
+        self._cores = cores
+        self._room = 2 * cores if backfill else cores
+        self._entries: dict[Key, _Entry] = {}
+        self._copies: dict[str, Copy] = {}
+        self._counts: dict[int, int] = {}  # of calls that take cores, by width
+        self._lones = 0  # of these, those that must have the worker to themselves
+        self._seconds: dict[int, float] = {}  # that a call takes, by width
+        self._reported_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, message_id: str, run: str, some: Sequence[Call]) -> list[Call]:
+        """Take calls whose copy is on its way; return those that were not in hand already."""
+        fresh: list[Call] = []
+        copy = self._copies[message_id] = Copy(message_id, run, ())
+        for call in some:
+            key = Key(run, call.item.place)
+            entry = self._entries.get(key)
+            if entry is None or entry.out:  # what was on its way back begins anew
+                if entry is not None:
+                    self.finish([key])
+                entry = self._entries[key] = _Entry(call)
+                self._count(call, 1)
+                fresh.append(call)
+            entry.copies.add(message_id)
+            copy.keys.add(key)
+        return fresh
+
+    def copy(self, message_id: str) -> Copy | None:
+        """Return a copy that stands for unfinished calls."""
+        return self._copies.get(message_id)
+
+    def copies(self) -> list[Copy]:
+        """Return all of them."""
+        return list(self._copies.values())
+
+    def call(self, run: str, place: int) -> Call | None:
+        """Return a call that takes cores here."""
+        entry = self._entries.get(Key(run, place))
+        return None if entry is None or entry.out else entry.call
+
+    def calls_of(self, copy: Copy) -> list[Call]:
+        """Return the unfinished calls that a copy stands for."""
+        return [self._entries[key].call for key in sorted(copy.keys)]
+
+    def of_run(self, run: str) -> list[Key]:
+        """Return the calls of a run, those on their way back included."""
+        return [key for key in self._entries if key.run == run]
+
+    def holding(self) -> dict[str, list[int]]:
+        """Return the places of the calls that take cores, by run."""
+        found: dict[str, list[int]] = {}
+        for key, entry in self._entries.items():
+            if not entry.out:
+                found.setdefault(key.run, []).append(key.place)
+        return found
+
+    def leave(self, keys: Iterable[Key]) -> None:
+        """These calls take no cores any more; their copies stand until `finish`."""
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and not entry.out:
+                entry.out = True
+                self._count(entry.call, -1)
+
+    def finish(self, keys: Iterable[Key]) -> list[Copy]:
+        """What came of these calls is safe; return the copies that now stand for nothing, and forget them."""
+        done: list[Copy] = []
+        keys = list(keys)
+        self.leave(keys)
+        for key in keys:
+            entry = self._entries.pop(key, None)
+            for message_id in entry.copies if entry is not None else ():
+                copy = self._copies[message_id]
+                copy.keys.discard(key)
+                if not copy.keys:
+                    done.append(self._copies.pop(message_id))
+        return done
+
+    def void(self, message_id: str) -> None:
+        """A copy will not come: let go of the calls that only it stands for."""
+        copy = self._copies.pop(message_id, None)
+        for key in copy.keys if copy is not None else ():
+            entry = self._entries[key]
+            entry.copies.discard(message_id)
+            if not entry.copies:
+                self.leave([key])
+                del self._entries[key]
+
+    def _count(self, call: Call, change: int) -> None:
+        width = call.item.width
+        self._counts[width] = self._counts.get(width, 0) + change
+        self._lones += change * call.item.lone
+
+    # -- how much
+
+    @property
+    def load(self) -> int:
+        """The cores that all calls in hand would take at once."""
+        return sum(width * count for width, count in self._counts.items())
+
+    @property
+    def lone(self) -> bool:
+        """Whether a call here must have the worker to itself."""
+        return self._lones > 0
+
+    @property
+    def excess(self) -> int:
+        """How many calls can't have begun, as there are not cores enough for them."""
+        if self.load <= self._room:
+            return 0
+        widest = max(width for width, count in self._counts.items() if count)
+        return -(-(self.load - self._room) // widest)
+
+    def learn(self, reports: Sequence[Report], width: int, now: float) -> None:
+        """See how long calls of a width took."""
+        self._reported_at = now
+        spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
+        if spans:
+            seconds = max(0.0, sum(spans)) / len(spans)
+            old = self._seconds.get(width)
+            self._seconds[width] = seconds if old is None else (old + seconds) / 2
+
+    def stale(self, now: float) -> bool:
+        """Whether nothing was heard of what runs for so long that it is no longer as short as it was."""
+        return now - self._reported_at > STALE_SECONDS
+
+    def appetite(self, width: int, now: float) -> int:
+        """Return how many calls of a width should be fetched now: what can start, and a little ahead.
+
+        As the embedded broker does: beyond it work for `AHEAD_SECONDS`, by the durations seen, in quarters.
+        """
+        if width > self._cores:
+            return 0
+        startable = max(0, self._room - self.load) // width
+        seconds = self._seconds.get(width)
+        if seconds is None or (self.load >= self._cores and self.stale(now)):
+            return startable
+        each = width * max(LEAST_SECONDS, seconds)
+        held = sum(
+            w * count * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, count in self._counts.items()
+        )
+        target = int(self._cores * AHEAD_SECONDS / each)
+        more = int((self._cores * AHEAD_SECONDS - held) / each)
+        return max(startable, more) if startable or (target and more * 4 >= target) else 0

@@ -1,0 +1,73 @@
+"""Calls that came back because their worker vanished: split, charged where due, and sent out again.
+
+Workers and dispatchers both read the queue `returned`, so that it is done when any of them is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from executor.messages import PROTOCOL, Pushed, encode
+from transports.rabbitmq.amqp import Connection, Delivered
+from transports.rabbitmq.frames import Call, body_of, fate, pack, report_of
+from transports.rabbitmq.post import Post
+from transports.rabbitmq.topology import Topology
+
+
+def headers(**more: str) -> dict[str, Any]:
+    """Return the headers of a message with calls or reports; a copy's name its worker and host."""
+    return {"protocol": PROTOCOL, **more}
+
+
+class Mending:
+    """Mends messages from the queue `returned`, or of a worker that is known to be dead, one at a time."""
+
+    def __init__(self, connection: Connection, post: Post, names: Topology) -> None:
+        self._connection = connection
+        self._post = post
+        self._names = names
+        self._open = 0
+        self._present = 0  # the message under way; one whose connection broke is void
+
+    def __bool__(self) -> bool:
+        return self._open > 0
+
+    def lost(self) -> None:
+        """The connection broke: the message under way comes again."""
+        self._open = 0
+        self._present += 1
+
+    def mend(self, event: Delivered, run: str, came_back: Sequence[Call]) -> None:
+        """Send the calls of a message out again, singly, or report them lost; then acknowledge it."""
+        tag = event.tag
+        assert tag is not None
+        worker = event.headers.get("worker")
+        name = f"{worker} on {event.headers.get('host')}" if worker else "(unknown)"
+        again, lost = fate(came_back, begun=worker is not None, worker=name)
+        self._present += 1
+        present = self._present
+        widths = sorted({call.item.width for call in again})
+
+        def done(routed: bool) -> None:
+            if present != self._present:
+                return
+            self._open -= 1
+            if not self._open:
+                self._connection.ack(tag)
+                if widths:
+                    self._connection.publish(self._names.control, "", pack(encode(Pushed(widths))))
+
+        letters: list[tuple[str, bytes, Mapping[str, Any]]] = []
+        for call in again:
+            width = call.item.width
+            queue = self._names.alone(width) if call.item.lone else self._names.first(width)
+            letters.append((queue, body_of(run, [call]), headers()))
+        if lost:
+            who = headers(worker=str(worker), host=str(event.headers.get("host"))) if worker else headers()
+            letters.append((self._names.results(run), report_of(run, lost, ()), who))
+        self._open = len(letters)
+        if not letters:
+            self._connection.ack(tag)
+        for queue, body, own in letters:
+            self._post.send(queue, body, done, headers=own, lasts=False)

@@ -112,8 +112,8 @@ def test_a_dispatcher_takes_more_workers_than_it_had_files_for(scripts: Scripts)
     [
         ("worker.py", ["--listen=h:1"], "--listen: is not for transport zmq"),
         ("dispatcher.py", ["--connect=h:1"], "--connect: is not for transport zmq"),
-        ("dispatcher.py", ["--address=h:1"], "address 'h:1': write tcp://host:port, or unix:/path"),
-        ("worker.py", ["--address=h"], "address 'h': write tcp://host:port, or unix:/path"),
+        ("dispatcher.py", ["--address=h:1"], "--address: 'h:1': write tcp://host:port, or unix:/path"),
+        ("worker.py", ["--address=h"], "--address: 'h': write tcp://host:port, or unix:/path"),
         (
             "dispatcher.py", ["--address=tcp://192.0.2.1:7"],
             "can't listen on tcp://192.0.2.1:7: this machine has no such address",

@@ -134,8 +134,8 @@ class Broker:
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing waits."""
-        return not self._lines and not self._alone
+        """Whether nothing waits in line; what is to run alone stands beside it."""
+        return not self._lines
 
     def leased(self) -> int:
         """Return how many tasks workers hold."""

@@ -184,12 +184,14 @@ def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) ->
 
 def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
     """Push a run, or with None find the one to collect, and gather its results; return the exit status."""
+    from executor.descriptors import raise_descriptor_limit
     from executor.errors import EXIT_OK, OutputFailed
     from executor.gather import Gatherer, Wishes, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
     from executor.screen import Screen, Summary
 
+    raise_descriptor_limit()
     with ExitStack() as stack:
         journal = None
         if arguments.output is not None:

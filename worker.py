@@ -64,10 +64,11 @@ def main() -> int:
     arguments = parser().parse_args()
 
     from executor import config, cores
+    from executor.descriptors import raise_descriptor_limit
     from executor.messages import introduce
     from executor.neighbours import Presence, remark
     from executor.pool import Pool
-    from executor.work import Worker, raise_descriptor_limit, speaker
+    from executor.work import Worker, speaker
 
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
     say = speaker(name)

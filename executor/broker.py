@@ -69,7 +69,7 @@ class Broker:
         self._workers: dict[str, Leases] = {}
         self._hungry: dict[str, None] = {}  # workers that may want more, in the order they began to
         self._roomy: dict[str, None] = {}  # those with free cores
-        self._blocked: dict[int, dict[str, None]] = {}  # those with free cores too few for the first in line
+        self._blocked: dict[int, dict[str, None]] = {}  # by width, those with cores free, but too few for it
         self._laden: dict[str, None] = {}  # those that hold more than they can have begun
         self._cores = 0  # of all workers
         self._halted = False
@@ -117,7 +117,7 @@ class Broker:
                 self._hungry[chosen] = None
         for place in found:
             self._state[place] = _SETTLED
-            self._wake(place)
+        self._hungry.update(self._roomy)
         return sorted(found)
 
     def halt(self) -> None:
@@ -134,8 +134,8 @@ class Broker:
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing waits."""
-        return not self._lines and not self._alone
+        """Whether nothing waits in line; what is to run alone stands beside it."""
+        return not self._lines
 
     def leased(self) -> int:
         """Return how many tasks workers hold."""
@@ -315,9 +315,7 @@ class Broker:
         line, width, bound = first
         startable = max(0, ((mine.room if ahead else mine.cores) - mine.load) // width)
         if not startable and mine.load < mine.cores:
-            head = line.head()
-            assert head is not None
-            self._blocked.setdefault(head, {})[name] = None
+            self._blocked.setdefault(width, {})[name] = None
         count = startable
         seconds = self._seconds.get(width)
         if ahead and seconds is not None:
@@ -343,12 +341,13 @@ class Broker:
             if suspect and (places or len(places) >= startable):
                 break
             place = line.pop()
-            self._wake(place)
             self._state[place] = _LEASED
             mine.hold(place, width)
             places.append(place)
             if suspect:
                 break
+        if places and bound is not None and ((head := line.head()) is None or head > bound):
+            self._wake(width)
         return places
 
     def recalls(self) -> list[Recall]:
@@ -385,11 +384,12 @@ class Broker:
 
     # -- parts
 
-    def _wake(self, place: int) -> None:
-        """A place is in line no more: those that it was too wide for just then may start the next."""
-        for name in self._blocked.pop(place, ()):
-            if name in self._workers:
-                self._hungry[name] = None
+    def _wake(self, width: int) -> None:
+        """Places of a width were taken: those they were too wide for may start what now stands before."""
+        if self._blocked.get(width) and self._lines.narrower_first(width):
+            for name in self._blocked.pop(width):
+                if name in self._workers:
+                    self._hungry[name] = None
 
     def _weigh(self, name: str) -> None:
         """Note whether a worker has free cores, or more than it can have begun."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,16 +56,15 @@ def read(path: str | None, **overrides: str | None) -> Wire:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
             raise ConfigError(f"{place}{key}: unknown key for transport {name}; {hint}")
-    for key, value in overrides.items():
+    settings = _convert({**values, "transport": name}, transport, place)
+    for option, value in overrides.items():
         if value is None:
             continue
-        if key not in transport.OVERRIDES:
-            raise ConfigError(f"--{key}: is not for transport {name}")
-        values[transport.OVERRIDES[key]] = value.split(",") if key in _LISTS else value
-    try:
-        settings = msgspec.convert({**values, "transport": name}, transport.Settings)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{place}{_in_words(str(error))}") from error
+        if option not in transport.OVERRIDES:
+            raise ConfigError(f"--{option}: is not for transport {name}")
+        key = transport.OVERRIDES[option]
+        values[key] = value.split(",") if option in _LISTS else value
+        settings = _convert({**values, "transport": name}, transport, "", {key: f"--{option}"})
     for key in ("heartbeat", "patience"):
         if not 0 < getattr(settings, key) <= LONGEST:
             raise ConfigError(f"{place}{key}: must be more than 0 seconds, and at most a day")
@@ -73,6 +73,17 @@ def read(path: str | None, **overrides: str | None) -> Wire:
             f"{place}patience: must be at least twice the heartbeat of {settings.heartbeat:g} s"
         )
     return Wire(transport, settings)
+
+
+def _convert(
+    values: dict[str, Any], transport: type[Transport], place: str, options: Mapping[str, str] | None = None
+) -> Settings:
+    """Return settings of these values; a mistake is said of `place`, and of an option in place of its key."""
+    try:
+        return msgspec.convert(values, transport.Settings)
+    except msgspec.ValidationError as error:
+        key, colon, text = _in_words(str(error)).partition(": ")
+        raise ConfigError(f"{place}{(options or {}).get(key, key)}{colon}{text}") from error
 
 
 def _mapping(path: str) -> dict[str, Any]:

@@ -94,8 +94,9 @@ class Gatherer:
                 self._halted = True
             if now < look_at and not self._halted:
                 continue
-            look_at = now + _TURN
             held = self._look(now)
+            # With ten thousand workers a look takes its time, and must not take it all.
+            look_at = now + max(_TURN, 10 * (time.monotonic() - now))
             if self._halted and (not held or (cancelled_at is not None and now - cancelled_at > _CANCELLING)):
                 break
         self._ended = time.monotonic()

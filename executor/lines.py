@@ -83,6 +83,13 @@ class Lines:
         found = self._first[cores] = first[2], first[1], bound
         return found
 
+    def narrower_first(self, width: int) -> bool:
+        """Return whether something narrower stands before all places of a width."""
+        line = self._lines.get(width)
+        first = None if line is None else line.head()
+        heads = (each.head() for narrow, each in self._lines.items() if narrow < width)
+        return any(head is not None and (first is None or head < first) for head in heads)
+
     def withdraw(self, width: int | None = None) -> Iterator[int]:
         """Take out all places of a width, or all."""
         for each, line in self._lines.items():

@@ -168,19 +168,6 @@ class Worker:
         self._signals += 1
 
 
-def raise_descriptor_limit() -> None:
-    """Allow this process as many open files as it may have: each child needs a handful."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = hard if hard != resource.RLIM_INFINITY else 65536
-    if soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (ValueError, OSError):  # macOS caps it below what it reports; the present limit must do
-            pass
-
-
 def speaker(name: str, *, clock: Callable[[], float] = time.time) -> Say:
     """Return a `Say` that writes a line to stderr, with the time of day and who speaks."""
 

@@ -45,6 +45,18 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     largest: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)] = LARGEST
 
 
+def checked(read: Callable[[str, str], object], text: str, key: str) -> None:
+    """See whether the value `text` of a key can be read, for a `__post_init__` of settings.
+
+    Raises:
+        ValueError: it can't, which `executor.config` then says of the file or the option that it stands in.
+    """
+    try:
+        read(text, key)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
 class Jobs(Protocol):
     """The tasks of a run, encoded on demand."""
 

@@ -111,6 +111,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._jobs: Jobs | None = None
         self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
         self._instances: dict[str, _Peer] = {}
+        self._unacknowledged: dict[str, _Peer] = {}  # those whose reports are to be recorded
         self._strangers: set[bytes] = set()  # complained of once each
         self._arrived: list[Delivery] = []
         self._beat_at = 0.0
@@ -151,10 +152,10 @@ class DirectDispatcherEnd(DispatcherEnd):
     def acknowledge(self) -> None:
         if self._jobs is None:
             return
-        for peer in list(self._instances.values()):
-            if peer.recorded < peer.seen:
-                peer.recorded = peer.seen
-                self._send(peer, Recorded(self._jobs.id, peer.seen))
+        unacknowledged, self._unacknowledged = self._unacknowledged, {}
+        for peer in unacknowledged.values():
+            peer.recorded = peer.seen
+            self._send(peer, Recorded(self._jobs.id, peer.seen))
 
     def workers(self) -> list[WorkerView]:
         return [
@@ -312,6 +313,7 @@ class DirectDispatcherEnd(DispatcherEnd):
                 self._send(peer, Recorded(message.run, peer.recorded))
                 return
             peer.seen = max(peer.seen, message.number)
+            self._unacknowledged[peer.key] = peer
             shares = share_out(message.items, buffers)
             name, host = peer.hello.name, peer.hello.host
             for index, report in enumerate(message.items):
@@ -390,6 +392,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         """A worker is gone: what it may have begun is reported as lost, whose attempts the run counts."""
         self._peers.pop(peer.peer, None)
         self._instances.pop(peer.key, None)
+        self._unacknowledged.pop(peer.key, None)
         held = self._broker.count(peer.key)
         begun = self._broker.leave(peer.key)
         if peer.draining and not held:

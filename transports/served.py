@@ -40,6 +40,11 @@ class ServedSettings(base.Settings, frozen=True):
     #: What a worker listens on.
     listen: str
 
+    def __post_init__(self) -> None:
+        for key, texts in (("workers", self.workers), ("listen", (self.listen,))):
+            for text in texts:
+                base.checked(address, text, key)
+
 
 class Address(NamedTuple):
     """Where a worker listens: a host and a port, or a unix socket's path."""

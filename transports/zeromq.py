@@ -59,6 +59,11 @@ class Settings(base.Settings, frozen=True):
     #: What the dispatcher listens on where that isn't `address`: tcp://*:5555 beside tcp://login1:5555.
     bind: str | None = None
 
+    def __post_init__(self) -> None:
+        for key, text in (("address", self.address), ("bind", self.bind)):
+            if text is not None:
+                base.checked(_endpoint, text, key)
+
 
 class ZeroMQ(base.Transport):
     """The wire of the name ``zmq``."""
@@ -84,15 +89,19 @@ class ZeroMQ(base.Transport):
         return own, [own] * workers
 
 
-def _endpoint(address: str | None) -> str:
-    """Return ZeroMQ's form of an address."""
+def _endpoint(address: str | None, key: str = "address") -> str:
+    """Return ZeroMQ's form of an address; `key` is what it is a value of.
+
+    Raises:
+        ConfigError: it is none.
+    """
     if address is None:
         address = f"unix:{runtime_folder() / 'zmq'}"
     if address.startswith("unix:"):
         address = "ipc://" + str(Path(address.removeprefix("unix:")).absolute())
     scheme, colon, rest = address.partition("://")
     if not colon or scheme not in ("tcp", "ipc") or not rest:
-        raise ConfigError(f"address {address!r}: write tcp://host:port, or unix:/path")
+        raise ConfigError(f"{key}: {address!r}: write tcp://host:port, or unix:/path")
     if scheme == "ipc":
         check_socket_path(rest)
     return address

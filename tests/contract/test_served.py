@@ -151,7 +151,7 @@ def test_a_worker_serves_several_dispatchers_in_one_process(wire: Wire) -> None:
 @pytest.mark.parametrize(
     ("script", "option", "says"),
     [
-        ("worker.py", "--listen=host", "'host': write host:port, or unix:/path"),
+        ("worker.py", "--listen=host", "error: --listen: 'host': write host:port, or unix:/path"),
         ("worker.py", "--listen=no.such.host.invalid:7", "can't listen on no.such.host.invalid:7: "),
         ("worker.py", "--listen=192.0.2.1:7", "can't listen on 192.0.2.1:7: Cannot assign requested address"),
         (
@@ -159,8 +159,8 @@ def test_a_worker_serves_several_dispatchers_in_one_process(wire: Wire) -> None:
             "--listen=unix:/no/such/folder/x",
             "can't listen on unix:/no/such/folder/x: No such file",
         ),
-        ("dispatcher.py", "--connect=a:1,,b:1", "'': write host:port, or unix:/path"),
-        ("dispatcher.py", "--connect=a:1,b", "'b': write host:port, or unix:/path"),
+        ("dispatcher.py", "--connect=a:1,,b:1", "error: --connect: '': write host:port, or unix:/path"),
+        ("dispatcher.py", "--connect=a:1,b", "error: --connect: 'b': write host:port, or unix:/path"),
         ("worker.py", "--address=tcp://127.0.0.1:1", "--address: is not for transport "),
     ],
 )
@@ -174,6 +174,17 @@ def test_an_address_on_the_command_line_that_is_none(
     [line] = refused.stderr.splitlines()
     assert line.startswith(f"{script}: error: ")
     assert says in line
+
+
+@pytest.mark.parametrize("script", ["worker.py", "dispatcher.py"])
+@pytest.mark.parametrize(("key", "value"), [("workers", ["node1:1", "node2"]), ("listen", "node2")])
+def test_an_address_in_the_file_that_is_none(
+    wire: Wire, scripts: Scripts, script: str, key: str, value: object
+) -> None:
+    scripts.folder.joinpath("wire.yml").write_text(json.dumps({"transport": wire.transport, key: value}))
+    refused = scripts.start(script, "--yaml", "wire.yml")
+    assert refused.ends() == 2
+    assert refused.stderr == (f"{script}: error: wire.yml: {key}: 'node2': write host:port, or unix:/path\n")
 
 
 @pytest.mark.parametrize("text", ["", "host", ":1", "host:", "host:x", "host:70000", "http://host:1", "unix"])

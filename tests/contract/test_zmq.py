@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -89,13 +91,29 @@ def test_credit_never_reaches_the_high_water_mark(cores: int, widths: list[int])
     assert 0 < frames < min(zeromq.HIGH_WATER, threads.HIGH_WATER) / 2
 
 
+def test_a_dispatcher_takes_more_workers_than_it_had_files_for(scripts: Scripts) -> None:
+    """A thousand are usual and each worker takes one; without more, the next would wait in silence."""
+    (where,) = free_addresses(1)
+    dispatcher = scripts.dispatcher(
+        "--address", f"tcp://{where}", "--tasks", scripts.tasks({"function": "min", "params": [1, 2]}),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (60, 4096)),
+    )  # fmt: skip
+    dispatcher.says("waiting for a worker")
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connect(where))
+        worker = scripts.worker("--address", f"tcp://{where}", "--once", "--cores", "1")
+        assert dispatcher.ends() == 0, dispatcher.log()
+        assert worker.ends() == 0
+
+
 @pytest.mark.parametrize(
     ("script", "options", "says"),
     [
         ("worker.py", ["--listen=h:1"], "--listen: is not for transport zmq"),
         ("dispatcher.py", ["--connect=h:1"], "--connect: is not for transport zmq"),
-        ("dispatcher.py", ["--address=h:1"], "address 'h:1': write tcp://host:port, or unix:/path"),
-        ("worker.py", ["--address=h"], "address 'h': write tcp://host:port, or unix:/path"),
+        ("dispatcher.py", ["--address=h:1"], "--address: 'h:1': write tcp://host:port, or unix:/path"),
+        ("worker.py", ["--address=h"], "--address: 'h': write tcp://host:port, or unix:/path"),
         (
             "dispatcher.py", ["--address=tcp://192.0.2.1:7"],
             "can't listen on tcp://192.0.2.1:7: this machine has no such address",

@@ -1,0 +1,230 @@
+"""The embedded broker alone, on a virtual clock: a run of a size that no test machine has.
+
+    python benchmarks/broker.py [--workers 10000] [--tasks 1000000] [--seed 1]
+
+Workers of 1 to 128 cores start what they hold by place, as their cores allow; every message between them
+and the dispatcher takes half a millisecond. Tasks ask for 1 to 128 cores, in increasing order, most of them
+for few, and take 0.01 to 100 s. Prints what the broker costs in real time and memory, how long the run takes
+on the virtual clock beside what it takes at least, and whether a worker idles at the tail while another holds
+what it could start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import itertools
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from executor.broker import Broker
+
+#: Seconds that a message takes, and seconds between two looks for what can be recalled.
+DELAY = 0.0005
+RECALL = 0.05
+
+WIDTHS = [1, 2, 3, 4, 8, 16, 32, 64, 128]
+SHARES = [600, 150, 50, 100, 60, 25, 10, 4, 1]
+CORES = [1, 2, 4, 8, 16, 32, 64, 128]
+SECONDS = [0.01, 0.1, 1.0, 10.0, 100.0]
+
+_TAKE, _END, _HEAR, _RECALL, _BACK = range(5)
+
+
+class Figures(NamedTuple):
+    """What a replay shows; all but the first three are on the virtual clock, in seconds."""
+
+    broker_seconds: float  # of real time, spent inside the broker
+    decisions: int  # tasks handed out, ended, taken back
+    bytes_per_task: float  # that the broker's memory grew by when the tasks were pushed
+    makespan: float
+    bound: (
+        float  # no schedule is shorter: the tasks' area over the cores that can run them, or the longest task
+    )
+    in_order: float  # as long as the widths in turn need, each on all the workers wide enough
+    idle_tail: float  # the longest that a worker idled while another held what it could start
+
+
+class Machine:
+    """A worker: it starts what it holds in order."""
+
+    __slots__ = ("free", "name", "queue")
+
+    def __init__(self, name: str, cores: int) -> None:
+        self.name = name
+        self.free = cores
+        self.queue: list[int] = []  # a heap of places
+
+
+class Replay:
+    """One run of `widths` and `seconds` on workers of `cores`."""
+
+    def __init__(self, widths: list[int], seconds: list[float], cores: list[int]) -> None:
+        self._widths, self._seconds, self._cores = widths, seconds, cores
+        self.broker = Broker()
+        self.starts = bytearray(len(widths))
+        self._machines = {f"w{n}": Machine(f"w{n}", mine) for n, mine in enumerate(cores)}
+        self._agenda: list[tuple[float, int, int, Machine, Any]] = []
+        self._numbers = itertools.count()
+        self._now = 0.0
+        self._spent = 0.0
+        self._decisions = 0
+        self._waiting: Counter[int] = Counter()  # what machines hold unstarted, by width
+        self._idle_since: float | None = None
+        self._idle_most = 0.0
+
+    def run(self) -> Figures:
+        """Replay it to its end."""
+        began = time.perf_counter()
+        for name, machine in self._machines.items():
+            self.broker.join(name, machine.free)
+        self._spent += time.perf_counter() - began
+        process = psutil.Process()
+        before = process.memory_info().rss
+        began = time.perf_counter()
+        self.broker.push(self._widths)
+        self._spent += time.perf_counter() - began
+        grown = process.memory_info().rss - before
+        left, recall_at = len(self._widths), 0.0
+        while left:
+            began = time.perf_counter()
+            grants = self.broker.grants()
+            tail = self.broker.exhausted
+            self._spent += time.perf_counter() - began
+            for name, places in grants:
+                self._decisions += len(places)
+                self._after(DELAY, _TAKE, self._machines[name], places)
+            if tail and self._now >= recall_at:
+                recall_at = self._now + RECALL
+                self._watch_the_tail()
+                self._after(RECALL, _BACK, next(iter(self._machines.values())), [])  # a look at the clock
+                began = time.perf_counter()
+                recalls = self.broker.recalls()
+                self._spent += time.perf_counter() - began
+                for name, most in recalls:
+                    self._after(DELAY, _RECALL, self._machines[name], most)
+            self._now, _, what, machine, about = heapq.heappop(self._agenda)
+            left -= self._happen(what, machine, about)
+        return Figures(
+            self._spent,
+            self._decisions,
+            grown / len(self._widths),
+            self._now,
+            *self._ideals(),
+            self._idle_most,
+        )
+
+    def _after(self, delay: float, what: int, machine: Machine, about: Any) -> None:
+        heapq.heappush(self._agenda, (self._now + delay, next(self._numbers), what, machine, about))
+
+    def _happen(self, what: int, machine: Machine, about: Any) -> int:
+        """Let something happen; return how many tasks the dispatcher heard the end of."""
+        if what == _END:
+            machine.free += self._widths[about]
+            self._after(DELAY, _HEAR, machine, about)
+            self._start(machine)
+        elif what == _HEAR:
+            began = time.perf_counter()
+            self.broker.settle(machine.name, [about], self._seconds[about])
+            self._spent += time.perf_counter() - began
+            self._decisions += 1
+            return 1
+        elif what == _TAKE:
+            for place in about:
+                heapq.heappush(machine.queue, place)
+                self._waiting[self._widths[place]] += 1
+            self._start(machine)
+        elif what == _RECALL:
+            machine.queue.sort()
+            back = [machine.queue.pop() for _ in range(min(about, len(machine.queue)))]
+            for place in back:
+                self._waiting[self._widths[place]] -= 1
+            self._after(DELAY, _BACK, machine, back)
+        elif about:
+            began = time.perf_counter()
+            self.broker.give_back(machine.name, about)
+            self._spent += time.perf_counter() - began
+            self._decisions += len(about)
+        return 0
+
+    def _start(self, machine: Machine) -> None:
+        while machine.queue and self._widths[machine.queue[0]] <= machine.free:
+            place = heapq.heappop(machine.queue)
+            width = self._widths[place]
+            machine.free -= width
+            self._waiting[width] -= 1
+            self.starts[place] += 1
+            self._after(self._seconds[place], _END, machine, place)
+
+    def _watch_the_tail(self) -> None:
+        """Note for how long a machine has had room for what another holds unstarted."""
+        narrowest = min((width for width, count in self._waiting.items() if count), default=None)
+        idle = narrowest is not None and any(
+            not each.queue and each.free >= narrowest for each in self._machines.values()
+        )
+        if not idle:
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = self._now
+        else:
+            self._idle_most = max(self._idle_most, self._now - self._idle_since)
+
+    def _ideals(self) -> tuple[float, float]:
+        work: Counter[int] = Counter()
+        for width, seconds in zip(self._widths, self._seconds, strict=True):
+            work[width] += width * seconds  # type: ignore[assignment] # a sum of seconds
+        wide_enough = {width: [mine for mine in self._cores if mine >= width] for width in work}
+        bound, area = max(self._seconds), 0.0
+        for width in sorted(work, reverse=True):
+            area += work[width]
+            bound = max(bound, area / sum(wide_enough[width]))
+        in_order = sum(
+            work[width] / width / sum(mine // width for mine in wide_enough[width]) for width in work
+        )
+        return bound, in_order
+
+
+def replay(workers: int, tasks: int, seed: int, seconds: list[float] | None = None) -> tuple[Replay, Figures]:
+    """Replay a mixed run; return it and its figures. `seconds` are the durations to choose from."""
+    random_ = random.Random(seed)
+    widths = sorted(random_.choices(WIDTHS, SHARES, k=tasks))
+    durations = random_.choices(seconds or SECONDS, k=tasks)
+    cores = [random_.choice(CORES) for _ in range(workers - 1)] + [max(CORES)]
+    one = Replay(widths, durations, cores)
+    return one, one.run()
+
+
+def main() -> None:
+    """Replay and print."""
+    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parse.add_argument("--workers", type=int, default=10_000)
+    parse.add_argument("--tasks", type=int, default=1_000_000)
+    parse.add_argument("--seed", type=int, default=1)
+    arguments = parse.parse_args()
+    began = time.perf_counter()
+    one, figures = replay(arguments.workers, arguments.tasks, arguments.seed)
+    assert set(one.starts) == {1}, "a task ran twice, or not at all"
+    per_second = figures.decisions / figures.broker_seconds
+    print(f"{arguments.tasks:,} tasks, {arguments.workers:,} workers of 1 to {max(CORES)} cores")
+    print(
+        f"broker      {figures.decisions:,} decisions in {figures.broker_seconds:.1f} s: {per_second:,.0f}/s"
+    )
+    print(f"memory      {figures.bytes_per_task:.0f} bytes a task")
+    print(
+        f"makespan    {figures.makespan:.1f} s; no schedule is below {figures.bound:.1f} s, and none in this "
+        f"order below {figures.in_order:.1f} s or so"
+    )
+    print(f"idle tail   {figures.idle_tail:.2f} s at the longest")
+    print(f"(simulated in {time.perf_counter() - began:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-from contextlib import ExitStack
 
-from executor import streams
+TYPE_CHECKING = False  # all other imports come when Ctrl-C is no traceback any more, see the end
+if TYPE_CHECKING:
+    import argparse
 
 #: What runs without --tasks: edit it. Each task is a call of a function by its full import path; all keys but
 #: `function` may be left out: params, kwargs, resources (cores, 1), id, timeout (seconds), retries, memory.
@@ -100,11 +100,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the dispatcher; return the exit status."""
-    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
-    # starts in the background, and Python would turn it into a traceback anywhere in an import.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    streams.prepare()
     parse = parser()
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
@@ -122,6 +117,8 @@ def main() -> int:
     if arguments.dry_run:
         show_order(tasks, sys.stdout)
         return 0
+
+    from contextlib import ExitStack
 
     from executor.errors import EXIT_OK, OutputFailed
     from executor.gather import Gatherer, Wishes, results_stream
@@ -164,9 +161,16 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+    from executor import streams
     from executor.errors import EXIT_USAGE, ExecutorError
 
     try:
+        streams.prepare()
         sys.exit(main())
     except ImportError as error:  # of a package of ours; what tasks import is their affair
         streams.complain(f"dispatcher.py: error: {error}; {streams.INSTALL}")

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
-from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
-from executor import streams
-
+TYPE_CHECKING = False  # all other imports come when Ctrl-C is no traceback any more, see the end
 if TYPE_CHECKING:
+    import argparse
+
     from executor.config import Wire
     from executor.run import Run
     from transports.base import DispatcherEnd
@@ -124,11 +122,6 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the dispatcher; return the exit status."""
-    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
-    # starts in the background, and Python would turn it into a traceback anywhere in an import.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    streams.prepare()
     parse = parser()
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
@@ -184,6 +177,8 @@ def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) ->
 
 def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
     """Push a run, or with None find the one to collect, and gather its results; return the exit status."""
+    from contextlib import ExitStack
+
     from executor.descriptors import raise_descriptor_limit
     from executor.errors import EXIT_OK, OutputFailed
     from executor.gather import Gatherer, Wishes, results_stream
@@ -236,9 +231,16 @@ def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
 
 
 if __name__ == "__main__":
+    # Until a run is there to be cancelled they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+    from executor import streams
     from executor.errors import EXIT_USAGE, ExecutorError
 
     try:
+        streams.prepare()
         sys.exit(main())
     except ImportError as error:  # of a package of ours; what tasks import is their affair
         streams.complain(f"dispatcher.py: error: {error}; {streams.INSTALL}")

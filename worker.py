@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
-import os
 import signal
-import socket
 import sys
 
-from executor import streams
+TYPE_CHECKING = False  # all other imports come when Ctrl-C is no traceback any more, see the end
+if TYPE_CHECKING:
+    import argparse
 
 EPILOG = """\
 exit status:
@@ -22,6 +21,8 @@ exit status:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
+    import argparse
+
     from executor import options
 
     parse = options.parser("worker.py", __doc__ or "", EPILOG)
@@ -56,12 +57,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     """Run the worker; return the exit status."""
-    # Until there is something to drain they end us at once. Said, as a shell has Ctrl-C ignored in what it
-    # starts in the background, and Python would turn it into a traceback anywhere in an import.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-    streams.prepare()
     arguments = parser().parse_args()
+
+    import os
+    import socket
 
     from executor import config, cores
     from executor.descriptors import raise_descriptor_limit
@@ -101,9 +100,16 @@ def _silent(text: str) -> None:
 
 
 if __name__ == "__main__":
+    # Until there is something to drain they end us at once. Said, as a shell has Ctrl-C ignored in what it
+    # starts in the background, and Python would turn it into a traceback anywhere in an import.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+    from executor import streams
     from executor.errors import EXIT_USAGE, ExecutorError
 
     try:
+        streams.prepare()
         sys.exit(main())
     except ImportError as error:  # of a package of ours; what tasks import is their affair
         streams.complain(f"worker.py: error: {error}; {streams.INSTALL}")

@@ -6,6 +6,7 @@ Everything is text from plain numbers; only `Screen` knows of streams and termin
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 import shutil
 import sys
@@ -308,6 +309,14 @@ class Screen:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def abandon(self) -> None:
+        """Give the terminal back as it was, right before a signal ends this process; takes no lock."""
+        if self._progress is not None:
+            try:
+                os.write(2, b"\r\x1b[2K\x1b[?25h")  # clears the bar's line and shows the cursor
+            except OSError:
+                pass  # the terminal is gone, too
 
     def summarise(self, wall: float, out: TextIO) -> None:
         """Print the summary."""

@@ -107,7 +107,9 @@ def _read_json(file: BinaryIO, name: str) -> list[Task]:
         document = _json(text) if text.strip() else None
     except ValueError as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise TaskFileError([f"{name}{line}: {_malformed(error)}"]) from error
+        more = getattr(error, "msg", "") == "Extra data"  # behind a first object that is whole
+        hint = "; a file of one task on each line ends in .jsonl" if more else ""
+        raise TaskFileError([f"{name}{line}: {_malformed(error)}{hint}"]) from error
     return _from_document(document, name, forms='"$' in text)
 
 

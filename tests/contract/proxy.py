@@ -80,6 +80,7 @@ class Proxy:
                 continue
             for sock in (near, far):
                 sock.settimeout(None)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as those have that it stands for
                 self._sockets.add(sock)
             self._threads.append(threading.Thread(target=self._pass_on, args=(near, far), daemon=True))
             self._threads[-1].start()

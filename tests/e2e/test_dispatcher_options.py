@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -262,30 +263,61 @@ def test_progress_lines_where_there_is_no_terminal(scripts: Scripts) -> None:
     assert dispatcher.ends() == 1
 
 
-def test_a_progress_bar_on_a_terminal(scripts: Scripts) -> None:
-    ours, theirs = os.openpty()
-    try:
-        records = scripts.tasks(task("min", 2, 1), task("jobs.hold", "held"))
-        dispatcher = scripts.dispatcher("--tasks", records, "--workers", "1", "--cores", "1", stderr=theirs)
-        os.close(theirs)
-        os.set_blocking(ours, False)
-        seen = b""
+class Terminal:
+    """The other end of a script's terminal, and all that came through it."""
 
-        def bar() -> bool:
-            nonlocal seen
+    def __init__(self) -> None:
+        self._ours, self.theirs = os.openpty()
+        os.set_blocking(self._ours, False)
+        self.seen = b""
+
+    def shows(self, text: bytes) -> None:
+        def shown() -> bool:
             try:
-                seen += os.read(ours, 65536)
+                self.seen += os.read(self._ours, 65536)
             except BlockingIOError:
                 pass
-            return b"1 of 2 done, 1 running" in seen
+            return text in self.seen
 
-        wait_until(bar, "the bar")
-        (scripts.folder / "held.go").touch()
-        assert dispatcher.ends() == 0
-        assert dispatcher.stdout.count("\x1b") == 0
-        assert "jobs.hold('held') = 'held'" in dispatcher.stdout
-    finally:
-        os.close(ours)
+        wait_until(shown, f"{text!r} on the terminal")
+
+    def close(self) -> None:
+        os.close(self._ours)
+        os.close(self.theirs)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    opened = Terminal()
+    yield opened
+    opened.close()
+
+
+def test_a_progress_bar_on_a_terminal(scripts: Scripts, terminal: Terminal) -> None:
+    records = scripts.tasks(task("min", 2, 1), task("jobs.hold", "held"))
+    dispatcher = scripts.dispatcher(
+        "--tasks", records, "--workers", "1", "--cores", "1", stderr=terminal.theirs
+    )
+    terminal.shows(b"1 of 2 done, 1 running")
+    (scripts.folder / "held.go").touch()
+    assert dispatcher.ends() == 0
+    assert dispatcher.stdout.count("\x1b") == 0
+    assert "jobs.hold('held') = 'held'" in dispatcher.stdout
+
+
+def test_a_second_ctrl_c_gives_the_cursor_back(scripts: Scripts, terminal: Terminal) -> None:
+    scripts.worker("--cores", "1", "--grace", "30", "--no-pin")
+    dispatcher = scripts.dispatcher(
+        "--tasks", scripts.tasks(task("jobs.family", "held")), stderr=terminal.theirs
+    )
+    wait_until((scripts.folder / "held.runs").exists, "it runs")
+    terminal.shows(b"\x1b[?25l")
+    assert b"\x1b[?25h" not in terminal.seen
+    dispatcher.send(signal.SIGINT)
+    terminal.shows(b"cancelling what runs")
+    dispatcher.send(signal.SIGINT)
+    assert dispatcher.ends() == 130
+    terminal.shows(b"\x1b[?25h")
 
 
 @pytest.mark.parametrize("output", [[], ["--output", "-"], ["--dry-run"]])

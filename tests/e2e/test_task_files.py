@@ -96,6 +96,7 @@ nonsense
         ),
         ("t.json", '{"tasks": [], "task": 1}', ["t.json: task: unknown key; did you mean tasks?"]),
         ("t.json", "[{]", ["t.json:1: malformed JSON"]),
+        ("t.json", '{"function": "min"}\n{"function": "max"}\n', ["one task on each line ends in .jsonl"]),
         (
             "t.jsonl",
             FIVE_LINES,

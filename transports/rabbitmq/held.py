@@ -45,12 +45,16 @@ class Copy:
 
 
 class _Entry:
-    """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back."""
+    """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back.
 
-    __slots__ = ("call", "copies", "out")
+    `attempt` is the one that may have begun here; None if it certainly never did.
+    """
+
+    __slots__ = ("attempt", "call", "copies", "out")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.attempt: int | None = call.item.attempt
         self.copies: set[str] = set()
         self.out = False
 
@@ -67,6 +71,7 @@ class Held:
         self._lones = 0  # of these, those that must have the worker to themselves
         self._seconds: dict[int, float] = {}  # that a call takes, by width
         self._reported_at = 0.0
+        self._doubtful: set[tuple[Key, int]] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -138,6 +143,30 @@ class Held:
                 if not copy.keys:
                     done.append(self._copies.pop(message_id))
         return done
+
+    def doubt(self) -> None:
+        """The connection broke: whether the broker still heard our acknowledgements is not known.
+
+        So of what is in hand now, the original message may come again, long after we are done with it.
+        """
+        self._doubtful |= {(key, e.attempt) for key, e in self._entries.items() if e.attempt is not None}
+
+    def done_before(self, run: str, call: Call) -> bool:
+        """Whether this attempt at a call was made here, and its message comes again all the same."""
+        key = Key(run, call.item.place)
+        return (key, call.item.attempt) in self._doubtful and key not in self._entries
+
+    def never_begun(self, keys: Iterable[Key]) -> None:
+        """These calls go back as they came."""
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and entry.attempt is not None:
+                self._doubtful.discard((key, entry.attempt))
+                entry.attempt = None
+
+    def forget(self, run: str) -> None:
+        """A run is over."""
+        self._doubtful = {each for each in self._doubtful if each[0].run != run}
 
     def void(self, message_id: str) -> None:
         """A copy will not come: let go of the calls that only it stands for."""

@@ -185,6 +185,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._stopped(run):
             self._finish(keys)
         else:
+            self._held.never_begun(keys)
             found = [call for key in keys if (call := self._held.call(*key)) is not None]
             self._send_back(run, found, time.monotonic())
 
@@ -289,7 +290,9 @@ class RabbitWorkerEnd(WorkerEnd):
         for message_id, move in list(self._moves.items()):
             if not move.acknowledged:  # so the original goes back into line
                 del self._moves[message_id]
-                self._held.void(message_id)
+                if (copy := self._held.copy(message_id)) is None or copy.tag is None:
+                    self._held.void(message_id)
+        self._held.doubt()
         self._why = event.why
 
     def _obey(self, event: Delivered, now: float) -> None:
@@ -335,6 +338,7 @@ class RabbitWorkerEnd(WorkerEnd):
                 if not move.open:
                     del self._moves[message_id]
         self._finish(self._held.of_run(run))
+        self._held.forget(run)
         if known.begun:
             known.begun = False
             self._orders.append(Ended(run, complete, why))
@@ -438,7 +442,8 @@ class RabbitWorkerEnd(WorkerEnd):
     def _move(self, event: Delivered, run: str, some: list[Call], now: float) -> None:
         """Move what we want of a message into our own queue, and the rest to where it comes first."""
         assert event.tag is not None
-        if self._stopped(run):
+        some = [call for call in some if not self._held.done_before(run, call)]
+        if self._stopped(run) or not some:
             self._connection.ack(event.tag)
             return
         width = some[0].item.width

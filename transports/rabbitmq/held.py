@@ -44,15 +44,16 @@ class Copy:
         self.renewing = False
 
 
-class _Entry:
+class Entry:
     """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back.
 
     `attempt` is the one that may have begun here; None if it certainly never did.
     """
 
-    __slots__ = ("attempt", "call", "copies", "out")
+    __slots__ = ("attempt", "call", "copies", "key", "out")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, key: Key, call: Call) -> None:
+        self.key = key
         self.call = call
         self.attempt: int | None = call.item.attempt
         self.copies: set[str] = set()
@@ -65,7 +66,7 @@ class Held:
     def __init__(self, cores: int, *, backfill: bool) -> None:
         self._cores = cores
         self._room = 2 * cores if backfill else cores
-        self._entries: dict[Key, _Entry] = {}
+        self._entries: dict[Key, Entry] = {}
         self._copies: dict[str, Copy] = {}
         self._counts: dict[int, int] = {}  # of calls that take cores, by width
         self._lones = 0  # of these, those that must have the worker to themselves
@@ -76,22 +77,27 @@ class Held:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, message_id: str, run: str, some: Sequence[Call]) -> list[Call]:
-        """Take calls whose copy is on its way; return those that were not in hand already."""
+    def add(self, message_id: str, run: str, some: Sequence[Call]) -> tuple[list[Call], list[Copy]]:
+        """Take calls whose copy is on its way.
+
+        Return those that were not in hand already, and the earlier copies that now stand for nothing: a call
+        that was put back comes again before the broker has said that it was.
+        """
         fresh: list[Call] = []
+        done: list[Copy] = []
         copy = self._copies[message_id] = Copy(message_id, run, ())
         for call in some:
             key = Key(run, call.item.place)
             entry = self._entries.get(key)
             if entry is None or entry.out:  # what was on its way back begins anew
                 if entry is not None:
-                    self.finish([key])
-                entry = self._entries[key] = _Entry(call)
+                    done += self._let_go(entry)
+                entry = self._entries[key] = Entry(key, call)
                 self._count(call, 1)
                 fresh.append(call)
             entry.copies.add(message_id)
             copy.keys.add(key)
-        return fresh
+        return fresh, done
 
     def copy(self, message_id: str) -> Copy | None:
         """Return a copy that stands for unfinished calls."""
@@ -122,26 +128,38 @@ class Held:
                 found.setdefault(key.run, []).append(key.place)
         return found
 
-    def leave(self, keys: Iterable[Key]) -> None:
-        """These calls take no cores any more; their copies stand until `finish`."""
+    def leave(self, keys: Iterable[Key]) -> list[Entry]:
+        """These calls take no cores any more; return what `arrived` is to be told when they are safe."""
+        left: list[Entry] = []
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None and not entry.out:
                 entry.out = True
                 self._count(entry.call, -1)
+                left.append(entry)
+        return left
+
+    def arrived(self, left: Iterable[Entry]) -> list[Copy]:
+        """What left is safe; return the copies that now stand for nothing, and forget them.
+
+        A call that came again meanwhile is another, and stays.
+        """
+        return self.finish(entry.key for entry in left if self._entries.get(entry.key) is entry)
 
     def finish(self, keys: Iterable[Key]) -> list[Copy]:
-        """What came of these calls is safe; return the copies that now stand for nothing, and forget them."""
-        done: list[Copy] = []
+        """Nothing more is wanted of these calls; return the copies that now stand for nothing."""
         keys = list(keys)
         self.leave(keys)
-        for key in keys:
-            entry = self._entries.pop(key, None)
-            for message_id in entry.copies if entry is not None else ():
-                copy = self._copies[message_id]
-                copy.keys.discard(key)
-                if not copy.keys:
-                    done.append(self._copies.pop(message_id))
+        return [copy for key in keys if key in self._entries for copy in self._let_go(self._entries.pop(key))]
+
+    def _let_go(self, entry: Entry) -> list[Copy]:
+        """Take a call out of its copies; return those that now stand for nothing, and forget them."""
+        done: list[Copy] = []
+        for message_id in entry.copies:
+            copy = self._copies[message_id]
+            copy.keys.discard(entry.key)
+            if not copy.keys:
+                done.append(self._copies.pop(message_id))
         return done
 
     def doubt(self) -> None:

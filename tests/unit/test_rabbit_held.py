@@ -285,6 +285,18 @@ def test_it_is_asked_for_in_quarters(held: Held) -> None:
     assert held.appetite(1, 10.0) >= 100
 
 
+def test_when_short_calls_become_long_others_have_those_that_cannot_begin(held: Held) -> None:
+    held.learn(took(AHEAD_SECONDS / 100), 1, now=10.0)
+    held.add("copy", "r", [call(place) for place in range(600)])
+    assert held.surplus(10.0) == 0, "for so little nothing is moved"
+    held.learn(took(AHEAD_SECONDS), 1, now=10.0)
+    surplus = held.surplus(10.0)
+    assert 580 < surplus <= held.excess, "it keeps what it would fetch, and no less than can start"
+    held.finish(keys("r", *range(600 - surplus, 600)))
+    assert held.surplus(10.0) == 0
+    assert held.surplus(10.1 + STALE_SECONDS) == held.excess > 0, "nothing is heard of what runs"
+
+
 @given(
     cores=st.integers(1, 64),
     backfill=st.booleans(),

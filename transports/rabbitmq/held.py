@@ -16,6 +16,9 @@ from executor.messages import Report
 from transports.rabbitmq.amqp import Tag
 from transports.rabbitmq.frames import Call
 
+#: Seconds of work in hand for each core, of which others should have a part: much more than is fetched ahead.
+SURPLUS_SECONDS = 5 * AHEAD_SECONDS
+
 #: Seconds without any report after which durations seen before say nothing of what runs now.
 STALE_SECONDS = 0.5
 
@@ -221,6 +224,19 @@ class Held:
         widest = max(width for width, count in self._counts.items() if count)
         return -(-(self.load - self._room) // widest)
 
+    def surplus(self, now: float) -> int:
+        """How many of the last calls others should have, since short ones became long.
+
+        All that can't have begun, if nothing is heard; what is more than is fetched ahead, if that is much.
+        """
+        excess, work = self.excess, self._work()
+        if self.stale(now):
+            return excess
+        if work <= self._cores * SURPLUS_SECONDS:
+            return 0
+        count = sum(self._counts.values())
+        return min(excess, int(count * (1 - self._cores * AHEAD_SECONDS / work)))
+
     def learn(self, reports: Sequence[Report], width: int, now: float) -> None:
         """See how long calls of a width took."""
         self._reported_at = now
@@ -246,9 +262,13 @@ class Held:
         if seconds is None or (self.load >= self._cores and self.stale(now)):
             return startable
         each = width * max(LEAST_SECONDS, seconds)
-        held = sum(
-            w * count * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, count in self._counts.items()
-        )
         target = int(self._cores * AHEAD_SECONDS / each)
-        more = int((self._cores * AHEAD_SECONDS - held) / each)
+        more = int((self._cores * AHEAD_SECONDS - self._work()) / each)
         return max(startable, more) if startable or (target and more * 4 >= target) else 0
+
+    def _work(self) -> float:
+        """Return the core-seconds that all calls in hand take, by the durations seen."""
+        return sum(
+            width * count * max(LEAST_SECONDS, self._seconds.get(width, 0.0))
+            for width, count in self._counts.items()
+        )

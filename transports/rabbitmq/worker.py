@@ -588,9 +588,8 @@ class RabbitWorkerEnd(WorkerEnd):
             self._waiting.clear()
         if now >= self._recall_at:
             self._recall_at = now + RECALL
-            if (excess := self._held.excess) and self._held.stale(now):
-                # Short calls became long: others may have cores for what waits behind them.
-                self._orders += [GiveBack(run, excess) for run in self._held.holding()]
+            if surplus := self._held.surplus(now):
+                self._orders += [GiveBack(run, surplus) for run in self._held.holding()]
 
     def _renew(self, now: float) -> None:
         """Publish copies anew before the broker finds that they take too long to be acknowledged."""

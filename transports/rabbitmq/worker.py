@@ -37,7 +37,7 @@ from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import amqp
 from transports.rabbitmq.amqp import Connection, Delivered, Tag
 from transports.rabbitmq.frames import Call, body_of, calls, in_bodies, pack, report_of, unpack
-from transports.rabbitmq.held import Held, Key
+from transports.rabbitmq.held import Copy, Held, Key
 from transports.rabbitmq.mending import Mending, headers
 from transports.rabbitmq.post import Post
 from transports.rabbitmq.topology import Topology
@@ -451,7 +451,9 @@ class RabbitWorkerEnd(WorkerEnd):
         ours, rest = some[:count], some[count:]
         self._copies += 1
         message_id = f"{self._hello.instance}.{self._copies}"
-        move = self._moves[message_id] = _Move(run, event.tag, self._held.add(message_id, run, ours))
+        fresh, done = self._held.add(message_id, run, ours)
+        self._release(done)
+        move = self._moves[message_id] = _Move(run, event.tag, fresh)
         self._touch(run, now)
 
         def confirmed(routed: bool) -> None:
@@ -506,11 +508,10 @@ class RabbitWorkerEnd(WorkerEnd):
     # -- sending
 
     def _send_reports(self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]]) -> None:
-        keys = [Key(run, report.place) for report, _ in some]
-        self._held.leave(keys)
+        left = self._held.leave(Key(run, report.place) for report, _ in some)
 
         def done(routed: bool) -> None:
-            self._finish(keys)
+            self._release(self._held.arrived(left))
             if not routed:
                 self._gone(run, time.monotonic())
 
@@ -529,9 +530,8 @@ class RabbitWorkerEnd(WorkerEnd):
                 self._send_some_back(run, queue, group[part])
 
     def _send_some_back(self, run: str, queue: str, some: list[Call]) -> None:
-        keys = [Key(run, call.item.place) for call in some]
+        left = self._held.leave(Key(run, call.item.place) for call in some)
         width = some[0].item.width
-        self._held.leave(keys)
 
         def done(routed: bool) -> None:
             if not routed:  # somebody deleted it
@@ -539,7 +539,7 @@ class RabbitWorkerEnd(WorkerEnd):
                     self._connection.declare(name, arguments)
                 self._post.send(queue, body, done, headers=headers())
                 return
-            self._finish(keys)
+            self._release(self._held.arrived(left))
             self._empty_until.pop(queue, None)
             self._waiting.add(width)
 
@@ -547,8 +547,12 @@ class RabbitWorkerEnd(WorkerEnd):
         self._post.send(queue, body, done, headers=headers())
 
     def _finish(self, keys: Sequence[Key]) -> None:
-        """Acknowledge the copies that now stand for nothing."""
-        for copy in self._held.finish(keys):
+        """Nothing more is wanted of these calls."""
+        self._release(self._held.finish(keys))
+
+    def _release(self, copies: Sequence[Copy]) -> None:
+        """Acknowledge copies that stand for nothing any more."""
+        for copy in copies:
             if copy.tag is not None:
                 self._connection.ack(copy.tag)
 
@@ -584,9 +588,8 @@ class RabbitWorkerEnd(WorkerEnd):
             self._waiting.clear()
         if now >= self._recall_at:
             self._recall_at = now + RECALL
-            if (excess := self._held.excess) and self._held.stale(now):
-                # Short calls became long: others may have cores for what waits behind them.
-                self._orders += [GiveBack(run, excess) for run in self._held.holding()]
+            if surplus := self._held.surplus(now):
+                self._orders += [GiveBack(run, surplus) for run in self._held.holding()]
 
     def _renew(self, now: float) -> None:
         """Publish copies anew before the broker finds that they take too long to be acknowledged."""

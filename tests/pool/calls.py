@@ -11,7 +11,7 @@ import threading
 import time
 from pathlib import Path
 
-_kept: list[bytearray] = []
+_kept: list[object] = []
 
 #: What OpenMP would have found, had it been loaded by this module.
 _WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
@@ -165,6 +165,28 @@ def speak_through_the_device(text: str) -> None:
     print(text, "end")
 
 
+def speak_into_a_file(name: str) -> None:
+    """Put a file of its own in the place of standard output, and leave it there."""
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.close(descriptor)
+    print("for the file")
+
+
+def speak_through_a_buffer(text: str) -> None:
+    """Put a stream with a buffer in the place of standard output, and leave it there."""
+    sys.stdout = Path("/dev/stdout").open("a")
+    sys.stdout.write(text)
+    _kept.append(sys.stdout)
+
+
+def close_streams() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+    time.sleep(0.001)
+    return os.getpid()
+
+
 def speak_from_a_copy(text: str) -> str:
     """Fork, as some libraries do, and let the copy return, too."""
     copied = os.fork()
@@ -191,6 +213,18 @@ def flood(size: int) -> int:
     while os.fstat(1).st_blocks * 512 > 8 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
     return os.fstat(1).st_blocks * 512
+
+
+def flood_until(size: int, name: str) -> None:
+    """Print so many bytes, and wait for a file of that name."""
+    os.write(1, b"x" * size)
+    wait_for(name)
+
+
+def speak_and_wait(text: str, spoke: str, go: str) -> None:
+    print(text, end="")
+    Path(spoke).touch()
+    wait_for(go)
 
 
 def leave_thread() -> int:

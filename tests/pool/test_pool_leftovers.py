@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from driving import Driver, item, value
+
+from executor.process import forget
 
 Start = Callable[..., Driver]
 Gone = Callable[[int], bool]
@@ -38,6 +41,55 @@ def test_what_is_opened_anew_is_kept_as_well(start: Start) -> None:
         assert report.stdout == f"{text}\n{text} again\n{text} end\n"
         assert report.stderr == f"{text} shell\n"
         assert after.stdout == after.stderr == ""
+
+
+def test_a_file_that_a_task_prints_to_is_its_own(start: Start) -> None:
+    driver = start(1)
+    before, after = driver.run(
+        item(0, "calls.speak_into_a_file", "file"), item(1, "calls.speak", "the next one")
+    )
+    assert before.stdout == ""
+    assert after.stdout == "the next one python c process"
+    assert Path("file").read_text() == "for the file\n"
+
+
+def test_a_stream_that_a_task_puts_in_place_serves_it_alone(start: Start) -> None:
+    driver = start(1)
+    before, after = driver.run(
+        item(0, "calls.speak_through_a_buffer", "text"), item(1, "calls.speak", "the next one")
+    )
+    assert before.stdout == "text"
+    assert after.stdout == "the next one python c process"
+
+
+def test_a_task_that_closes_its_streams_closes_nobody_elses(start: Start) -> None:
+    driver = start(1)
+    before, after = driver.run(item(0, "calls.close_streams"), item(1, "calls.speak", "the next one"))
+    assert value(before)
+    assert (after.status, after.stdout) == ("ok", "the next one python c process")
+
+
+def test_what_is_dropped_of_much_is_not_the_next_ones(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that prints much returns at the last moment, between the look at it and the dropping."""
+    driver = start(1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))
+
+    def late(descriptor: int, length: int) -> None:
+        Path("go").touch()
+        deadline = time.monotonic() + 0.5
+        while not Path("spoke").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        forget(descriptor, length)
+        Path("dropped").touch()
+
+    monkeypatch.setattr("executor.pool.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
+    monkeypatch.setattr("executor.process.forget", late)
+    much, after = driver.run(
+        item(300, "calls.flood_until", 2 << 20, "go"),
+        item(301, "calls.speak_and_wait", "a word", "spoke", "dropped"),
+    )
+    assert much.stdout == "x" * 64 * 1024
+    assert after.stdout == "a word"
 
 
 def test_a_copy_that_returns_from_its_task_has_no_say(start: Start) -> None:

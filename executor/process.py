@@ -139,14 +139,7 @@ class Child:
         epoch = None if began is None else began[1]
         if entry in self.condemned:
             kind = STATUS_OF[self.ending]
-            if self.ending == "memory":
-                held, limit = in_words(self.peak), in_words(item.memory or 0)
-                name, text = MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
-            elif self.ending == "timeout":
-                had = 0.0 if began is None else time.monotonic() - began[0]
-                name, text = "Timeout", f"killed after {had:.3g} s; its timeout is {item.timeout:g} s"
-            else:
-                name, text = "Cancelled", "killed because its run was cancelled"
+            name, text = self.sentence(entry, 0.0 if began is None else time.monotonic() - began[0])
         return Report(
             item.place,
             item.attempt,
@@ -159,6 +152,15 @@ class Child:
             stdout=read_printed(self.stdout),
             stderr=read_printed(self.stderr),
         )
+
+    def sentence(self, entry: Entry, had: float) -> tuple[str, str]:
+        """Return the error's type and message of one of the `condemned`, which ran for `had` seconds."""
+        if self.ending == "memory":
+            held, limit = in_words(self.peak), in_words(entry.item.memory or 0)
+            return MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
+        if self.ending == "timeout":
+            return "Timeout", f"killed after {had:.3g} s; its timeout is {entry.item.timeout:g} s"
+        return "Cancelled", "killed because its run was cancelled"
 
     def bound_printed(self) -> None:
         """Let go of what its call printed but for the end, if that is much."""

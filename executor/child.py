@@ -62,6 +62,9 @@ THREAD_VARIABLES = (
     "POLARS_MAX_THREADS",
 )
 
+#: Modules that make their threads when they are loaded, as many as the environment says, and for good.
+FIXED_THREADS = frozenset({"numba", "numexpr", "polars"})
+
 
 encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
@@ -128,7 +131,7 @@ class _Child:
         while (frames := self._channel.receive()) is not None:
             for frame in frames:
                 batch = _batches.decode(frame[0])
-                self._take_cores(batch.cores, batch.pin)
+                self._take_cores(batch.cores)
                 self._run(batch, share_out(batch.items, frame[1:]))
 
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
@@ -151,7 +154,7 @@ class _Child:
         self._flush(self._first + len(self._reports), last=True)
 
     def _come_back(self, pin: bool) -> None:
-        """Return to the folder and the cores that the task before may have left."""
+        """Go to the cores of this batch, and back to the folder, which the task before may have left."""
         os.fchdir(self._folder)
         if pin and sys.platform == "linux" and os.sched_getaffinity(0) != self._mask:
             pin_threads(self._cores)
@@ -281,14 +284,15 @@ class _Child:
             return False
         return True
 
-    def _take_cores(self, cores: tuple[int, ...], pin: bool) -> None:
-        """Pin every thread to `cores`, and give the numeric libraries as many threads."""
+    def _take_cores(self, cores: tuple[int, ...]) -> None:
+        """Give the numeric libraries as many threads as there are `cores`; `_come_back` pins them.
+
+        Where that can't be any more, this process is spent.
+        """
         if cores == self._cores:
             return
         first = not self._cores
         self._cores, self._mask = cores, set(cores)
-        if pin:
-            pin_threads(cores)
         width = len(cores)
         if width != self._width:
             self._width = width
@@ -298,6 +302,7 @@ class _Child:
                 import threadpoolctl
 
                 threadpoolctl.threadpool_limits(width)
+                self._spent = not FIXED_THREADS.isdisjoint(sys.modules)
 
 
 def pin_threads(cores: tuple[int, ...]) -> None:

@@ -91,6 +91,13 @@ def threads_when_imported() -> str | None:
     return _WHEN_IMPORTED
 
 
+def fixed_threads() -> tuple[int, int]:
+    """How many threads numexpr made when it was loaded; or a module of that name that does as it does."""
+    import numexpr
+
+    return numexpr.nthreads, os.getpid()
+
+
 def unpin() -> None:
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
@@ -104,6 +111,12 @@ def grow(size: int) -> int:
     _kept.append(bytearray(os.urandom(1) * size))
     time.sleep(600)
     return size
+
+
+def grow_undeterred(size: int) -> int:
+    """The same, with SIGTERM ignored."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return grow(size)
 
 
 def grow_elsewhere(size: int) -> None:
@@ -175,7 +188,7 @@ def speak_into_a_file(name: str) -> None:
 
 def speak_through_a_buffer(text: str) -> None:
     """Put a stream with a buffer in the place of standard output, and leave it there."""
-    sys.stdout = Path("/dev/stdout").open("a")
+    sys.stdout = Path("/dev/stdout").open("a")  # noqa: SIM115 - it is left open
     sys.stdout.write(text)
     _kept.append(sys.stdout)
 
@@ -199,6 +212,7 @@ def speak_from_a_copy(text: str) -> str:
 
 def speak_and_die(text: str) -> None:
     sys.stdout.write(text)
+    sys.stderr.write("error")
     ctypes.CDLL(None).printf(b" c")
     os.abort()
 

@@ -105,8 +105,15 @@ def test_what_a_dying_task_printed_is_kept(start: Start) -> None:
     driver = start(1)
     dead, after = driver.run(item(0, "calls.speak_and_die", "last words"), item(1, "calls.pid"))
     assert dead.status == "crashed"
-    assert dead.stdout == "last words c"
-    assert after.stdout == ""
+    assert (dead.stdout, dead.stderr) == ("last words c", "error")
+    assert after.stdout == after.stderr == ""
+
+
+def test_a_task_may_print_what_is_no_text(start: Start) -> None:
+    driver = start(1)
+    text, junk = driver.run(item(0, "print", "a\udcff"), item(1, "os.write", 1, b"b\xff"))
+    assert (text.status, text.stdout) == ("ok", "a\\udcff\n")
+    assert (junk.status, junk.stdout) == ("ok", "b\ufffd")
 
 
 def test_the_last_64_kib_are_kept_however_much_is_printed(start: Start) -> None:

@@ -90,10 +90,11 @@ def test_a_task_wider_than_a_node_gets_one_package() -> None:
 
 def test_the_smallest_room_that_will_do_is_taken() -> None:
     cores = machine(2, 8, threads=1)
-    first = cores.take(8)
-    cores.give(first[2:6])
-    assert cores.take(2) == first[2:4]  # though the other node is all free
-    assert cores.take(8) == tuple(range(8, 16))
+    cores.take(16)
+    cores.give(range(8))
+    cores.give(range(10, 14))
+    assert cores.take(2) == (10, 11)
+    assert cores.take(8) == tuple(range(8)), "a whole node, which was left for it"
 
 
 def test_wide_tasks_get_cores_beside_one_another() -> None:
@@ -203,10 +204,10 @@ def test_wide_tasks_on_a_machine_of_several_nodes_in_each_socket(
 
     node, socket = 16, 32
     assert cores.take(1) == (0,)
+    assert parts(cores.take(64), socket) == {1}, "wider than a node: one socket"
     one_node = cores.take(32)
     assert parts(one_node, node) == {1}
     assert {core % 64 for core in one_node} == set(range(16, 32)), "16 physical cores, both threads of each"
-    assert parts(cores.take(64), socket) == {1}, "wider than a node: one socket"
     assert parts(cores.take(30), node) == {0}
     assert cores.take(1) == (64,), "its sibling is in use: the last that is taken"
 

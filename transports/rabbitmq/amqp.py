@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,6 +20,7 @@ import pika
 import pika.exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
+from pika.exceptions import AMQPHeartbeatTimeout
 
 from executor.errors import ConfigError
 from transports.threads import Inbox, back_off
@@ -33,8 +34,20 @@ _ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
 #: What an OSError, or the broker, says, in an exception's text: (111, 'Connection refused')
 _SAID = re.compile(r"\(-?\d+(?:,|\)) \\*['\"]([^'\"\\]+)")
 
+#: What the broker says as it hangs up on a message beyond its `max_message_size`.
+_TOO_LARGE = re.compile(r"larger than (?:configured )?max size (\d+)")
+
 #: Seconds that a broker gets to take a connection.
 _CONNECTING = 10.0
+
+#: Why a connection was given up that stands, and brings no answers.
+NO_ANSWER = "it does not answer"
+
+#: Seconds that the broker may leave a question unanswered (a `get`, a declaration), or confirm nothing while
+#: publications wait for it; then the connection is made anew. A queue whose leader is being elected may lose
+#: either for good.
+_ANSWERING = 5
+_CONFIRMING = 15
 
 #: Seconds that closing waits for the broker's goodbye.
 _CLOSING = 2.0
@@ -59,10 +72,14 @@ class Opened(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """The connection broke, or could not be made; `fatal` says what to do if trying again is no use."""
+    """The connection broke, or could not be made; `fatal` says what to do if trying again is no use.
+
+    `most` is how many bytes the broker takes in a message, where it hung up on one that was larger.
+    """
 
     why: str
     fatal: str = ""
+    most: int | None = None
 
 
 class Blocked(NamedTuple):
@@ -139,6 +156,9 @@ class Connection:
         self._probes: list[str] = []
         self._commands: deque[tuple[Callable[[], object], bool]] = deque()
         self._asking = False
+        self._got = True  # whether the last `get` was answered
+        self._blocked = False
+        self._overdue = Counter[str]()  # looks at which the same answer was missing
         self._published = 0
         self._unconfirmed: dict[int, tuple[int, str]] = {}  # token and message id by delivery tag
         self._returned: set[str] = set()
@@ -178,10 +198,12 @@ class Connection:
         """Ask for the next message of a queue: `Delivered` or `Empty`. One question at a time."""
 
         def got(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._heard("get")
+            self._got = True
             self._deliver(queue, method.delivery_tag, properties, body)
 
         def ask() -> None:
-            self._getting = queue
+            self._getting, self._got = queue, False
             self._channel.basic_get(queue, got)
 
         self._do(ask)
@@ -207,8 +229,13 @@ class Connection:
 
     def listen(self, exchange: str, queue: str) -> None:
         """Make a queue of this connection alone, have it hear an exchange, and have it delivered."""
+        arguments = {
+            "x-queue-type": "classic"
+        }  # whatever the virtual host's default is: no other is exclusive
         self._ask(
-            lambda done: self._channel.queue_declare(queue, exclusive=True, auto_delete=True, callback=done)
+            lambda done: self._channel.queue_declare(
+                queue, exclusive=True, auto_delete=True, arguments=arguments, callback=done
+            )
         )
         self._ask(lambda done: self._channel.queue_bind(queue, exchange, callback=done))
         self.consume(queue, unacknowledged=False)
@@ -282,8 +309,37 @@ class Connection:
         self._loop.add_callback_threadsafe(put)
 
     def _answered(self, frame: object) -> None:
+        self._heard("question")
         self._asking = False
         self._work()
+
+    def _got_nothing(self, frame: object) -> None:
+        self._heard("get")
+        self._got = True
+        self._put(Empty(self._getting))
+
+    def _heard(self, kind: str) -> None:
+        del self._overdue[kind]
+
+    def _watch(self) -> None:
+        """See whether the broker owes us an answer for too long; looks are counted, not seconds, lest a
+        machine that slept blames the broker."""
+        if self._closing:
+            return
+        self._loop.call_later(1.0, self._watch)
+        if self._channel is None or self._blocked:
+            self._overdue.clear()
+            return
+        waits = {"get": not self._got, "question": self._asking, "confirmation": bool(self._unconfirmed)}
+        for kind, missing in waits.items():
+            if missing:
+                self._overdue[kind] += 1
+                if self._overdue[kind] > (_CONFIRMING if kind == "confirmation" else _ANSWERING):
+                    self._overdue.clear()
+                    if self._connection is not None and self._connection.is_open:
+                        # Not `close`, which would wait for an answer, too: as pika when heartbeats fail.
+                        self._connection._terminate_stream(AMQPHeartbeatTimeout(NO_ANSWER))
+                    return
 
     def _work(self) -> None:
         """Do what is asked for, in order."""
@@ -302,6 +358,7 @@ class Connection:
 
     def _run(self) -> None:
         self._connect()
+        self._watch()
         try:
             self._loop.start()
         except Exception as error:  # a bug, ours or pika's: the owner must not wait for ever
@@ -319,13 +376,17 @@ class Connection:
 
     def _opened(self, connection: pika.SelectConnection) -> None:
         connection.add_on_connection_blocked_callback(
-            lambda _, method: self._put(Blocked(method.method.reason or "it gives no reason"))
+            lambda _, method: self._stopped(method.method.reason or "it gives no reason")
         )
-        connection.add_on_connection_unblocked_callback(lambda *_: self._put(Blocked("")))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._stopped(""))
         if self._closing:
             connection.close()
         else:
             connection.channel(on_open_callback=self._channel_opened)
+
+    def _stopped(self, why: str) -> None:
+        self._blocked = bool(why)
+        self._put(Blocked(why))
 
     def _channel_opened(self, channel: Any) -> None:
         channel.add_on_close_callback(self._channel_closed)
@@ -333,7 +394,7 @@ class Connection:
             lambda _, __, properties, ___: self._returned.add(properties.message_id)
         )
         channel.add_on_cancel_callback(lambda frame: self._put(Ended(frame.method.consumer_tag)))
-        channel.add_callback(lambda _: self._put(Empty(self._getting)), [pika.spec.Basic.GetEmpty], False)
+        channel.add_callback(self._got_nothing, [pika.spec.Basic.GetEmpty], False)
         channel.confirm_delivery(self._confirmed, callback=lambda _: self._ready(channel))
 
     def _ready(self, channel: Any) -> None:
@@ -369,7 +430,8 @@ class Connection:
         if code == _ACCESS_REFUSED or (code == _PRECONDITION_FAILED and "inequivalent" in text):
             fatal = text
         if self._channel is not None:
-            self._put(Lost(text, fatal))
+            most = _TOO_LARGE.search(text)
+            self._put(Lost(text, fatal, int(most[1]) if most else None))
             self._drop()
         self._broke(text)
 
@@ -382,7 +444,9 @@ class Connection:
         """What was asked of this connection is void."""
         self._channel = self._prober = None
         self._commands.clear()
-        self._asking = False
+        self._asking = self._blocked = False
+        self._got = True
+        self._overdue.clear()
         self._probes.clear()
 
     def _again(self, why: str, fatal: str = "") -> None:
@@ -418,6 +482,7 @@ class Connection:
         self._channel.basic_publish(exchange, key, body, properties, mandatory=token is not None)
 
     def _confirmed(self, frame: Any) -> None:
+        self._heard("confirmation")
         number, taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
         if frame.method.multiple:
             numbers = [each for each in self._unconfirmed if each <= number]
@@ -492,6 +557,8 @@ def shown(found: pika.URLParameters) -> str:
 
 def in_words(error: object) -> str:
     """Say in a few words why a connection is none: pika packs what the system or broker said in layers."""
+    if isinstance(error, AMQPHeartbeatTimeout) and error.args == (NO_ANSWER,):
+        return NO_ANSWER
     if isinstance(error, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosed):
         return f"{error.reply_text} ({error.reply_code})" if error.reply_text else "it was closed"
     inner = error

@@ -12,9 +12,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from executor.errors import BadFrame, ConfigError
+from executor.errors import BadFrame
 from executor.messages import (
     Alive,
     Buffer,
@@ -36,10 +37,11 @@ from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import amqp
 from transports.rabbitmq.amqp import Connection, Delivered, Tag
-from transports.rabbitmq.frames import Call, body_of, calls, in_bodies, pack, report_of, unpack
+from transports.rabbitmq.frames import Call, beyond, body_of, calls, in_bodies, pack, report_of, unpack
 from transports.rabbitmq.held import Held, Key
 from transports.rabbitmq.mending import Mending, headers
-from transports.rabbitmq.post import Post
+from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
 
 #: Seconds until a queue that was empty is looked into again, unless somebody says that calls wait there.
@@ -123,11 +125,8 @@ class RabbitWorkerEnd(WorkerEnd):
         self._getting = ""
         self._checking: tuple[Delivered, str, list[Call]] | None = None  # until its run is known
         self._copies = 0
-        self._opened = False
-        self._opened_at = self._lost_at = time.monotonic()
-        self._why = "no answer yet"
-        self._said_lost = False
-        self._outage_over = True  # what had not begun was given up in this outage
+        self._outage = Outage(self._connection.address, say)
+        self._given_up = True  # what had not begun when the connection broke
         self._pause_until = 0.0
         self._beat_at = 0.0
         self._again_at = 0.0
@@ -210,7 +209,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._connection.ready():
             return 0.0
         now = time.monotonic()
-        if not self._opened:
+        if not self._outage.opened:
             return _TICK
         ats = [self._beat_at, self._again_at, *(at for at in self._empty_until.values() if at > now)]
         if self._held.excess:
@@ -223,7 +222,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._closed:
             return
         self._closed = True
-        if self._opened:
+        if self._outage.opened:
             self._hello.leaving = True
             self._announce(self._names.presence, self._greeting())
             if self.settled:
@@ -244,7 +243,7 @@ class RabbitWorkerEnd(WorkerEnd):
         elif isinstance(event, amqp.Ended):
             self._connection.break_off(f"the broker ended the subscription to {event.queue}")
         elif isinstance(event, amqp.Blocked):
-            self._say(blocked(event.why, self.address))
+            self._outage.blocks(event)
         elif isinstance(event, amqp.Confirmed):
             self._post.confirmed(event)
         elif isinstance(event, amqp.Empty):
@@ -260,9 +259,8 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _open(self, event: amqp.Opened, now: float) -> None:
         """Declare everything, and go on where we were."""
-        if self._said_lost:
-            self._say(f"reached RabbitMQ again at {self._connection.address}")
-        self._opened, self._opened_at, self._said_lost, self._outage_over = True, now, False, True
+        self._outage.opens()
+        self._given_up = True
         names, instance = self._names, self._hello.instance
         self._own = names.of_worker(instance, event.version)
         self._listening = f"{names.queue}.worker.{instance}.{event.generation}"
@@ -280,20 +278,17 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _lose(self, event: amqp.Lost, now: float) -> None:
         """The connection broke: what was being fetched is void, what we have waits for the next."""
-        if event.fatal:
-            raise ConfigError(f"RabbitMQ at {self._connection.address}: {event.fatal}")
-        if self._opened:
-            self._lost_at, self._outage_over = now, False
-        self._opened, self._getting, self._checking = False, "", None
+        if self._outage.loses(event, now):
+            self._given_up = False
+        self._getting, self._checking = "", None
         self._mending.lost()
-        self._post.lost()
+        self._post.lost(event.most)
         for message_id, move in list(self._moves.items()):
             if not move.acknowledged:  # so the original goes back into line
                 del self._moves[message_id]
                 if (copy := self._held.copy(message_id)) is None or copy.tag is None:
                     self._held.void(message_id)
         self._held.doubt()
-        self._why = event.why
 
     def _obey(self, event: Delivered, now: float) -> None:
         """Take what a dispatcher, or another worker, tells all."""
@@ -358,7 +353,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _fetch(self, now: float) -> None:
         """Ask for the next message, if there is room for what it may hold."""
-        if not self._opened or self._getting or self._checking or self._draining or self._held.lone:
+        if not self._outage.opened or self._getting or self._checking or self._draining or self._held.lone:
             return
         if now < self._pause_until or any(move.open for move in self._moves.values()):
             return
@@ -454,7 +449,10 @@ class RabbitWorkerEnd(WorkerEnd):
         move = self._moves[message_id] = _Move(run, event.tag, self._held.add(message_id, run, ours))
         self._touch(run, now)
 
-        def confirmed(routed: bool) -> None:
+        def confirmed(some: list[Call], size: int, outcome: Outcome) -> None:
+            if outcome is Outcome.TOO_LARGE:  # the broker took it once
+                move.fresh = []
+                self._send_beyond(run, some, size)
             move.open -= 1
             if not move.open and not move.acknowledged:
                 move.acknowledged = True
@@ -464,12 +462,15 @@ class RabbitWorkerEnd(WorkerEnd):
 
         move.open = 1 + bool(rest)
         own = self._names.held(self._hello.instance)
+        body = body_of(run, ours)
         self._post.send(
-            own, body_of(run, ours), confirmed, message_id=message_id, headers=self._headers(), lasts=False
-        )
+            own, body, partial(confirmed, ours, len(body)), message_id=message_id, headers=self._headers(),
+            lasts=False,
+        )  # fmt: skip
         if rest:
             first = self._names.first(width)
-            self._post.send(first, body_of(run, rest), confirmed, headers=headers(), lasts=False)
+            body = body_of(run, rest)
+            self._post.send(first, body, partial(confirmed, rest, len(body)), headers=headers(), lasts=False)
             self._empty_until.pop(first, None)
             self._waiting.add(width)
 
@@ -509,13 +510,35 @@ class RabbitWorkerEnd(WorkerEnd):
         keys = [Key(run, report.place) for report, _ in some]
         self._held.leave(keys)
 
-        def done(routed: bool) -> None:
+        body = report_of(run, [report for report, _ in some], [buffer for _, own in some for buffer in own])
+
+        def done(outcome: Outcome) -> None:
+            if outcome is Outcome.TOO_LARGE:
+                self._send_less(run, some, len(body))
+                return
             self._finish(keys)
-            if not routed:
+            if outcome is Outcome.NO_QUEUE:
                 self._gone(run, time.monotonic())
 
-        body = report_of(run, [report for report, _ in some], [buffer for _, own in some for buffer in own])
         self._post.send(self._names.results(run), body, done, headers=self._headers())
+
+    def _send_less(self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]], size: int) -> None:
+        """Send reports that were too large together one by one, and of one that is too large only that."""
+        if len(some) > 1:
+            for each in some:
+                self._send_reports(run, [each])
+            return
+        ((report, _),) = some
+        instead = beyond("the result", report.place, size, self._post.most)
+        for name in ("attempt", "cores", "started", "finished"):
+            setattr(instead, name, getattr(report, name))
+        self._send_reports(run, [(instead, ())])
+
+    def _send_beyond(self, run: str, some: Sequence[Call], size: int) -> None:
+        """Report of calls that the broker does not take any more, as they are together too large for it."""
+        most = self._post.most
+        reports = [beyond("the call", call.item.place, size, most) for call in some]
+        self._send_reports(run, [(report, ()) for report in reports])
 
     def _send_back(self, run: str, some: Sequence[Call], now: float) -> None:
         """Put calls back into line, first: they are tried again, or were never begun."""
@@ -533,11 +556,14 @@ class RabbitWorkerEnd(WorkerEnd):
         width = some[0].item.width
         self._held.leave(keys)
 
-        def done(routed: bool) -> None:
-            if not routed:  # somebody deleted it
+        def done(outcome: Outcome) -> None:
+            if outcome is Outcome.NO_QUEUE:  # somebody deleted it
                 for name, arguments in self._names.of_width(width).items():
                     self._connection.declare(name, arguments)
                 self._post.send(queue, body, done, headers=headers())
+                return
+            if outcome is Outcome.TOO_LARGE:
+                self._send_beyond(run, some, len(body))
                 return
             self._finish(keys)
             self._empty_until.pop(queue, None)
@@ -562,8 +588,9 @@ class RabbitWorkerEnd(WorkerEnd):
     # -- time
 
     def _tick(self, now: float) -> None:
-        if not self._opened:
-            self._outage(now)
+        if not self._outage.opened:
+            self._outage.tick(now)
+            self._give_up(now)
             return
         if now >= self._beat_at:
             self._beat_at = now + self._heartbeat
@@ -594,7 +621,7 @@ class RabbitWorkerEnd(WorkerEnd):
             if not copy.renewing and now - copy.since > self._names.acknowledgement_timeout / 2:
                 copy.renewing = True
 
-                def confirmed(routed: bool) -> None:
+                def confirmed(outcome: Outcome) -> None:
                     """Nothing to do yet: the old copy is acknowledged when the new one comes."""
 
                 self._post.send(
@@ -602,13 +629,10 @@ class RabbitWorkerEnd(WorkerEnd):
                     confirmed, message_id=copy.id, headers=self._headers(), lasts=False,
                 )  # fmt: skip
 
-    def _outage(self, now: float) -> None:
-        """Say that the broker can't be reached; after our patience, what has not begun is no longer ours."""
-        if not self._said_lost and now - self._lost_at > 1.0:
-            self._said_lost = True
-            self._say(f"can't reach RabbitMQ at {self._connection.address} ({self._why}); trying again")
-        if not self._outage_over and now - self._lost_at > self._names.patience:
-            self._outage_over = True
+    def _give_up(self, now: float) -> None:
+        """The broker can't be reached: after our patience, what has not begun is no longer ours."""
+        if not self._given_up and now - self._outage.since > self._names.patience:
+            self._given_up = True
             for name, run in self._runs.items():
                 if run.begun:
                     run.begun = False
@@ -640,10 +664,3 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _stopped(self, run: str) -> bool:
         return run in self._runs and self._runs[run].stopped
-
-
-def blocked(why: str, address: str) -> str:
-    """Say that the broker takes nothing, or does again."""
-    if why:
-        return f"RabbitMQ at {address} takes no more for now: {why}; waiting until it does"
-    return f"RabbitMQ at {address} takes messages again"

@@ -9,7 +9,8 @@ is ahead of all that was not handed out yet.
 
 How much: what a worker can start at once; beyond that as many as keep it busy for `AHEAD_SECONDS`, by
 the durations seen so far. Small calls thus travel in numbers and long ones alone, and of what is left no
-worker gets more than its share.
+worker gets more than its share. A place whose attempt failed *hurries*: it is given even to a worker that
+has enough, if that holds unstarted what stands behind it, for there it is the next to start.
 
 Who is at fault: what a worker held that vanished is suspect, and travels singly; what it may have begun of
 it is charged an attempt. A place whose last attempt that is runs *alone*: a worker is chosen for it, ends
@@ -19,6 +20,7 @@ that they kept.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -38,6 +40,9 @@ AHEAD_MOST = 4096
 
 #: Calls in one frame: enough to make the frame's own cost small, few enough to start at once.
 FRAME_MOST = 256
+
+#: Workers at which it is looked for one where a place that hurries would start next; there may be thousands.
+LOOK_MOST = 100
 
 _WAITING, _LEASED, _SETTLED = 1, 2, 3
 
@@ -63,6 +68,7 @@ class Broker:
         self._widths: list[int] = []
         self._state = bytearray()
         self._lines = Lines()
+        self._repeats: set[int] = set()  # an attempt failed: they hurry, until they are settled
         self._suspects: set[int] = set()  # held by a worker that vanished: they travel singly
         self._loners: set[int] = set()  # to be run alone, until they are settled
         self._alone: dict[int, str | None] = {}  # those of them that wait, each with the worker chosen for it
@@ -70,7 +76,7 @@ class Broker:
         self._hungry: dict[str, None] = {}  # workers that may want more, in the order they began to
         self._roomy: dict[str, None] = {}  # those with free cores
         self._blocked: dict[int, dict[str, None]] = {}  # by width, those with cores free, but too few for it
-        self._laden: dict[str, None] = {}  # those that hold more than they can have begun
+        self._laden: dict[str, None] = {}  # those that hold more than they can have begun, by their last news
         self._cores = 0  # of all workers
         self._halted = False
         self._seconds: dict[int, float] = {}  # that a task takes, by width
@@ -87,23 +93,19 @@ class Broker:
         self._hungry.update(self._roomy)
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
-        """Put a place back into line where it stood.
+        """Put a place back into line where it stood, for another attempt.
 
         A `suspect` one travels in a frame of its own; one that is to run `alone` is given to a worker that
-        holds nothing else meanwhile, and others pass it by.
+        holds nothing else meanwhile, and others pass it by. Any other hurries.
         """
         if self._halted or self._state[place] == _WAITING:
             return
-        self._state[place] = _WAITING
         if suspect:
             self._suspects.add(place)
         if alone:
             self._loners.add(place)
-        if place in self._loners:
-            self._alone[place] = None
-        else:
-            self._lines.put_back(place, self._widths[place])
-        self._hungry.update(self._roomy)
+        self._repeats.add(place)
+        self._put_back(place)
 
     def withdraw(self, width: int | None = None) -> list[int]:
         """Take all waiting tasks of a width, or of all, out of the line; return their places in order."""
@@ -187,7 +189,8 @@ class Broker:
         begun = {*gone.begun(sorted(gone.held)), *gone.begun(gone.held)}
         for place in gone.held:
             if place not in begun and self._state[place] == _LEASED:
-                self.again(place, suspect=True)
+                self._suspects.add(place)
+                self._put_back(place)
         return sorted(begun)
 
     def held(self, worker: str) -> list[int]:
@@ -211,7 +214,7 @@ class Broker:
         mine.recalled = False
         for place in places:
             if self._drop(mine, place) and self._state[place] == _LEASED:
-                self.again(place)
+                self._put_back(place)
         self._hungry[worker] = None
         self._weigh(worker)
 
@@ -227,6 +230,7 @@ class Broker:
             width = self._widths[place]
             if mine is not None and self._drop(mine, place) and self._state[place] == _LEASED:
                 self._state[place] = _SETTLED
+                self._repeats.discard(place)
                 self._suspects.discard(place)
                 self._loners.discard(place)
         if mine is not None:
@@ -291,15 +295,11 @@ class Broker:
 
     def _choose(self, width: int) -> str | None:
         """Return the worker that is to run a place of this width alone, or None: there is none at present."""
-
-        def may(mine: Leases) -> bool:
-            return mine.alone is None and not mine.draining and mine.cores >= width
-
         # One that just became empty is hungry still.
-        empty = [n for n in self._hungry if not (mine := self._workers[n]).held and may(mine)]
+        empty = [n for n in self._hungry if not (mine := self._workers[n]).held and mine.takes(width)]
         if not empty and any(worker.alone is not None for worker in self._workers.values()):
             return None
-        names = empty or [name for name, mine in self._workers.items() if may(mine)]
+        names = empty or [name for name, mine in self._workers.items() if mine.takes(width)]
         return min(
             names, key=lambda name: (self._workers[name].load, self._workers[name].cores), default=None
         )
@@ -316,22 +316,11 @@ class Broker:
         startable = max(0, ((mine.room if ahead else mine.cores) - mine.load) // width)
         if not startable and mine.load < mine.cores:
             self._blocked.setdefault(width, {})[name] = None
-        count = startable
-        seconds = self._seconds.get(width)
-        if ahead and seconds is not None:
-            held = sum(w * n * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, n in mine.widths.items())
-            each = width * max(LEAST_SECONDS, seconds)
-            target = int(mine.cores * AHEAD_SECONDS / each)
-            share = -(-len(line) * mine.cores // (2 * self._cores))
-            unstarted = max(0, mine.load - mine.cores) // width
-            more = min(
-                int((mine.cores * AHEAD_SECONDS - held) / each),
-                share - unstarted,
-                AHEAD_MOST - len(mine.held),
-            )
-            # Topped up by quarters, so that tiny calls don't trickle one by one.
-            if startable or more * 4 >= min(target, share):
-                count = max(startable, more)
+        count = max(startable, self._ahead(mine, width, len(line), startable)) if ahead else startable
+        head = line.head()
+        if ahead and not count and head is not None and self._hurries(mine, head):
+            mine.hurried.add(head)
+            count = 1
         places: list[int] = []
         while len(places) < min(count, FRAME_MOST):
             head = line.head()
@@ -349,6 +338,28 @@ class Broker:
         if places and bound is not None and ((head := line.head()) is None or head > bound):
             self._wake(width)
         return places
+
+    def _ahead(self, mine: Leases, width: int, waiting: int, startable: int) -> int:
+        """Return how many places of a width keep a worker busy for `AHEAD_SECONDS`; so many of it wait."""
+        seconds = self._seconds.get(width)
+        if seconds is None:
+            return 0
+        held = sum(w * n * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, n in mine.widths.items())
+        each = width * max(LEAST_SECONDS, seconds)
+        target = int(mine.cores * AHEAD_SECONDS / each)
+        share = -(-waiting * mine.cores // (2 * self._cores))
+        unstarted = max(0, mine.load - mine.cores) // width
+        more = min(
+            int((mine.cores * AHEAD_SECONDS - held) / each), share - unstarted, AHEAD_MOST - len(mine.held)
+        )
+        # Topped up by quarters, so that tiny calls don't trickle one by one.
+        return max(0, more) if startable or more * 4 >= min(target, share) else 0
+
+    def _hurries(self, mine: Leases, place: int) -> bool:
+        """Whether a place is given to a worker that has enough."""
+        if place not in self._repeats or place in self._suspects:
+            return False
+        return mine.starts_next(place, self._widths[place])
 
     def recalls(self) -> list[Recall]:
         """Ask busy workers for what idle ones could start; for the tail, when little or nothing waits."""
@@ -384,6 +395,22 @@ class Broker:
 
     # -- parts
 
+    def _put_back(self, place: int) -> None:
+        """Put a place back into line where it stood, and wake who could take it."""
+        if self._halted:
+            return
+        self._state[place] = _WAITING
+        self._hungry.update(self._roomy)
+        if place in self._loners:
+            self._alone[place] = None
+            return
+        self._lines.put_back(place, self._widths[place])
+        if place in self._repeats:
+            for name in itertools.islice(reversed(self._laden), LOOK_MOST):
+                if self._hurries(self._workers[name], place):
+                    self._hungry[name] = None
+                    break
+
     def _wake(self, width: int) -> None:
         """Places of a width were taken: those they were too wide for may start what now stands before."""
         if self._blocked.get(width) and self._lines.narrower_first(width):
@@ -398,10 +425,9 @@ class Broker:
             self._roomy[name] = None
         else:
             self._roomy.pop(name, None)
+        self._laden.pop(name, None)
         if mine.load > mine.cores:
             self._laden[name] = None
-        else:
-            self._laden.pop(name, None)
 
     def _drop(self, mine: Leases, place: int) -> bool:
         """A worker holds a place no more; return whether it did."""

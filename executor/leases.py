@@ -11,7 +11,9 @@ class Leases:
     With `backfill` it may begin a narrow one before a wide one, so it is given twice what it can start.
     """
 
-    __slots__ = ("alone", "backfill", "cores", "draining", "held", "load", "recalled", "room", "widths")
+    __slots__ = (
+        "alone", "backfill", "cores", "draining", "held", "hurried", "load", "recalled", "room", "widths",
+    )  # fmt: skip
 
     def __init__(self, cores: int, *, backfill: bool) -> None:
         self.cores = cores
@@ -20,6 +22,7 @@ class Leases:
         self.room = 2 * cores if backfill else cores
         self.held: dict[int, int] = {}  # width by place
         self.widths: dict[int, int] = {}  # how many are held, by width
+        self.hurried: set[int] = set()  # those of them that it was given although it had enough
         self.load = 0  # the cores that all it holds would take at once
         self.draining = False
         self.recalled = False
@@ -39,11 +42,26 @@ class Leases:
         if width is None:
             return False
         self.load -= width
+        self.hurried.discard(place)
         if self.widths[width] == 1:
             del self.widths[width]
         else:
             self.widths[width] -= 1
         return True
+
+    def takes(self, width: int) -> bool:
+        """Whether it can be given places of this width, now or when it has ended something."""
+        return self.alone is None and not self.draining and self.cores >= width
+
+    def starts_next(self, place: int, width: int) -> bool:
+        """Whether it would start a place before what it holds unstarted, if it had it too.
+
+        Not if as many wait for that as it can start when all that runs ends, and as many again: enough that
+        another is there whenever one of them has ended.
+        """
+        if self.load <= self.cores or not self.takes(width) or place > max(self.held):
+            return False
+        return width + sum(self.held[each] for each in self.hurried) <= 2 * self.cores
 
     def begun(self, places: Iterable[int]) -> list[int]:
         """Return those that it can have begun of the places it holds, if it begins them in this order."""

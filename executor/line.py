@@ -63,6 +63,10 @@ class Line:
                     return
         entries.append(entry)
 
+    def was_passed(self, run: str, place: int) -> bool:
+        """Return whether something of a run has come that stands behind a place."""
+        return place < self._highest.get(run, -1)
+
     def forget(self, run: str) -> None:
         """A run is over, and nothing more of it will come."""
         self._highest.pop(run, None)

@@ -125,6 +125,8 @@ class Pool:
         """Take items of a run into the line, at their places."""
         shares = share_out(items, buffers) if buffers else {}
         most = len(self._cores)
+        if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
+            self._take_all_back()
         for index, item in enumerate(items):
             if item.width > most:  # the dispatcher knows better, unless it is not one of ours
                 text = f"{item.width} cores, but this worker has {most}"

@@ -407,6 +407,21 @@ class Contract:
         worker.send(signal.SIGTERM)
         assert worker.ends() == 0
 
+    def test_a_repeated_attempt_goes_first_in_line(self, wire: Wire, scripts: Scripts) -> None:
+        """Before what the worker holds as well, which is much: after such a first call all look tiny."""
+        own, (each, *_) = self.yaml(scripts, Place(wire))
+        records = [record("jobs.flaky", "marker", id="flaky", retries=1)]
+        records += [record("time.sleep", 0.1, id=str(number)) for number in range(20)]
+        worker = scripts.worker("--yaml", each, "--cores", "1", "--no-pin")
+        scripts.run("--yaml", own, "--tasks", scripts.tasks(*records), "--output", "results.jsonl")
+        order = [result["id"] for result in sorted(scripts.results(), key=lambda result: result["started"])]
+        assert order.index("flaky") <= 3, (
+            "behind more than what ran when it failed, and some on a busy machine"
+        )
+        assert scripts.by_id()["flaky"]["attempt"] == 2
+        worker.send(signal.SIGTERM)
+        assert worker.ends() == 0
+
     def test_a_worker_that_is_killed_and_then_a_dispatcher(self, wire: Wire, scripts: Scripts) -> None:
         own, each = self.yaml(scripts, Place(wire, 2, heartbeat=0.3, patience=1.5))
         first = scripts.worker("--yaml", each[0], "--cores", "1", "--name", "first")

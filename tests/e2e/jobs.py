@@ -125,12 +125,11 @@ def fail(text: str = "as asked", seconds: float = 0.0) -> None:
     raise ValueError(text)
 
 
-def flaky(name: str, seconds: float = 0.0) -> str:
-    """Fail at the first attempt, after `seconds`."""
+def flaky(name: str) -> str:
+    """Fail at the first attempt."""
     if Path(name).exists():
         return name
     Path(name).touch()
-    time.sleep(seconds)
     raise ValueError("the first attempt")
 
 

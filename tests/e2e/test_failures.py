@@ -89,25 +89,6 @@ def test_what_crashed_is_tried_three_times_and_what_raised_once(scripts: Scripts
         assert len((scripts.folder / key).read_text()) == attempt - (key == "once")
 
 
-def test_a_repeated_attempt_goes_first_in_line(scripts: Scripts) -> None:
-    # It fails so late that no worker is given calls ahead (`broker.AHEAD_SECONDS`), but what it can start.
-    records = [task("jobs.flaky", "marker", 0.2, id="flaky", retries=1)]
-    records += [task("time.sleep", 0.05, id=str(n)) for n in range(30)]
-    command = [
-        "--tasks",
-        scripts.tasks(*records),
-        "--workers",
-        "1",
-        "--cores",
-        "1",
-        "--output",
-        "results.jsonl",
-    ]
-    scripts.run(*command)
-    order = [result["id"] for result in sorted(scripts.results(), key=lambda result: result["started"])]
-    assert order.index("flaky") <= 1  # behind what was handed out when it failed, before all else
-
-
 def test_timeouts_kill_c_code_too(scripts: Scripts) -> None:
     records = [
         task("jobs.hold_the_gil", "gil", timeout=0.3, id="gil"),

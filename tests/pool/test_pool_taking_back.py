@@ -73,6 +73,17 @@ def test_a_repeated_attempt_stands_where_it_stood(start: Start) -> None:
     assert [each.report.place for each in driver.finished] == [5, 2, 6, 7, 8, 9]
 
 
+def test_a_repeated_attempt_goes_before_what_a_child_has_not_begun(start: Start) -> None:
+    driver = start(1)
+    warm(driver)
+    driver.add(item(301, "calls.wait_for", "go"), *(item(place, "calls.pid") for place in range(302, 400)))
+    driver.until(lambda: bool(driver.pool.running()))
+    driver.add(item(300, "calls.pid"))
+    Path("go").touch()
+    driver.until(lambda: driver.pool.idle)
+    assert [each.report.place for each in driver.finished[300:]] == [301, 300, *range(302, 400)]
+
+
 def test_some_calls_of_a_run_can_be_cancelled(start: Start) -> None:
     driver = start(1)
     warm(driver)

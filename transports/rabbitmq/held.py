@@ -16,6 +16,9 @@ from executor.messages import Report
 from transports.rabbitmq.amqp import Tag
 from transports.rabbitmq.frames import Call
 
+#: Seconds of work in hand for each core, of which others should have a part: much more than is fetched ahead.
+SURPLUS_SECONDS = 5 * AHEAD_SECONDS
+
 #: Seconds without any report after which durations seen before say nothing of what runs now.
 STALE_SECONDS = 0.5
 
@@ -44,15 +47,16 @@ class Copy:
         self.renewing = False
 
 
-class _Entry:
+class Entry:
     """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back.
 
     `attempt` is the one that may have begun here; None if it certainly never did.
     """
 
-    __slots__ = ("attempt", "call", "copies", "out")
+    __slots__ = ("attempt", "call", "copies", "key", "out")
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, key: Key, call: Call) -> None:
+        self.key = key
         self.call = call
         self.attempt: int | None = call.item.attempt
         self.copies: set[str] = set()
@@ -65,7 +69,7 @@ class Held:
     def __init__(self, cores: int, *, backfill: bool) -> None:
         self._cores = cores
         self._room = 2 * cores if backfill else cores
-        self._entries: dict[Key, _Entry] = {}
+        self._entries: dict[Key, Entry] = {}
         self._copies: dict[str, Copy] = {}
         self._counts: dict[int, int] = {}  # of calls that take cores, by width
         self._lones = 0  # of these, those that must have the worker to themselves
@@ -76,22 +80,27 @@ class Held:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, message_id: str, run: str, some: Sequence[Call]) -> list[Call]:
-        """Take calls whose copy is on its way; return those that were not in hand already."""
+    def add(self, message_id: str, run: str, some: Sequence[Call]) -> tuple[list[Call], list[Copy]]:
+        """Take calls whose copy is on its way.
+
+        Return those that were not in hand already, and the earlier copies that now stand for nothing: a call
+        that was put back comes again before the broker has said that it was.
+        """
         fresh: list[Call] = []
+        done: list[Copy] = []
         copy = self._copies[message_id] = Copy(message_id, run, ())
         for call in some:
             key = Key(run, call.item.place)
             entry = self._entries.get(key)
             if entry is None or entry.out:  # what was on its way back begins anew
                 if entry is not None:
-                    self.finish([key])
-                entry = self._entries[key] = _Entry(call)
+                    done += self._let_go(entry)
+                entry = self._entries[key] = Entry(key, call)
                 self._count(call, 1)
                 fresh.append(call)
             entry.copies.add(message_id)
             copy.keys.add(key)
-        return fresh
+        return fresh, done
 
     def copy(self, message_id: str) -> Copy | None:
         """Return a copy that stands for unfinished calls."""
@@ -122,26 +131,38 @@ class Held:
                 found.setdefault(key.run, []).append(key.place)
         return found
 
-    def leave(self, keys: Iterable[Key]) -> None:
-        """These calls take no cores any more; their copies stand until `finish`."""
+    def leave(self, keys: Iterable[Key]) -> list[Entry]:
+        """These calls take no cores any more; return what `arrived` is to be told when they are safe."""
+        left: list[Entry] = []
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None and not entry.out:
                 entry.out = True
                 self._count(entry.call, -1)
+                left.append(entry)
+        return left
+
+    def arrived(self, left: Iterable[Entry]) -> list[Copy]:
+        """What left is safe; return the copies that now stand for nothing, and forget them.
+
+        A call that came again meanwhile is another, and stays.
+        """
+        return self.finish(entry.key for entry in left if self._entries.get(entry.key) is entry)
 
     def finish(self, keys: Iterable[Key]) -> list[Copy]:
-        """What came of these calls is safe; return the copies that now stand for nothing, and forget them."""
-        done: list[Copy] = []
+        """Nothing more is wanted of these calls; return the copies that now stand for nothing."""
         keys = list(keys)
         self.leave(keys)
-        for key in keys:
-            entry = self._entries.pop(key, None)
-            for message_id in entry.copies if entry is not None else ():
-                copy = self._copies[message_id]
-                copy.keys.discard(key)
-                if not copy.keys:
-                    done.append(self._copies.pop(message_id))
+        return [copy for key in keys if key in self._entries for copy in self._let_go(self._entries.pop(key))]
+
+    def _let_go(self, entry: Entry) -> list[Copy]:
+        """Take a call out of its copies; return those that now stand for nothing, and forget them."""
+        done: list[Copy] = []
+        for message_id in entry.copies:
+            copy = self._copies[message_id]
+            copy.keys.discard(entry.key)
+            if not copy.keys:
+                done.append(self._copies.pop(message_id))
         return done
 
     def doubt(self) -> None:
@@ -203,6 +224,19 @@ class Held:
         widest = max(width for width, count in self._counts.items() if count)
         return -(-(self.load - self._room) // widest)
 
+    def surplus(self, now: float) -> int:
+        """How many of the last calls others should have, since short ones became long.
+
+        All that can't have begun, if nothing is heard; what is more than is fetched ahead, if that is much.
+        """
+        excess, work = self.excess, self._work()
+        if self.stale(now):
+            return excess
+        if work <= self._cores * SURPLUS_SECONDS:
+            return 0
+        count = sum(self._counts.values())
+        return min(excess, int(count * (1 - self._cores * AHEAD_SECONDS / work)))
+
     def learn(self, reports: Sequence[Report], width: int, now: float) -> None:
         """See how long calls of a width took."""
         self._reported_at = now
@@ -228,9 +262,13 @@ class Held:
         if seconds is None or (self.load >= self._cores and self.stale(now)):
             return startable
         each = width * max(LEAST_SECONDS, seconds)
-        held = sum(
-            w * count * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, count in self._counts.items()
-        )
         target = int(self._cores * AHEAD_SECONDS / each)
-        more = int((self._cores * AHEAD_SECONDS - held) / each)
+        more = int((self._cores * AHEAD_SECONDS - self._work()) / each)
         return max(startable, more) if startable or (target and more * 4 >= target) else 0
+
+    def _work(self) -> float:
+        """Return the core-seconds that all calls in hand take, by the durations seen."""
+        return sum(
+            width * count * max(LEAST_SECONDS, self._seconds.get(width, 0.0))
+            for width, count in self._counts.items()
+        )

@@ -38,7 +38,7 @@ from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import amqp
 from transports.rabbitmq.amqp import Connection, Delivered, Tag
 from transports.rabbitmq.frames import Call, beyond, body_of, calls, in_bodies, pack, report_of, unpack
-from transports.rabbitmq.held import Held, Key
+from transports.rabbitmq.held import Copy, Entry, Held, Key
 from transports.rabbitmq.mending import Mending, headers
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post
@@ -446,13 +446,15 @@ class RabbitWorkerEnd(WorkerEnd):
         ours, rest = some[:count], some[count:]
         self._copies += 1
         message_id = f"{self._hello.instance}.{self._copies}"
-        move = self._moves[message_id] = _Move(run, event.tag, self._held.add(message_id, run, ours))
+        fresh, done = self._held.add(message_id, run, ours)
+        self._release(done)
+        move = self._moves[message_id] = _Move(run, event.tag, fresh)
         self._touch(run, now)
 
         def confirmed(some: list[Call], size: int, outcome: Outcome) -> None:
             if outcome is Outcome.TOO_LARGE:  # the broker took it once
                 move.fresh = []
-                self._send_beyond(run, some, size)
+                self._post_beyond(run, some, self._held.leave(Key(run, c.item.place) for c in some), size)
             move.open -= 1
             if not move.open and not move.acknowledged:
                 move.acknowledged = True
@@ -507,38 +509,46 @@ class RabbitWorkerEnd(WorkerEnd):
     # -- sending
 
     def _send_reports(self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]]) -> None:
-        keys = [Key(run, report.place) for report, _ in some]
-        self._held.leave(keys)
+        left = self._held.leave(Key(run, report.place) for report, _ in some)
+        self._post_reports(run, some, left)
 
+    def _post_reports(
+        self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]], left: Sequence[Entry]
+    ) -> None:
+        """Send reports; when they are safe, what `left` is let go of."""
         body = report_of(run, [report for report, _ in some], [buffer for _, own in some for buffer in own])
 
         def done(outcome: Outcome) -> None:
             if outcome is Outcome.TOO_LARGE:
-                self._send_less(run, some, len(body))
+                self._post_less(run, some, left, len(body))
                 return
-            self._finish(keys)
+            self._release(self._held.arrived(left))
             if outcome is Outcome.NO_QUEUE:
                 self._gone(run, time.monotonic())
 
         self._post.send(self._names.results(run), body, done, headers=self._headers())
 
-    def _send_less(self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]], size: int) -> None:
+    def _post_less(
+        self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]], left: Sequence[Entry], size: int
+    ) -> None:
         """Send reports that were too large together one by one, and of one that is too large only that."""
         if len(some) > 1:
             for each in some:
-                self._send_reports(run, [each])
+                own = [entry for entry in left if entry.key.place == each[0].place]
+                self._post_reports(run, [each], own)
             return
         ((report, _),) = some
         instead = beyond("the result", report.place, size, self._post.most)
         for name in ("attempt", "cores", "started", "finished"):
             setattr(instead, name, getattr(report, name))
-        self._send_reports(run, [(instead, ())])
+        self._post_reports(run, [(instead, ())], left)
 
-    def _send_beyond(self, run: str, some: Sequence[Call], size: int) -> None:
-        """Report of calls that the broker does not take any more, as they are together too large for it."""
+    def _post_beyond(self, run: str, some: Sequence[Call], left: Sequence[Entry], size: int) -> None:
+        """Report of calls that the broker took once, and does not any more."""
         most = self._post.most
-        reports = [beyond("the call", call.item.place, size, most) for call in some]
-        self._send_reports(run, [(report, ()) for report in reports])
+        self._post_reports(
+            run, [(beyond("the call", call.item.place, size, most), ()) for call in some], left
+        )
 
     def _send_back(self, run: str, some: Sequence[Call], now: float) -> None:
         """Put calls back into line, first: they are tried again, or were never begun."""
@@ -552,9 +562,8 @@ class RabbitWorkerEnd(WorkerEnd):
                 self._send_some_back(run, queue, group[part])
 
     def _send_some_back(self, run: str, queue: str, some: list[Call]) -> None:
-        keys = [Key(run, call.item.place) for call in some]
+        left = self._held.leave(Key(run, call.item.place) for call in some)
         width = some[0].item.width
-        self._held.leave(keys)
 
         def done(outcome: Outcome) -> None:
             if outcome is Outcome.NO_QUEUE:  # somebody deleted it
@@ -563,9 +572,9 @@ class RabbitWorkerEnd(WorkerEnd):
                 self._post.send(queue, body, done, headers=headers())
                 return
             if outcome is Outcome.TOO_LARGE:
-                self._send_beyond(run, some, len(body))
+                self._post_beyond(run, some, left, len(body))
                 return
-            self._finish(keys)
+            self._release(self._held.arrived(left))
             self._empty_until.pop(queue, None)
             self._waiting.add(width)
 
@@ -573,8 +582,12 @@ class RabbitWorkerEnd(WorkerEnd):
         self._post.send(queue, body, done, headers=headers())
 
     def _finish(self, keys: Sequence[Key]) -> None:
-        """Acknowledge the copies that now stand for nothing."""
-        for copy in self._held.finish(keys):
+        """Nothing more is wanted of these calls."""
+        self._release(self._held.finish(keys))
+
+    def _release(self, copies: Sequence[Copy]) -> None:
+        """Acknowledge copies that stand for nothing any more."""
+        for copy in copies:
             if copy.tag is not None:
                 self._connection.ack(copy.tag)
 
@@ -611,9 +624,8 @@ class RabbitWorkerEnd(WorkerEnd):
             self._waiting.clear()
         if now >= self._recall_at:
             self._recall_at = now + RECALL
-            if (excess := self._held.excess) and self._held.stale(now):
-                # Short calls became long: others may have cores for what waits behind them.
-                self._orders += [GiveBack(run, excess) for run in self._held.holding()]
+            if surplus := self._held.surplus(now):
+                self._orders += [GiveBack(run, surplus) for run in self._held.holding()]
 
     def _renew(self, now: float) -> None:
         """Publish copies anew before the broker finds that they take too long to be acknowledged."""

@@ -2,6 +2,7 @@
 
 topology.py     queues and exchanges: names and arguments
 amqp.py         one connection that is kept; the only file that knows pika
+outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back
 mending.py      ... and sends them out again

@@ -1,47 +1,45 @@
 """One AMQP connection that is kept: a thread with pika's loop in it, commands in, events out.
 
-Nothing of pika is seen outside this file. The owner asks for things (`publish`, `get`, `ack`, ...) and never
-waits; what comes of them lies in a queue that a descriptor announces. A connection that breaks is made
-again, with back-off and jitter, and is a new *generation*: what was asked of an earlier one is dropped, and
-its delivery tags mean nothing any more (AMQP 0-9-1, 1.8.3.13). So the owner, when it reads `Opened`, declares
-and asks anew.
+Its owner sees nothing of pika. It asks for things (`publish`, `get`, `ack`, ...) and never waits; what comes
+of them lies in a queue that a descriptor announces. A connection that breaks is made again, with back-off and
+jitter, and is a new *generation*: what was asked of an earlier one is dropped, and its delivery tags mean
+nothing any more (AMQP 0-9-1, 1.8.3.13). So the owner, when it reads `Opened`, declares and asks anew.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import pika
 import pika.exceptions
 from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
 from pika.exceptions import AMQPHeartbeatTimeout
 
-from executor.errors import ConfigError
+from transports.rabbitmq.events import (
+    NO_ANSWER,
+    AMQPEvent,
+    Blocked,
+    Confirmed,
+    Delivered,
+    Empty,
+    Ended,
+    Lost,
+    Opened,
+    Tag,
+)
+from transports.rabbitmq.prober import Prober
+from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
 from transports.threads import Inbox, back_off
 
 #: A message that survives the broker's restart (AMQP 0-9-1, delivery mode).
 _PERSISTENT = 2
 
-#: AMQP reply codes after which it makes no sense to try again: somebody must act first.
-_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
-
-#: What an OSError, or the broker, says, in an exception's text: (111, 'Connection refused')
-_SAID = re.compile(r"\(-?\d+(?:,|\)) \\*['\"]([^'\"\\]+)")
-
-#: What the broker says as it hangs up on a message beyond its `max_message_size`.
-_TOO_LARGE = re.compile(r"larger than (?:configured )?max size (\d+)")
-
 #: Seconds that a broker gets to take a connection.
 _CONNECTING = 10.0
-
-#: Why a connection was given up that stands, and brings no answers.
-NO_ANSWER = "it does not answer"
 
 #: Seconds that the broker may leave a question unanswered (a `get`, a declaration), or confirm nothing while
 #: publications wait for it; then the connection is made anew. A queue whose leader is being elected may lose
@@ -55,77 +53,6 @@ _CLOSING = 2.0
 # pika tells its troubles to the log, and without one to stderr; here they are events.
 logging.getLogger("pika").addHandler(logging.NullHandler())
 logging.getLogger("pika").propagate = False
-
-
-class Tag(NamedTuple):
-    """A delivery, to be acknowledged on the connection that brought it."""
-
-    generation: int
-    number: int
-
-
-class Opened(NamedTuple):
-    """A connection stands, to a broker of this version."""
-
-    version: tuple[int, ...]
-    generation: int
-
-
-class Lost(NamedTuple):
-    """The connection broke, or could not be made; `fatal` says what to do if trying again is no use.
-
-    `most` is how many bytes the broker takes in a message, where it hung up on one that was larger.
-    """
-
-    why: str
-    fatal: str = ""
-    most: int | None = None
-
-
-class Blocked(NamedTuple):
-    """The broker takes nothing for a reason (a memory or disk alarm); "" when it does again."""
-
-    why: str
-
-
-class Confirmed(NamedTuple):
-    """A publication is safe with the broker (`taken`), or no queue was there for it (`unroutable`)."""
-
-    token: int
-    taken: bool
-    unroutable: bool
-
-
-class Delivered(NamedTuple):
-    """A message from a queue; `tag` is None where it needs no acknowledgement."""
-
-    queue: str
-    tag: Tag | None
-    headers: Mapping[str, Any]
-    message_id: str
-    body: bytes
-
-
-class Empty(NamedTuple):
-    """There was nothing to `get` in a queue."""
-
-    queue: str
-
-
-class Found(NamedTuple):
-    """A queue that was looked for, and how many messages wait in it; None: there is no such queue."""
-
-    queue: str
-    messages: int | None
-
-
-class Ended(NamedTuple):
-    """The broker ended a subscription: the queue was deleted, or took too long to be acknowledged."""
-
-    queue: str
-
-
-AMQPEvent: TypeAlias = Opened | Lost | Blocked | Confirmed | Delivered | Empty | Found | Ended
 
 
 class Connection:
@@ -152,8 +79,7 @@ class Connection:
         self._waits = back_off()
         self._connection: pika.SelectConnection | None = None
         self._channel: Any = None
-        self._prober: Any = None
-        self._probes: list[str] = []
+        self._prober: Prober | None = None
         self._commands: deque[tuple[Callable[[], object], bool]] = deque()
         self._asking = False
         self._got = True  # whether the last `get` was answered
@@ -256,7 +182,7 @@ class Connection:
 
     def look_for(self, queue: str) -> None:
         """Ask whether a queue exists: `Found`. On a channel of its own, which a "no" closes."""
-        self._do(lambda: self._probe(queue))
+        self._do(lambda: self._prober.ask(queue) if self._prober is not None else None)
 
     def ack(self, tag: Tag) -> None:
         """Acknowledge a delivery; one of an earlier connection is dropped."""
@@ -405,35 +331,24 @@ class Connection:
         self._channel = channel
         self._generation += 1
         assert self._connection is not None
+        self._prober = Prober(self._connection, self._put, self._broke)
         said = (self._connection.server_properties or {}).get("version", "0")
         version = said.decode() if isinstance(said, bytes) else str(said)
         numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
         self._put(Opened(numbers, self._generation))
 
     def _not_opened(self, connection: object, error: BaseException | str) -> None:
-        fatal = ""
-        user, host = self._parameters.credentials.username, self._parameters.virtual_host
-        if "ConnectionClosedByBroker" in repr(error):  # pika only guesses; this is the broker's own word
-            if isinstance(error, pika.exceptions.ProbableAuthenticationError):
-                fatal = f"it does not let the user {user!r} in: check name and password in the url"
-            elif isinstance(error, pika.exceptions.ProbableAccessDeniedError):
-                fatal = f"the user {user!r} may not use the virtual host {host!r}: check the url"
-        self._again(in_words(error), fatal)
+        self._again(lost(error, self._parameters))
 
     def _closed(self, connection: object, reason: BaseException) -> None:
-        self._again(in_words(reason))
+        self._again(lost(reason, self._parameters))
 
     def _channel_closed(self, channel: Any, reason: Any) -> None:
-        code = getattr(reason, "reply_code", 0)
-        text = in_words(reason)
-        fatal = ""
-        if code == _ACCESS_REFUSED or (code == _PRECONDITION_FAILED and "inequivalent" in text):
-            fatal = text
+        event = channel_lost(reason)
         if self._channel is not None:
-            most = _TOO_LARGE.search(text)
-            self._put(Lost(text, fatal, int(most[1]) if most else None))
+            self._put(event)
             self._drop()
-        self._broke(text)
+        self._broke(event.why)
 
     def _broke(self, why: str) -> None:
         """End a connection of which a part has failed: all of it is made anew."""
@@ -442,16 +357,17 @@ class Connection:
 
     def _drop(self) -> None:
         """What was asked of this connection is void."""
+        if self._prober is not None:
+            self._prober.stop()
         self._channel = self._prober = None
         self._commands.clear()
         self._asking = self._blocked = False
         self._got = True
         self._overdue.clear()
-        self._probes.clear()
 
-    def _again(self, why: str, fatal: str = "") -> None:
+    def _again(self, event: Lost) -> None:
         if not self._closing:
-            self._put(Lost(why, fatal))
+            self._put(event)
         self._drop()
         if self._closing:
             self._loop.stop()
@@ -499,72 +415,3 @@ class Connection:
         self._put(
             Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
         )
-
-    def _probe(self, queue: str) -> None:
-        self._probes.append(queue)
-        if len(self._probes) == 1:
-            self._next_probe()
-
-    def _next_probe(self) -> None:
-        if not self._probes or self._connection is None or not self._connection.is_open:
-            return
-        if self._prober is None:
-            self._connection.channel(on_open_callback=self._prober_opened)
-        else:
-            self._prober.queue_declare(self._probes[0], passive=True, callback=self._probed)
-
-    def _prober_opened(self, channel: Any) -> None:
-        self._prober = channel
-        channel.add_on_close_callback(self._prober_closed)
-        self._next_probe()
-
-    def _prober_closed(self, channel: Any, reason: Any) -> None:
-        if channel is self._prober:
-            self._prober = None
-            if getattr(reason, "reply_code", 0) == _NOT_FOUND and self._probes:
-                self._put(Found(self._probes.pop(0), None))
-                self._next_probe()
-            else:
-                self._broke(in_words(reason))
-
-    def _probed(self, frame: Any) -> None:
-        self._put(Found(self._probes.pop(0), frame.method.message_count))
-        self._next_probe()
-
-
-def parameters(url: str) -> pika.URLParameters:
-    """Read a URL of AMQP.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    wrong = "url: write amqp://user:password@host:port/virtual-host, or amqps:// for TLS"
-    if not url.startswith(("amqp://", "amqps://")):
-        raise ConfigError(wrong)
-    try:
-        return pika.URLParameters(url)
-    except Exception as error:  # it raises whatever its parts raise
-        raise ConfigError(wrong) from error
-
-
-def shown(found: pika.URLParameters) -> str:
-    """Return where a broker is, without the password."""
-    scheme = "amqp" if found.ssl_options is None else "amqps"
-    host = f"[{found.host}]" if ":" in found.host else found.host
-    virtual = "" if found.virtual_host == "/" else f"/{found.virtual_host}"
-    return f"{scheme}://{host}:{found.port}{virtual}"
-
-
-def in_words(error: object) -> str:
-    """Say in a few words why a connection is none: pika packs what the system or broker said in layers."""
-    if isinstance(error, AMQPHeartbeatTimeout) and error.args == (NO_ANSWER,):
-        return NO_ANSWER
-    if isinstance(error, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosed):
-        return f"{error.reply_text} ({error.reply_code})" if error.reply_text else "it was closed"
-    inner = error
-    while isinstance(inner, AMQPConnectionWorkflowFailed | AMQPConnectorException):
-        inner = inner.exceptions[-1] if isinstance(inner, AMQPConnectionWorkflowFailed) else inner.exception
-    text = repr(inner)
-    if said := _SAID.search(text):
-        return said[1].lower()
-    return "it hung up" if "EOF" in text else " ".join(text.split())

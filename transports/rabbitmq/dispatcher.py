@@ -34,8 +34,9 @@ from executor.messages import (
     too_large,
 )
 from transports.base import Delivery, Jobs, KeepingEnd, Say, WorkerView, wait_readable
-from transports.rabbitmq import amqp
-from transports.rabbitmq.amqp import Connection, Delivered, Tag
+from transports.rabbitmq import events
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, pack, report_of, unpack
 from transports.rabbitmq.mending import Mending, headers
 from transports.rabbitmq.outage import Outage
@@ -344,20 +345,20 @@ class RabbitDispatcherEnd(KeepingEnd):
             ats.append(self._told_at + TELL)
         return max(0.0, min(ats) - now)
 
-    def _hear(self, event: amqp.AMQPEvent, now: float) -> None:
-        if isinstance(event, amqp.Opened):
+    def _hear(self, event: events.AMQPEvent, now: float) -> None:
+        if isinstance(event, events.Opened):
             self._open_all(event, now)
-        elif isinstance(event, amqp.Lost):
+        elif isinstance(event, events.Lost):
             self._lose(event, now)
-        elif isinstance(event, amqp.Ended):
+        elif isinstance(event, events.Ended):
             self._connection.break_off(f"the broker ended the subscription to {event.queue}")
-        elif isinstance(event, amqp.Blocked):
+        elif isinstance(event, events.Blocked):
             self._outage.blocks(event)
-        elif isinstance(event, amqp.Confirmed):
+        elif isinstance(event, events.Confirmed):
             self._post.confirmed(event)
-        elif isinstance(event, amqp.Found):
+        elif isinstance(event, events.Found):
             self._found[event.queue] = event.messages
-        elif isinstance(event, amqp.Empty):
+        elif isinstance(event, events.Empty):
             self._getting = ""
         elif event.queue == self._listening:
             self._meet(event, now)
@@ -370,7 +371,7 @@ class RabbitDispatcherEnd(KeepingEnd):
         else:
             self._mend(event)
 
-    def _open_all(self, event: amqp.Opened, now: float) -> None:
+    def _open_all(self, event: events.Opened, now: float) -> None:
         self._outage.opens()
         names = self._names
         for exchange in (names.control, names.presence):
@@ -400,7 +401,7 @@ class RabbitDispatcherEnd(KeepingEnd):
         if not self._stays:
             self._connection.consume(names.results(self._run), prefetch=PREFETCH)
 
-    def _lose(self, event: amqp.Lost, now: float) -> None:
+    def _lose(self, event: events.Lost, now: float) -> None:
         self._outage.loses(event, now)
         self._getting = ""
         self._records.clear()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
 from executor.messages import Report
-from transports.rabbitmq.amqp import Tag
+from transports.rabbitmq.events import Tag
 from transports.rabbitmq.frames import Call
 
 #: Seconds of work in hand for each core, of which others should have a part: much more than is fetched ahead.

@@ -10,7 +10,8 @@ from functools import partial
 from typing import Any
 
 from executor.messages import PROTOCOL, Pushed, encode
-from transports.rabbitmq.amqp import Connection, Delivered
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.frames import Call, beyond, body_of, fate, pack, report_of
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology

@@ -6,7 +6,7 @@ import time
 
 from executor.errors import ConfigError
 from transports.base import Say
-from transports.rabbitmq.amqp import NO_ANSWER, Blocked, Lost
+from transports.rabbitmq.events import NO_ANSWER, Blocked, Lost
 
 #: Seconds without a connection after which it is said: many are back before anybody has read that they went.
 SAY_AFTER = 1.0

@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from transports.rabbitmq.amqp import Confirmed, Connection
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Confirmed
 
 
 class Outcome(enum.Enum):

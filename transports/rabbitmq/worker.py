@@ -35,8 +35,9 @@ from executor.messages import (
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
-from transports.rabbitmq import amqp
-from transports.rabbitmq.amqp import Connection, Delivered, Tag
+from transports.rabbitmq import events
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.frames import Call, beyond, body_of, calls, in_bodies, pack, report_of, unpack
 from transports.rabbitmq.held import Copy, Entry, Held, Key
 from transports.rabbitmq.mending import Mending, headers
@@ -235,20 +236,20 @@ class RabbitWorkerEnd(WorkerEnd):
 
     # -- hearing
 
-    def _hear(self, event: amqp.AMQPEvent, now: float) -> None:
-        if isinstance(event, amqp.Opened):
+    def _hear(self, event: events.AMQPEvent, now: float) -> None:
+        if isinstance(event, events.Opened):
             self._open(event, now)
-        elif isinstance(event, amqp.Lost):
+        elif isinstance(event, events.Lost):
             self._lose(event, now)
-        elif isinstance(event, amqp.Ended):
+        elif isinstance(event, events.Ended):
             self._connection.break_off(f"the broker ended the subscription to {event.queue}")
-        elif isinstance(event, amqp.Blocked):
+        elif isinstance(event, events.Blocked):
             self._outage.blocks(event)
-        elif isinstance(event, amqp.Confirmed):
+        elif isinstance(event, events.Confirmed):
             self._post.confirmed(event)
-        elif isinstance(event, amqp.Empty):
+        elif isinstance(event, events.Empty):
             self._got_nothing(event.queue, now)
-        elif isinstance(event, amqp.Found):
+        elif isinstance(event, events.Found):
             self._found(event, now)
         elif event.queue == self._listening:
             self._obey(event, now)
@@ -257,7 +258,7 @@ class RabbitWorkerEnd(WorkerEnd):
         else:
             self._got(event, now)
 
-    def _open(self, event: amqp.Opened, now: float) -> None:
+    def _open(self, event: events.Opened, now: float) -> None:
         """Declare everything, and go on where we were."""
         self._outage.opens()
         self._given_up = True
@@ -276,7 +277,7 @@ class RabbitWorkerEnd(WorkerEnd):
         self._looked_for_widths_at = self._beat_at = 0.0
         self._empty_until.clear()
 
-    def _lose(self, event: amqp.Lost, now: float) -> None:
+    def _lose(self, event: events.Lost, now: float) -> None:
         """The connection broke: what was being fetched is void, what we have waits for the next."""
         if self._outage.loses(event, now):
             self._given_up = False
@@ -382,7 +383,7 @@ class RabbitWorkerEnd(WorkerEnd):
             self._getting = ""
         self._empty_until[queue] = now + LOOK_AGAIN * random.uniform(0.7, 1.3)
 
-    def _found(self, event: amqp.Found, now: float) -> None:
+    def _found(self, event: events.Found, now: float) -> None:
         """Take the answer whether a queue exists: that of a width, or of a run's results."""
         if self._checking is not None and event.queue == self._names.results(self._checking[1]):
             (delivered, run, some), self._checking = self._checking, None

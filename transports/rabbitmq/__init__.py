@@ -8,6 +8,9 @@ post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back
 mending.py      ... and sends them out again
 held.py         what a worker has, and how much more it wants
+lookout.py      into which queue it looks next
+runs.py         which runs it takes part in
+replies.py      what leaves its hands: reports, and calls that go back into line
 worker.py       the worker's end;  dispatcher.py  the dispatcher's
 """
 

@@ -123,6 +123,10 @@ class Held:
         """Return the calls of a run, those on their way back included."""
         return [key for key in self._entries if key.run == run]
 
+    def runs(self) -> set[str]:
+        """Return the runs of which there are calls, those on their way back included."""
+        return {key.run for key in self._entries}
+
     def holding(self) -> dict[str, list[int]]:
         """Return the places of the calls that take cores, by run."""
         found: dict[str, list[int]] = {}

@@ -62,7 +62,7 @@ class Guardian:
             f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import guardian; guardian.main()"
         )
         # -P: the folder one stands in must not shadow our own modules; the children add it themselves.
-        # -u: what a task prints is written at once, so that nothing shows up in its neighbour's.
+        # -u: what a task prints, in Python or in C, is written at once and so never in its neighbour's name.
         # A session of its own keeps the terminal's Ctrl-C away from running tasks.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-c", program, str(theirs.fileno())],

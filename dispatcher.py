@@ -157,7 +157,7 @@ def main() -> int:
     if arguments.detach:
         from executor import keeping
 
-        name = arguments.run or keeping.new_name()
+        name = keeping.new_name() if arguments.run is None else arguments.run
         run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout, name=name)
         return keeping.detach(run, wire, wait=arguments.wait, say=streams.complain)
     return gather(arguments, wire, Run(tasks, retries=arguments.retries, timeout=arguments.timeout))
@@ -168,7 +168,7 @@ def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     if arguments.run is not None and not arguments.detach:
         parse.error("--run goes with --detach")
     for option in ("detach", "collect", "cancel"):
-        if not getattr(arguments, option):
+        if getattr(arguments, option) in (None, False):
             continue
         for other in NOT_WITH[option]:
             if getattr(arguments, other.replace("-", "_")) not in (None, False):

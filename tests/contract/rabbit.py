@@ -138,6 +138,12 @@ class RabbitMQ:
         self._lifelines.remove(self._server)
         _end(self._server)
 
+    def stop(self) -> None:
+        """Have the server end as its users end it."""
+        self.control("stop", self._environment["RABBITMQ_PID_FILE"])
+        self._lifelines.remove(self._server)
+        _end(self._server)
+
     def control(self, *arguments: str) -> str:
         """Have `rabbitmqctl` do something; return what it says."""
         done = subprocess.run(

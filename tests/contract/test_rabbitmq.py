@@ -200,14 +200,15 @@ def test_a_broker_that_answers_no_more_is_left_and_said(wire: RabbitMQ) -> None:
     assert Counter(worker.did) == Counter(range(60))
 
 
-def test_the_broker_is_killed_and_started_again(broker: Broker, own: RabbitMQ) -> None:
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_the_broker_ends_and_is_started_again(broker: Broker, own: RabbitMQ, how: str) -> None:
     place = Place(own, patience=60.0)
     said: list[str] = []
     with place.dispatcher_end(said.append) as end, ExitStack() as stack:
         workers = [stack.enter_context(StandIn(place, index, work=slowly)) for index in range(2)]
         gathered = Gathered(end, tasks(400))
         gathered.until(lambda: len(gathered.results) >= 50, "some results")
-        broker.kill()
+        getattr(broker, how)()
         gathered.until(lambda: any("can't reach RabbitMQ" in line for line in said), "it is said")
         broker.start()
         results = gathered.all(60.0)

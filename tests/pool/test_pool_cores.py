@@ -207,7 +207,7 @@ def test_a_call_in_a_child_moves_to_a_core_that_is_free_at_once(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not only when the one before it turns out to be slow."""
-    monkeypatch.setattr("executor.pool.SLOW_SECONDS", 600.0)
+    monkeypatch.setattr("executor.pace.SLOW_SECONDS", 600.0)
     driver = start(2)
     driver.run(*(item(i, "time.sleep", 0.005) for i in range(20)))  # known: the next one waits in the child
     driver.add(item(20, "calls.wait_for", "go"), *(item(i, "time.sleep", 0.005) for i in range(21, 30)))

@@ -68,6 +68,15 @@ class Jobs(Protocol):
     def widths(self) -> Sequence[int]:
         """Cores of each task, in the order in which they are to be handed out."""
 
+    def is_recorded(self, place: int) -> bool:
+        """Whether the task at a place has its result, so that nobody need run it any more."""
+
+    def attempt(self, place: int) -> int:
+        """Return the number of the present attempt at a task, from 1."""
+
+    def tried(self, place: int, attempt: int) -> None:
+        """Workers try again by themselves on this wire: that attempt has been made."""
+
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Return the task at a place, with its large buffers.
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAli
 import msgspec
 
 from executor.errors import ConfigError
-from executor.messages import Buffer, Hello, Item, Parts, Report
+from executor.messages import Buffer, Hello, Holding, Item, Parts, Report
 from executor.session import Order
 
 #: Says one line to the user.
@@ -229,8 +229,8 @@ class WorkerEnd(ABC):
     address: str
     #: Bytes of the largest result that it sends.
     largest: int = LARGEST
-    #: Asked for the places of unfinished calls, by run, when a dispatcher is greeted.
-    holding: Callable[[], dict[str, list[int]]] = dict
+    #: Asked for what is unfinished when a dispatcher is greeted.
+    holding: Callable[[], Holding] = dict
 
     @abstractmethod
     def pull(self, timeout: float | None) -> list[Order]:

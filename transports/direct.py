@@ -272,9 +272,11 @@ class DirectDispatcherEnd(DispatcherEnd):
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
-            holding = set(hello.holding.get(self._jobs.id, ())) if self._jobs else set()
-            missing = [place for place in self._broker.held(peer.key) if place not in holding]
-            self._broker.give_back(peer.key, missing)
+            if self._jobs is not None:
+                holding = hello.holding.get(self._jobs.id, {})
+                held = self._broker.held(peer.key)
+                missing = [place for place in held if not self._is_present(place, holding.get(place, -1))]
+                self._broker.give_back(peer.key, missing)
             self._meet(peer)
         elif peer.peer != link_peer:
             return  # of a link that broke meanwhile; it greets again on the present one
@@ -319,14 +321,13 @@ class DirectDispatcherEnd(DispatcherEnd):
             for index, report in enumerate(message.items):
                 self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
             # Of an attempt given up meanwhile: if this worker holds the place, then for a later one.
-            present = [each.place for each in message.items if self._is_present(each)]
+            present = [each.place for each in message.items if self._is_present(each.place, each.attempt)]
             self._broker.settle(peer.key, present, _mean_seconds(message.items))
 
-    def _is_present(self, report: Report) -> bool:
-        """Whether a report is about the present attempt at a task; what never began has the number 0."""
+    def _is_present(self, place: int, attempt: int) -> bool:
+        """Whether that is the present attempt at a task of this run; what never began is reported as 0."""
         assert self._jobs is not None
-        known = 0 <= report.place < len(self._jobs.widths)
-        return known and report.attempt in (0, self._jobs.attempt(report.place))
+        return 0 <= place < len(self._jobs.widths) and attempt in (0, self._jobs.attempt(place))
 
     def _of_this_run(self, places: list[int]) -> list[int]:
         assert self._jobs is not None

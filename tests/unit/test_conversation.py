@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 
 from executor import codec
 from executor.errors import BadFrame
-from executor.messages import NIL, PROTOCOL, Buffer, Hello, Item, Parts, Report, Welcome, encode, introduce
+from executor.messages import (
+    NIL,
+    PROTOCOL,
+    Buffer,
+    Hello,
+    Holding,
+    Item,
+    Parts,
+    Report,
+    Welcome,
+    encode,
+    introduce,
+)
 from executor.run import Run
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
@@ -144,10 +156,10 @@ class FakeWorker:
         self.ran: Counter[int] = Counter()
         self.asleep = self.lazy = False
 
-    def holding(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for run, item in self.queue:
-            found.setdefault(run, []).append(item.place)
+    def holding(self) -> Holding:
+        found: Holding = {}
+        for run, item in sorted(self.queue, key=lambda entry: entry[1].attempt):
+            found.setdefault(run, {})[item.place] = item.attempt
         return found
 
     def turn(self) -> None:
@@ -581,6 +593,43 @@ def test_a_dispatcher_that_comes_back_by_another_name_goes_on_with_its_run(world
     dispatcher.end.close()
     world.turns(1)
     assert worker.count(Ended) == 1
+
+
+def test_a_repeat_that_got_lost_on_the_way_to_who_failed_is_handed_out_again(world: World) -> None:
+    """When it greets, it still answers for the first attempt, as it did not hear that this was recorded."""
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.work()
+    worker.cable.cut(swallows=True)
+    world.turns(0.1)
+    assert dispatcher.run.attempt(0) == 2
+    worker.cable.heal()
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    assert worker.ran == Counter({0: 2})
+
+
+def test_a_repeat_that_got_lost_on_the_way_to_who_still_runs_an_earlier_one(world: World) -> None:
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    sleeper = world.worker("sleeper", at=dispatcher)
+    sleeper.lazy = True
+    world.until(lambda: sleeper.queue)
+    sleeper.asleep = True
+    world.until(lambda: dispatcher.said)
+    sleeper.asleep = False
+    world.until(lambda: len(sleeper.queue) == 2)
+    sleeper.cable.cut(swallows=True)
+    _, (_, lost) = sleeper.queue
+    assert lost.attempt == 2
+    del sleeper.queue[1]
+    sleeper.cable.heal()
+    sleeper.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    dispatcher.check()
 
 
 @pytest.mark.parametrize("failed", [True, False])

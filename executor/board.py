@@ -15,70 +15,79 @@ _reports = msgspec.msgpack.Decoder(list[Report])
 _LIST_HEAD = struct.Struct(">BI")
 
 
+#: The words of a board, in order; the last one is the number of reports << 32 | their length in bytes.
+_SINCE, _EPOCH, _INDEX, _FIRST, _SHOWN = range(5)
+_DATA_AT = 5 * 8
+
+
 class Board:
     """The memory that a child shares with its worker; the child writes, the worker reads.
 
-    `running` is the index of the item that was last begun, -1 before the first, and `since`
-    when, on the monotonic clock, which all processes of a machine share. Then the reports that have not
-    been sent yet: `frames` counts the frames sent before them and tells the reader whether what it read
-    is of one piece; `first` is the index of the first report, then their number and length.
+    It says which item was begun last, by its index, -1 before the first, and since when, on the monotonic
+    clock, which all processes of a machine share, and in epoch seconds. Then come the reports that have not
+    been sent yet: the index of the first one's item, their number and length, and they themselves.
+
+    The worker may look at any moment, and a child may be killed at any. So each word is stored whole, by
+    one instruction (`struct.pack_into` would write zeros first), and last the one that makes the others
+    count: what is read always belongs together.
     """
 
     SIZE = 128 * 1024
-    _STATE = struct.Struct("<qdd")
-    _REPORTS = struct.Struct("<QQQQ")
-    _REPORTS_AT = _STATE.size
-    _DATA_AT = _STATE.size + _REPORTS.size
     ROOM = SIZE - _DATA_AT
 
     def __init__(self, descriptor: int) -> None:
         self._memory = mmap.mmap(descriptor, self.SIZE)
-        self._frames = self._first = self._count = self._length = 0
+        self._times = memoryview(self._memory).cast("d")
+        self._words = memoryview(self._memory).cast("q")
+        self._count = self._length = 0
 
     def begin(self, index: int, since: float, epoch: float) -> None:
         """Say that the item at `index` begins, on both clocks."""
-        self._STATE.pack_into(self._memory, 0, index, since, epoch)
+        # The other way round it would for a moment have run since the one before it began.
+        self._times[_SINCE] = since
+        self._times[_EPOCH] = epoch
+        self._words[_INDEX] = index
 
     def add(self, report: bytes) -> bool:
         """Show a report that has not been sent; return False if there is no room for it."""
         length = self._length + len(report)
         if length > self.ROOM:
             return False
-        at = self._DATA_AT
+        at = _DATA_AT
         self._memory[at + self._length : at + length] = report
         self._length = length
         self._count += 1
-        self._note()
+        self._words[_SHOWN] = self._count << 32 | length
         return True
 
     def sent(self, upto: int) -> None:
         """Say that all reports before the index `upto` have been sent."""
-        self._frames += 1
-        self._first, self._count, self._length = upto, 0, 0
-        self._note()
-
-    def _note(self) -> None:
-        self._REPORTS.pack_into(
-            self._memory, self._REPORTS_AT, self._frames, self._first, self._count, self._length
-        )
+        self._count = self._length = 0
+        self._words[_SHOWN] = 0
+        self._words[_FIRST] = upto
 
     def running(self) -> tuple[int, float, float]:
         """Return (index, since, epoch) as `begin` took them."""
-        index, since, epoch = self._STATE.unpack_from(self._memory, 0)
-        return index, since, epoch
+        while True:
+            index = self._words[_INDEX]
+            since, epoch = self._times[_SINCE], self._times[_EPOCH]
+            if self._words[_INDEX] == index:
+                return index, since, epoch  # or of the next one, if that is about to begin
 
     def unsent(self) -> tuple[int, list[Report]]:
         """Return the index of the first report that has not been sent, and the reports."""
         for _ in range(3):  # the child may write meanwhile; what then was missed comes in its next frame
-            head = self._REPORTS.unpack_from(self._memory, self._REPORTS_AT)
-            frames, first, count, length = head
-            data = self._memory[self._DATA_AT : self._DATA_AT + length]
-            if self._REPORTS.unpack_from(self._memory, self._REPORTS_AT)[0] == frames:
+            first, shown = self._words[_FIRST], self._words[_SHOWN]
+            count, length = shown >> 32, shown & 0xFFFFFFFF
+            data = self._memory[_DATA_AT : _DATA_AT + length]
+            if self._words[_FIRST] == first:
                 return first, _reports.decode(_LIST_HEAD.pack(0xDD, count) + data) if count else []
         return 0, []
 
     def close(self) -> None:
         """Unmap the memory."""
+        self._times.release()
+        self._words.release()
         self._memory.close()
 
 

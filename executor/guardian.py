@@ -62,7 +62,7 @@ class Guardian:
             f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import guardian; guardian.main()"
         )
         # -P: the folder one stands in must not shadow our own modules; the children add it themselves.
-        # -u: what a task prints is written at once, so that nothing shows up in its neighbour's.
+        # -u: what a task prints, in Python or in C, is written at once and so never in its neighbour's name.
         # A session of its own keeps the terminal's Ctrl-C away from running tasks.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-u", "-c", program, str(theirs.fileno())],
@@ -151,15 +151,16 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     nursery = _Nursery(control)
     poll = select.poll()
-    poll.register(control, select.POLLIN)
     poll.register(wake_read, select.POLLIN)
     while True:
+        poll.register(control, select.POLLIN | select.POLLOUT if nursery.untold else select.POLLIN)
         ready = dict(poll.poll(nursery.patience()))
         if wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(wake_read, 4096)
         nursery.bury()
-        if control.fileno() in ready:
+        nursery.tell()
+        if ready.get(control.fileno(), 0) & ~select.POLLOUT:
             try:
                 data, descriptors, _, _ = socket.recv_fds(control, _RECORD.size, 8)
                 while data and len(data) < _RECORD.size:
@@ -189,6 +190,12 @@ class _Nursery:
         self._dead: dict[int, tuple[int, float]] = {}  # exit status, and since when its rest is to be dead
         self._warned: set[int] = set()  # whose group had SIGTERM and may take its time until SIGKILL comes
         self._own_pid = os.getpid()
+        self._untold = bytearray()  # records that the worker has not taken yet
+
+    @property
+    def untold(self) -> bool:
+        """Whether `tell` has more to tell as soon as the worker reads."""
+        return bool(self._untold)
 
     def patience(self) -> float | None:
         """Return after how many milliseconds `bury` must be called even if nobody dies."""
@@ -219,7 +226,7 @@ class _Nursery:
             self._pids.add(pid)
         for descriptor in descriptors:
             os.close(descriptor)
-        self._tell(FORKED, slot, pid)
+        self._note(FORKED, slot, pid)
         return pid
 
     def signal(self, pid: int, number: int) -> None:
@@ -258,7 +265,7 @@ class _Nursery:
                 continue
             del self._dead[pid]
             self._warned.discard(pid)
-            self._tell(DIED, pid, status)
+            self._note(DIED, pid, status)
 
     def _end_orphans(self) -> tuple[set[int], bool]:
         """Kill what dead children left to this process, their sessions of their own included.
@@ -293,9 +300,23 @@ class _Nursery:
             except ChildProcessError:
                 return
 
-    def _tell(self, what: int, first: int, second: int) -> None:
-        with contextlib.suppress(OSError):  # the worker is gone: the main loop reads that next
-            self._control.sendall(_RECORD.pack(what, first, second))
+    def _note(self, what: int, first: int, second: int) -> None:
+        self._untold += _RECORD.pack(what, first, second)
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the worker what happened, as far as that goes without waiting.
+
+        A worker of many hundreds of cores asks for as many children before it reads an answer, and would
+        wait for us while we wait for it: a socket holds no more than a few hundred records.
+        """
+        try:
+            sent = self._control.send(self._untold, socket.MSG_DONTWAIT) if self._untold else 0
+            del self._untold[:sent]
+        except BlockingIOError:
+            pass
+        except OSError:  # the worker is gone: the main loop reads that next
+            self._untold.clear()
 
 
 def _be_chosen_first() -> None:

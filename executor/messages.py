@@ -270,10 +270,10 @@ def share_out(items: Iterable[Item | Report], buffers: Sequence[Buffer]) -> dict
     return shares
 
 
-def too_large(what: str, size: int, largest: int) -> str:
-    """Say that a call or result of `size` bytes has to stay where it is."""
+def too_large(what: str, size: int, largest: int, limit: str = "`largest`") -> str:
+    """Say that a call or result of `size` bytes has to stay where it is; `limit` is what says so."""
     return (
-        f"{what} is too large for the wire: {size:,} bytes, and `largest` is {largest:,}; "
+        f"{what} is too large for the wire: {size:,} bytes, and {limit} is {largest:,}; "
         "leave the data in a file and pass its path"
     )
 

@@ -330,8 +330,12 @@ class Pool:
             entry = child.entries.pop(first + i, None)
             if entry is None:  # taken from the board already
                 continue
-            if report.status == "error" and entry in child.condemned:  # our SIGTERM made it raise
+            if (
+                report.error and report.status == "error" and entry in child.condemned
+            ):  # SIGTERM made it raise
+                had = (report.finished or 0.0) - (report.started or 0.0)
                 report.status = STATUS_OF[child.ending]
+                report.error = (*child.sentence(entry, had), report.error[2])
             self._finished.append(Finished(entry.run, report, shares.get(i, ())))
             count += 1
             ended = report.finished

@@ -67,6 +67,8 @@ def load(text: str, place: str) -> object:
         return _Builder().build(yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         what = ": ".join(part for part in (error.context, error.problem) if part)
+        if "maximum nesting depth" in what:  # libyaml reads ahead, and has a bound of its own
+            what = f"nests deeper than {MOST_NESTED} levels"
         mark = error.problem_mark or error.context_mark
         where = f"{place}:{mark.line + 1}: {what} (column {mark.column + 1})" if mark else f"{place}: {what}"
         raise UsageError(where) from error

@@ -233,7 +233,7 @@ def test_wait_bounds_the_time_between_runs_too(scripts: Scripts) -> None:
         (["--grace", "-1"], "--grace: must be a number of seconds"),
         (["--wait", "soon"], "--wait: must be a number of seconds, not 'soon'"),
         (["--tasks", "x"], "unrecognized arguments: --tasks x"),
-        (["--address", "nowhere"], "address 'nowhere': write tcp://host:port, or unix:/path"),
+        (["--address", "nowhere"], "--address: 'nowhere': write tcp://host:port, or unix:/path"),
     ],
 )
 def test_a_wrong_command_line(scripts: Scripts, arguments: list[str], says: str) -> None:

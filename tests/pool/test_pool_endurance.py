@@ -13,6 +13,7 @@ import psutil
 import pytest
 from driving import Driver, item, value
 
+from executor.descriptors import raise_descriptor_limit
 from executor.errors import NoProcess
 
 Start = Callable[..., Driver]
@@ -95,6 +96,27 @@ def test_128_cores_are_all_used_and_never_more_processes_than_that(start: Start)
     reports = driver.run(*(item(1000 + i, "time.sleep", 0, width=w) for i, w in enumerate(widths)))
     assert {report.status for report in reports} == {"ok"}
     driver.until(lambda: len(guardian.children()) <= 128)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process open as many files as it may, as `worker.py` does."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 4096:
+        pytest.skip("may open too few files")
+    raise_descriptor_limit()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_more_cores_than_the_guardians_socket_holds_records(start: Start) -> None:
+    driver = start(600)
+    driver.add(*(item(i, "time.sleep", 600) for i in range(600)))
+    driver.until(lambda: len(driver.pool.running()) == 600)
+    driver.pool.cancel("run")
+    driver.until(lambda: driver.pool.idle)
+    assert {each.report.status for each in driver.finished} == {"cancelled"}
 
 
 @pytest.fixture

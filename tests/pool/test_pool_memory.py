@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +22,16 @@ def test_memory_beyond_the_limit_kills(start: Start) -> None:
     assert report.status == "crashed"
     assert report.error is not None
     assert report.error[0] == "MemoryLimit"
-    assert "100 MB" in report.error[1]
+    said = re.fullmatch(r"killed because it held (\d+) MB; its limit is 100 MB", report.error[1])
+    assert said
+    assert 100 <= int(said[1]) < 500  # it is copied once
+
+
+def test_what_grows_is_not_given_the_grace(start: Start) -> None:
+    driver = start(1, grace=600.0)
+    (report,) = driver.run(item(0, "calls.grow_undeterred", 200 * MB, memory=100 * MB))
+    assert report.error is not None
+    assert report.error[0] == "MemoryLimit"
 
 
 def test_memory_of_descendants_counts(start: Start) -> None:

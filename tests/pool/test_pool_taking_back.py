@@ -118,6 +118,9 @@ def test_a_call_that_has_its_say_on_sigterm_is_still_cancelled(start: Start) -> 
     driver.until(lambda: driver.pool.idle)
     first, second = sorted((each.report for each in driver.finished), key=lambda report: report.place)
     assert first.status == "cancelled"
+    assert first.error is not None
+    assert first.error[:2] == ("Cancelled", "killed because its run was cancelled")
+    assert "RuntimeError: told to end" in first.error[2]
     assert value(second) == "ended in its own time"
 
 

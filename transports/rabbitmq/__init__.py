@@ -1,11 +1,16 @@
 """RabbitMQ: a broker between dispatchers and workers, which keeps calls and results while neither is there.
 
 topology.py     queues and exchanges: names and arguments
-amqp.py         one connection that is kept; the only file that knows pika
+amqp.py         one connection that is kept
+  events.py       what it tells;  words.py  URLs, and what went wrong;  prober.py  which queues exist
+outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back
 mending.py      ... and sends them out again
 held.py         what a worker has, and how much more it wants
+lookout.py      into which queue it looks next
+runs.py         which runs it takes part in
+replies.py      what leaves its hands: reports, and calls that go back into line
 worker.py       the worker's end;  dispatcher.py  the dispatcher's
 """
 
@@ -21,9 +26,9 @@ from executor.errors import ConfigError
 from executor.messages import Hello
 from transports import base
 from transports.base import Say
-from transports.rabbitmq.amqp import parameters
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
 from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.words import parameters
 from transports.rabbitmq.worker import RabbitWorkerEnd
 
 #: A name of ours within the 255 bytes of AMQP's names; no dot at its ends, where ours are joined.

@@ -1,40 +1,51 @@
 """One AMQP connection that is kept: a thread with pika's loop in it, commands in, events out.
 
-Nothing of pika is seen outside this file. The owner asks for things (`publish`, `get`, `ack`, ...) and never
-waits; what comes of them lies in a queue that a descriptor announces. A connection that breaks is made
-again, with back-off and jitter, and is a new *generation*: what was asked of an earlier one is dropped, and
-its delivery tags mean nothing any more (AMQP 0-9-1, 1.8.3.13). So the owner, when it reads `Opened`, declares
-and asks anew.
+Its owner sees nothing of pika. It asks for things (`publish`, `get`, `ack`, ...) and never waits; what comes
+of them lies in a queue that a descriptor announces. A connection that breaks is made again, with back-off and
+jitter, and is a new *generation*: what was asked of an earlier one is dropped, and its delivery tags mean
+nothing any more (AMQP 0-9-1, 1.8.3.13). So the owner, when it reads `Opened`, declares and asks anew.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import pika
 import pika.exceptions
 from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorException
+from pika.exceptions import AMQPHeartbeatTimeout
 
-from executor.errors import ConfigError
+from transports.rabbitmq.events import (
+    NO_ANSWER,
+    AMQPEvent,
+    Blocked,
+    Confirmed,
+    Delivered,
+    Empty,
+    Ended,
+    Lost,
+    Opened,
+    Tag,
+)
+from transports.rabbitmq.prober import Prober
+from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
 from transports.threads import Inbox, back_off
 
 #: A message that survives the broker's restart (AMQP 0-9-1, delivery mode).
 _PERSISTENT = 2
 
-#: AMQP reply codes after which it makes no sense to try again: somebody must act first.
-_ACCESS_REFUSED, _NOT_FOUND, _PRECONDITION_FAILED = 403, 404, 406
-
-#: What an OSError, or the broker, says, in an exception's text: (111, 'Connection refused')
-_SAID = re.compile(r"\(-?\d+(?:,|\)) \\*['\"]([^'\"\\]+)")
-
 #: Seconds that a broker gets to take a connection.
 _CONNECTING = 10.0
+
+#: Seconds that the broker may leave a question unanswered (a `get`, a declaration), or confirm nothing while
+#: publications wait for it; then the connection is made anew. A queue whose leader is being elected may lose
+#: either for good.
+_ANSWERING = 5
+_CONFIRMING = 15
 
 #: Seconds that closing waits for the broker's goodbye.
 _CLOSING = 2.0
@@ -42,73 +53,6 @@ _CLOSING = 2.0
 # pika tells its troubles to the log, and without one to stderr; here they are events.
 logging.getLogger("pika").addHandler(logging.NullHandler())
 logging.getLogger("pika").propagate = False
-
-
-class Tag(NamedTuple):
-    """A delivery, to be acknowledged on the connection that brought it."""
-
-    generation: int
-    number: int
-
-
-class Opened(NamedTuple):
-    """A connection stands, to a broker of this version."""
-
-    version: tuple[int, ...]
-    generation: int
-
-
-class Lost(NamedTuple):
-    """The connection broke, or could not be made; `fatal` says what to do if trying again is no use."""
-
-    why: str
-    fatal: str = ""
-
-
-class Blocked(NamedTuple):
-    """The broker takes nothing for a reason (a memory or disk alarm); "" when it does again."""
-
-    why: str
-
-
-class Confirmed(NamedTuple):
-    """A publication is safe with the broker (`taken`), or no queue was there for it (`unroutable`)."""
-
-    token: int
-    taken: bool
-    unroutable: bool
-
-
-class Delivered(NamedTuple):
-    """A message from a queue; `tag` is None where it needs no acknowledgement."""
-
-    queue: str
-    tag: Tag | None
-    headers: Mapping[str, Any]
-    message_id: str
-    body: bytes
-
-
-class Empty(NamedTuple):
-    """There was nothing to `get` in a queue."""
-
-    queue: str
-
-
-class Found(NamedTuple):
-    """A queue that was looked for, and how many messages wait in it; None: there is no such queue."""
-
-    queue: str
-    messages: int | None
-
-
-class Ended(NamedTuple):
-    """The broker ended a subscription: the queue was deleted, or took too long to be acknowledged."""
-
-    queue: str
-
-
-AMQPEvent: TypeAlias = Opened | Lost | Blocked | Confirmed | Delivered | Empty | Found | Ended
 
 
 class Connection:
@@ -135,10 +79,12 @@ class Connection:
         self._waits = back_off()
         self._connection: pika.SelectConnection | None = None
         self._channel: Any = None
-        self._prober: Any = None
-        self._probes: list[str] = []
+        self._prober: Prober | None = None
         self._commands: deque[tuple[Callable[[], object], bool]] = deque()
         self._asking = False
+        self._got = True  # whether the last `get` was answered
+        self._blocked = False
+        self._overdue = Counter[str]()  # looks at which the same answer was missing
         self._published = 0
         self._unconfirmed: dict[int, tuple[int, str]] = {}  # token and message id by delivery tag
         self._returned: set[str] = set()
@@ -178,10 +124,12 @@ class Connection:
         """Ask for the next message of a queue: `Delivered` or `Empty`. One question at a time."""
 
         def got(channel: Any, method: Any, properties: Any, body: bytes) -> None:
+            self._heard("get")
+            self._got = True
             self._deliver(queue, method.delivery_tag, properties, body)
 
         def ask() -> None:
-            self._getting = queue
+            self._getting, self._got = queue, False
             self._channel.basic_get(queue, got)
 
         self._do(ask)
@@ -207,8 +155,13 @@ class Connection:
 
     def listen(self, exchange: str, queue: str) -> None:
         """Make a queue of this connection alone, have it hear an exchange, and have it delivered."""
+        arguments = {
+            "x-queue-type": "classic"
+        }  # whatever the virtual host's default is: no other is exclusive
         self._ask(
-            lambda done: self._channel.queue_declare(queue, exclusive=True, auto_delete=True, callback=done)
+            lambda done: self._channel.queue_declare(
+                queue, exclusive=True, auto_delete=True, arguments=arguments, callback=done
+            )
         )
         self._ask(lambda done: self._channel.queue_bind(queue, exchange, callback=done))
         self.consume(queue, unacknowledged=False)
@@ -229,7 +182,7 @@ class Connection:
 
     def look_for(self, queue: str) -> None:
         """Ask whether a queue exists: `Found`. On a channel of its own, which a "no" closes."""
-        self._do(lambda: self._probe(queue))
+        self._do(lambda: self._prober.ask(queue) if self._prober is not None else None)
 
     def ack(self, tag: Tag) -> None:
         """Acknowledge a delivery; one of an earlier connection is dropped."""
@@ -282,8 +235,37 @@ class Connection:
         self._loop.add_callback_threadsafe(put)
 
     def _answered(self, frame: object) -> None:
+        self._heard("question")
         self._asking = False
         self._work()
+
+    def _got_nothing(self, frame: object) -> None:
+        self._heard("get")
+        self._got = True
+        self._put(Empty(self._getting))
+
+    def _heard(self, kind: str) -> None:
+        del self._overdue[kind]
+
+    def _watch(self) -> None:
+        """See whether the broker owes us an answer for too long; looks are counted, not seconds, lest a
+        machine that slept blames the broker."""
+        if self._closing:
+            return
+        self._loop.call_later(1.0, self._watch)
+        if self._channel is None or self._blocked:
+            self._overdue.clear()
+            return
+        waits = {"get": not self._got, "question": self._asking, "confirmation": bool(self._unconfirmed)}
+        for kind, missing in waits.items():
+            if missing:
+                self._overdue[kind] += 1
+                if self._overdue[kind] > (_CONFIRMING if kind == "confirmation" else _ANSWERING):
+                    self._overdue.clear()
+                    if self._connection is not None and self._connection.is_open:
+                        # Not `close`, which would wait for an answer, too: as pika when heartbeats fail.
+                        self._connection._terminate_stream(AMQPHeartbeatTimeout(NO_ANSWER))
+                    return
 
     def _work(self) -> None:
         """Do what is asked for, in order."""
@@ -302,6 +284,7 @@ class Connection:
 
     def _run(self) -> None:
         self._connect()
+        self._watch()
         try:
             self._loop.start()
         except Exception as error:  # a bug, ours or pika's: the owner must not wait for ever
@@ -319,13 +302,17 @@ class Connection:
 
     def _opened(self, connection: pika.SelectConnection) -> None:
         connection.add_on_connection_blocked_callback(
-            lambda _, method: self._put(Blocked(method.method.reason or "it gives no reason"))
+            lambda _, method: self._stopped(method.method.reason or "it gives no reason")
         )
-        connection.add_on_connection_unblocked_callback(lambda *_: self._put(Blocked("")))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._stopped(""))
         if self._closing:
             connection.close()
         else:
             connection.channel(on_open_callback=self._channel_opened)
+
+    def _stopped(self, why: str) -> None:
+        self._blocked = bool(why)
+        self._put(Blocked(why))
 
     def _channel_opened(self, channel: Any) -> None:
         channel.add_on_close_callback(self._channel_closed)
@@ -333,7 +320,7 @@ class Connection:
             lambda _, __, properties, ___: self._returned.add(properties.message_id)
         )
         channel.add_on_cancel_callback(lambda frame: self._put(Ended(frame.method.consumer_tag)))
-        channel.add_callback(lambda _: self._put(Empty(self._getting)), [pika.spec.Basic.GetEmpty], False)
+        channel.add_callback(self._got_nothing, [pika.spec.Basic.GetEmpty], False)
         channel.confirm_delivery(self._confirmed, callback=lambda _: self._ready(channel))
 
     def _ready(self, channel: Any) -> None:
@@ -344,34 +331,24 @@ class Connection:
         self._channel = channel
         self._generation += 1
         assert self._connection is not None
+        self._prober = Prober(self._connection, self._put, self._broke)
         said = (self._connection.server_properties or {}).get("version", "0")
         version = said.decode() if isinstance(said, bytes) else str(said)
         numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
         self._put(Opened(numbers, self._generation))
 
     def _not_opened(self, connection: object, error: BaseException | str) -> None:
-        fatal = ""
-        user, host = self._parameters.credentials.username, self._parameters.virtual_host
-        if "ConnectionClosedByBroker" in repr(error):  # pika only guesses; this is the broker's own word
-            if isinstance(error, pika.exceptions.ProbableAuthenticationError):
-                fatal = f"it does not let the user {user!r} in: check name and password in the url"
-            elif isinstance(error, pika.exceptions.ProbableAccessDeniedError):
-                fatal = f"the user {user!r} may not use the virtual host {host!r}: check the url"
-        self._again(in_words(error), fatal)
+        self._again(lost(error, self._parameters))
 
     def _closed(self, connection: object, reason: BaseException) -> None:
-        self._again(in_words(reason))
+        self._again(lost(reason, self._parameters))
 
     def _channel_closed(self, channel: Any, reason: Any) -> None:
-        code = getattr(reason, "reply_code", 0)
-        text = in_words(reason)
-        fatal = ""
-        if code == _ACCESS_REFUSED or (code == _PRECONDITION_FAILED and "inequivalent" in text):
-            fatal = text
+        event = channel_lost(reason)
         if self._channel is not None:
-            self._put(Lost(text, fatal))
+            self._put(event)
             self._drop()
-        self._broke(text)
+        self._broke(event.why)
 
     def _broke(self, why: str) -> None:
         """End a connection of which a part has failed: all of it is made anew."""
@@ -380,14 +357,17 @@ class Connection:
 
     def _drop(self) -> None:
         """What was asked of this connection is void."""
+        if self._prober is not None:
+            self._prober.stop()
         self._channel = self._prober = None
         self._commands.clear()
-        self._asking = False
-        self._probes.clear()
+        self._asking = self._blocked = False
+        self._got = True
+        self._overdue.clear()
 
-    def _again(self, why: str, fatal: str = "") -> None:
+    def _again(self, event: Lost) -> None:
         if not self._closing:
-            self._put(Lost(why, fatal))
+            self._put(event)
         self._drop()
         if self._closing:
             self._loop.stop()
@@ -418,6 +398,7 @@ class Connection:
         self._channel.basic_publish(exchange, key, body, properties, mandatory=token is not None)
 
     def _confirmed(self, frame: Any) -> None:
+        self._heard("confirmation")
         number, taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
         if frame.method.multiple:
             numbers = [each for each in self._unconfirmed if each <= number]
@@ -434,70 +415,3 @@ class Connection:
         self._put(
             Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
         )
-
-    def _probe(self, queue: str) -> None:
-        self._probes.append(queue)
-        if len(self._probes) == 1:
-            self._next_probe()
-
-    def _next_probe(self) -> None:
-        if not self._probes or self._connection is None or not self._connection.is_open:
-            return
-        if self._prober is None:
-            self._connection.channel(on_open_callback=self._prober_opened)
-        else:
-            self._prober.queue_declare(self._probes[0], passive=True, callback=self._probed)
-
-    def _prober_opened(self, channel: Any) -> None:
-        self._prober = channel
-        channel.add_on_close_callback(self._prober_closed)
-        self._next_probe()
-
-    def _prober_closed(self, channel: Any, reason: Any) -> None:
-        if channel is self._prober:
-            self._prober = None
-            if getattr(reason, "reply_code", 0) == _NOT_FOUND and self._probes:
-                self._put(Found(self._probes.pop(0), None))
-                self._next_probe()
-            else:
-                self._broke(in_words(reason))
-
-    def _probed(self, frame: Any) -> None:
-        self._put(Found(self._probes.pop(0), frame.method.message_count))
-        self._next_probe()
-
-
-def parameters(url: str) -> pika.URLParameters:
-    """Read a URL of AMQP.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    wrong = "url: write amqp://user:password@host:port/virtual-host, or amqps:// for TLS"
-    if not url.startswith(("amqp://", "amqps://")):
-        raise ConfigError(wrong)
-    try:
-        return pika.URLParameters(url)
-    except Exception as error:  # it raises whatever its parts raise
-        raise ConfigError(wrong) from error
-
-
-def shown(found: pika.URLParameters) -> str:
-    """Return where a broker is, without the password."""
-    scheme = "amqp" if found.ssl_options is None else "amqps"
-    host = f"[{found.host}]" if ":" in found.host else found.host
-    virtual = "" if found.virtual_host == "/" else f"/{found.virtual_host}"
-    return f"{scheme}://{host}:{found.port}{virtual}"
-
-
-def in_words(error: object) -> str:
-    """Say in a few words why a connection is none: pika packs what the system or broker said in layers."""
-    if isinstance(error, pika.exceptions.ConnectionClosed | pika.exceptions.ChannelClosed):
-        return f"{error.reply_text} ({error.reply_code})" if error.reply_text else "it was closed"
-    inner = error
-    while isinstance(inner, AMQPConnectionWorkflowFailed | AMQPConnectorException):
-        inner = inner.exceptions[-1] if isinstance(inner, AMQPConnectionWorkflowFailed) else inner.exception
-    text = repr(inner)
-    if said := _SAID.search(text):
-        return said[1].lower()
-    return "it hung up" if "EOF" in text else " ".join(text.split())

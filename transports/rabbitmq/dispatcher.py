@@ -34,13 +34,14 @@ from executor.messages import (
     too_large,
 )
 from transports.base import Delivery, Jobs, KeepingEnd, Say, WorkerView, wait_readable
-from transports.rabbitmq import amqp
-from transports.rabbitmq.amqp import Connection, Delivered, Tag
-from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, calls, pack, report_of, unpack
+from transports.rabbitmq import events
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Delivered, Tag
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, pack, report_of, unpack
 from transports.rabbitmq.mending import Mending, headers
-from transports.rabbitmq.post import Post
+from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
-from transports.rabbitmq.worker import blocked
 
 #: Messages, and bytes, that are published and not confirmed, at most.
 WINDOW = 200
@@ -130,12 +131,8 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._fresh: set[int] = set()  # widths of calls that were confirmed and not told yet
         self._told_at = 0.0
         self._beat_at = 0.0
-        self._again_at = 0.0
-        self._opened = False
+        self._outage = Outage(self._connection.address, say)
         self._listening = ""
-        self._lost_at = time.monotonic()
-        self._said_lost = False
-        self._why = "no answer yet"
         self._closed = False
 
     # -- the contract
@@ -144,7 +141,7 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._adopt(jobs)
         for width, count in self._open.items():
             self._together[width] = max(1, min(CALLS_MOST, -(-count // MESSAGES)))
-        if self._opened:
+        if self._outage.opened:
             self._declare_run()
 
     def _adopt(self, jobs: Jobs) -> None:
@@ -239,7 +236,7 @@ class RabbitDispatcherEnd(KeepingEnd):
         if self._closed:
             return
         self._closed = True
-        if self._opened and self._jobs is not None and not self._stays:
+        if self._outage.opened and self._jobs is not None and not self._stays:
             self.acknowledge()
             self._end_run()
         self._connection.close()
@@ -270,12 +267,12 @@ class RabbitDispatcherEnd(KeepingEnd):
             raise ConfigError(f"--collect {self._run}: there is no run of that name at {self.address}")
         while True:
             self._records.clear()
-            self._until(lambda: self._opened and not self._getting, wait, "reached")
+            self._until(lambda: self._outage.opened and not self._getting, wait, "reached")
             for _ in range(self._look_for(manifest, wait) or 0):
                 self._getting = manifest
                 self._connection.get(manifest)
                 self._until(lambda: not self._getting, wait, "read")
-            if self._opened:
+            if self._outage.opened:
                 break
         # The last, which is the head of one that nobody reads, stays ours as long as we are here; the rest,
         # and later all, goes back.
@@ -305,10 +302,10 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._end_run()
 
     def _look_for(self, queue: str, wait: float | None) -> int | None:
-        self._until(lambda: self._opened, wait, "reached")
+        self._until(lambda: self._outage.opened, wait, "reached")
         self._found.pop(queue, None)
         self._connection.look_for(queue)
-        self._until(lambda: queue in self._found or not self._opened, wait, "reached")
+        self._until(lambda: queue in self._found or not self._outage.opened, wait, "reached")
         return self._found[queue] if queue in self._found else self._look_for(queue, wait)
 
     def _until(self, condition: object, wait: float | None, what: str) -> None:
@@ -341,27 +338,27 @@ class RabbitDispatcherEnd(KeepingEnd):
     def _patience(self, now: float) -> float:
         if self._connection.ready():
             return 0.0
-        if not self._opened:
+        if not self._outage.opened:
             return _TICK
         ats = [self._beat_at, self._returned_at]
         if self._fresh:
             ats.append(self._told_at + TELL)
         return max(0.0, min(ats) - now)
 
-    def _hear(self, event: amqp.AMQPEvent, now: float) -> None:
-        if isinstance(event, amqp.Opened):
+    def _hear(self, event: events.AMQPEvent, now: float) -> None:
+        if isinstance(event, events.Opened):
             self._open_all(event, now)
-        elif isinstance(event, amqp.Lost):
+        elif isinstance(event, events.Lost):
             self._lose(event, now)
-        elif isinstance(event, amqp.Ended):
+        elif isinstance(event, events.Ended):
             self._connection.break_off(f"the broker ended the subscription to {event.queue}")
-        elif isinstance(event, amqp.Blocked):
-            self._say(blocked(event.why, self._connection.address))
-        elif isinstance(event, amqp.Confirmed):
+        elif isinstance(event, events.Blocked):
+            self._outage.blocks(event)
+        elif isinstance(event, events.Confirmed):
             self._post.confirmed(event)
-        elif isinstance(event, amqp.Found):
+        elif isinstance(event, events.Found):
             self._found[event.queue] = event.messages
-        elif isinstance(event, amqp.Empty):
+        elif isinstance(event, events.Empty):
             self._getting = ""
         elif event.queue == self._listening:
             self._meet(event, now)
@@ -374,10 +371,8 @@ class RabbitDispatcherEnd(KeepingEnd):
         else:
             self._mend(event)
 
-    def _open_all(self, event: amqp.Opened, now: float) -> None:
-        if self._said_lost:
-            self._say(f"reached RabbitMQ again at {self._connection.address}")
-        self._opened, self._said_lost = True, False
+    def _open_all(self, event: events.Opened, now: float) -> None:
+        self._outage.opens()
         names = self._names
         for exchange in (names.control, names.presence):
             self._connection.declare_fanout(exchange)
@@ -406,16 +401,13 @@ class RabbitDispatcherEnd(KeepingEnd):
         if not self._stays:
             self._connection.consume(names.results(self._run), prefetch=PREFETCH)
 
-    def _lose(self, event: amqp.Lost, now: float) -> None:
-        if event.fatal:
-            raise ConfigError(f"RabbitMQ at {self._connection.address}: {event.fatal}")
-        if self._opened:
-            self._lost_at = now
-        self._opened, self._getting, self._why = False, "", event.why
+    def _lose(self, event: events.Lost, now: float) -> None:
+        self._outage.loses(event, now)
+        self._getting = ""
         self._records.clear()
         self._tags.clear()  # they come again, and are known by their places
         self._mending.lost()
-        self._post.lost()
+        self._post.lost(event.most)
 
     def _meet(self, event: Delivered, now: float) -> None:
         """Take a worker's presence."""
@@ -488,7 +480,7 @@ class RabbitDispatcherEnd(KeepingEnd):
 
     def _push_on(self) -> None:
         """Publish calls for as long as the broker keeps up with its confirmations."""
-        if self._jobs is None or not self._opened or self._stopped:
+        if self._jobs is None or not self._outage.opened or self._stopped:
             return
         while not self._pushed() and len(self._post) < WINDOW and self._post.size < WINDOW_BYTES:
             width = self._jobs.widths[self._next]
@@ -516,24 +508,31 @@ class RabbitDispatcherEnd(KeepingEnd):
                 raise CannotTravel(too_large("the call", call.size, self._largest))
             return call
         except CannotTravel as cannot:
-            report = Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), ""))
-            if self._stays:
-                self._post.send(
-                    self._names.results(self._run), report_of(self._run, [report], ()), _nothing,
-                    headers=headers(),
-                )  # fmt: skip
-            else:
-                self._arrived.append(Delivery(None, None, report))
-                self._close_place(place)
+            self._report(Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), "")))
             return None
+
+    def _report(self, report: Report) -> None:
+        """Report of a call that goes nowhere; where nobody gathers now, to who will."""
+        if self._stays:
+            body = report_of(self._run, [report], ())
+            self._post.send(self._names.results(self._run), body, _nothing, headers=headers())
+        else:
+            self._arrived.append(Delivery(None, None, report))
+            self._close_place(report.place)
 
     def _send(self, queue: str, some: list[Call]) -> None:
         width = some[0].item.width
         body = body_of(self._run, some)
 
-        def done(routed: bool) -> None:
-            if routed:
+        def done(outcome: Outcome) -> None:
+            if outcome is Outcome.SAFE:
                 self._fresh.add(width)
+                return
+            if outcome is Outcome.TOO_LARGE:
+                for call in some if len(some) > 1 else ():
+                    self._send(queue, [call])
+                if len(some) == 1:
+                    self._report(beyond("the call", some[0].item.place, len(body), self._post.most))
                 return
             for name, arguments in self._names.of_width(width).items():  # somebody deleted it
                 self._connection.declare(name, arguments)
@@ -547,10 +546,8 @@ class RabbitDispatcherEnd(KeepingEnd):
     # -- time
 
     def _tick(self, now: float) -> None:
-        if not self._opened:
-            if not self._said_lost and now - self._lost_at > 1.0:
-                self._said_lost = True
-                self._say(f"can't reach RabbitMQ at {self._connection.address} ({self._why}); trying again")
+        if not self._outage.opened:
+            self._outage.tick(now)
             return
         if now >= self._beat_at:
             self._beat_at = now + self._heartbeat
@@ -621,5 +618,5 @@ class RabbitDispatcherEnd(KeepingEnd):
                 self._connection.delete_exchange(exchange)
 
 
-def _nothing(routed: bool) -> None:
+def _nothing(outcome: Outcome) -> None:
     """Nothing waits for it but the post's being empty."""

@@ -12,7 +12,19 @@ from typing import NamedTuple
 import msgspec
 
 from executor.errors import BadFrame
-from executor.messages import NIL, Buffer, Item, Parts, Report, Reports, Tasks, decode, encode, share_out
+from executor.messages import (
+    NIL,
+    Buffer,
+    Item,
+    Parts,
+    Report,
+    Reports,
+    Tasks,
+    decode,
+    encode,
+    share_out,
+    too_large,
+)
 from executor.task import tries_again
 
 #: Bytes of calls or reports in one message; one that is larger travels alone.
@@ -87,6 +99,12 @@ def body_of(run: str, some: Iterable[Call]) -> bytes:
 def report_of(run: str, reports: list[Report], buffers: Sequence[Buffer]) -> bytes:
     """Return the body of a message with these reports of a run."""
     return pack(encode(Reports(run, 0, reports), buffers))
+
+
+def beyond(what: str, place: int, size: int, most: int | None) -> Report:
+    """Return the report of a call ("the call", or "the result") that the broker finds too large."""
+    text = too_large(what, size, most or 0, "the broker's `max_message_size`")
+    return Report(place, 0, "error", NIL, error=("CannotTravel", text, ""))
 
 
 def in_bodies(sizes: Iterable[int], most: int = BODY_BYTES) -> Iterator[slice]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
 from executor.messages import Holding, Report
-from transports.rabbitmq.amqp import Tag
+from transports.rabbitmq.events import Tag
 from transports.rabbitmq.frames import Call
 
 #: Seconds of work in hand for each core, of which others should have a part: much more than is fetched ahead.
@@ -122,6 +122,10 @@ class Held:
     def of_run(self, run: str) -> list[Key]:
         """Return the calls of a run, those on their way back included."""
         return [key for key in self._entries if key.run == run]
+
+    def runs(self) -> set[str]:
+        """Return the runs of which there are calls, those on their way back included."""
+        return {key.run for key in self._entries}
 
     def holding(self) -> Holding:
         """Return the calls that take cores."""

@@ -5,13 +5,15 @@ Workers and dispatchers both read the queue `returned`, so that it is done when 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from executor.messages import PROTOCOL, Pushed, encode
-from transports.rabbitmq.amqp import Connection, Delivered
-from transports.rabbitmq.frames import Call, body_of, fate, pack, report_of
-from transports.rabbitmq.post import Post
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Delivered
+from transports.rabbitmq.frames import Call, beyond, body_of, fate, pack, report_of
+from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
 
 
@@ -49,8 +51,13 @@ class Mending:
         present = self._present
         widths = sorted({call.item.width for call in again})
 
-        def done(routed: bool) -> None:
+        def done(outcome: Outcome, call: Call | None = None, size: int = 0) -> None:
             if present != self._present:
+                return
+            if outcome is Outcome.TOO_LARGE and call is not None:  # the broker took it once
+                report = beyond("the call", call.item.place, size, self._post.most)
+                body = report_of(run, [report], ())
+                self._post.send(self._names.results(run), body, done, headers=headers(), lasts=False)
                 return
             self._open -= 1
             if not self._open:
@@ -58,16 +65,17 @@ class Mending:
                 if widths:
                     self._connection.publish(self._names.control, "", pack(encode(Pushed(widths))))
 
-        letters: list[tuple[str, bytes, Mapping[str, Any]]] = []
+        self._open = len(again) + bool(lost)
+        if not self._open:
+            self._connection.ack(tag)
         for call in again:
             width = call.item.width
             queue = self._names.alone(width) if call.item.lone else self._names.first(width)
-            letters.append((queue, body_of(run, [call]), headers()))
+            body = body_of(run, [call])
+            self._post.send(
+                queue, body, partial(done, call=call, size=len(body)), headers=headers(), lasts=False
+            )
         if lost:
             who = headers(worker=str(worker), host=str(event.headers.get("host"))) if worker else headers()
-            letters.append((self._names.results(run), report_of(run, lost, ()), who))
-        self._open = len(letters)
-        if not letters:
-            self._connection.ack(tag)
-        for queue, body, own in letters:
-            self._post.send(queue, body, done, headers=own, lasts=False)
+            body = report_of(run, lost, ())
+            self._post.send(self._names.results(run), body, done, headers=who, lasts=False)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from transports.rabbitmq.amqp import Confirmed, Connection
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Confirmed
+
+
+class Outcome(enum.Enum):
+    """What became of a publication."""
+
+    SAFE = enum.auto()
+    NO_QUEUE = enum.auto()
+    #: Beyond what the broker takes in a message (`Post.most`).
+    TOO_LARGE = enum.auto()
 
 
 class _Letter(NamedTuple):
@@ -14,8 +25,7 @@ class _Letter(NamedTuple):
     body: bytes
     headers: Mapping[str, Any]
     message_id: str
-    #: Told whether it reached its queue.
-    done: Callable[[bool], None]
+    done: Callable[[Outcome], None]
     #: Whether it goes out again over a new connection.
     lasts: bool
 
@@ -30,15 +40,17 @@ class Post:
         self._refused: list[int] = []
         #: Bytes that are not confirmed.
         self.size = 0
+        #: Bytes that the broker takes in a message, once it has said so.
+        self.most: int | None = None
 
     def __len__(self) -> int:
         return len(self._letters)
 
     def send(
-        self, queue: str, body: bytes, done: Callable[[bool], None], *,
+        self, queue: str, body: bytes, done: Callable[[Outcome], None], *,
         headers: Mapping[str, Any] | None = None, message_id: str = "", lasts: bool = True,
     ) -> None:  # fmt: skip
-        """Publish `body`; `done` is told True when it is safe, False when there is no such queue.
+        """Publish `body`; `done` is told what came of it, which may be at once.
 
         With `lasts` False it is forgotten when the connection breaks, and `done` never told.
         """
@@ -55,7 +67,7 @@ class Post:
         letter = self._letters.pop(event.token, None)
         if letter is not None:
             self.size -= len(letter.body)
-            letter.done(not event.unroutable)
+            letter.done(Outcome.NO_QUEUE if event.unroutable else Outcome.SAFE)
 
     def again(self) -> None:
         """Publish once more what the broker did not take."""
@@ -64,8 +76,9 @@ class Post:
             if token in self._letters:
                 self._publish(token)
 
-    def lost(self) -> None:
-        """The connection broke."""
+    def lost(self, most: int | None = None) -> None:
+        """The connection broke, over a message of more than `most` bytes, if that is given."""
+        self.most = self.most if most is None else most
         self._refused.clear()
         for token, letter in list(self._letters.items()):
             if not letter.lasts:
@@ -79,6 +92,11 @@ class Post:
 
     def _publish(self, token: int) -> None:
         letter = self._letters[token]
+        if self.most is not None and len(letter.body) > self.most:
+            del self._letters[token]
+            self.size -= len(letter.body)
+            letter.done(Outcome.TOO_LARGE)
+            return
         self._connection.publish(
             "", letter.queue, letter.body, token=token, message_id=letter.message_id, headers=letter.headers
         )

@@ -9,12 +9,12 @@ delivery count says that.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from executor.errors import BadFrame, ConfigError
+from executor.errors import BadFrame
 from executor.messages import (
     Alive,
     Buffer,
@@ -34,25 +34,18 @@ from executor.messages import (
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
-from transports.rabbitmq import amqp
-from transports.rabbitmq.amqp import Connection, Delivered, Tag
-from transports.rabbitmq.frames import Call, body_of, calls, in_bodies, pack, report_of, unpack
-from transports.rabbitmq.held import Copy, Held, Key
+from transports.rabbitmq import events
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.events import Delivered, Tag
+from transports.rabbitmq.frames import Call, body_of, calls, pack, unpack
+from transports.rabbitmq.held import Held, Key
+from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending, headers
-from transports.rabbitmq.post import Post
+from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.post import Outcome, Post
+from transports.rabbitmq.replies import Replies
+from transports.rabbitmq.runs import Runs
 from transports.rabbitmq.topology import Topology
-
-#: Seconds until a queue that was empty is looked into again, unless somebody says that calls wait there.
-LOOK_AGAIN = 1.0
-
-#: Seconds until it is looked again for queues of widths that there were none of.
-LOOK_FOR_WIDTHS = 60.0
-
-#: Seconds without anything of a run, and without its dispatcher, after which it counts as left.
-RUN_IDLE = 5.0
-
-#: Seconds in which a run's results queue need not be looked for again.
-RUN_KNOWN = 10.0
 
 #: Seconds in which nothing is fetched after calls came that another version pushed.
 FOREIGN = 5.0
@@ -83,19 +76,6 @@ class _Move:
         self.acknowledged = False
 
 
-class _Run:
-    """A run of which this worker has, or lately had, calls."""
-
-    __slots__ = ("begun", "dispatcher_at", "known_at", "last_at", "stopped")
-
-    def __init__(self, now: float) -> None:
-        self.begun = False
-        self.stopped = False  # none of its calls is begun any more
-        self.known_at = -RUN_KNOWN  # when it was last seen that its results queue is there
-        self.last_at = now
-        self.dispatcher_at: float | None = None
-
-
 class RabbitWorkerEnd(WorkerEnd):
     """The worker's end of RabbitMQ."""
 
@@ -106,28 +86,27 @@ class RabbitWorkerEnd(WorkerEnd):
         self._connection = Connection(url, name=f"worker {hello.name}", heartbeat=names.patience)
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._names = names
+        self._headers = headers(worker=hello.name, host=hello.host)
         self._hello = hello
         self._say = say
         self._heartbeat = heartbeat
         self._post = Post(self._connection)
         self._mending = Mending(self._connection, self._post, names)
         self._held = Held(hello.cores, backfill=hello.backfill)
+        self._replies = Replies(
+            self._connection, self._post, self._held, names, hello, back=self._in_line, gone=self._gone
+        )
+        self._lookout = Lookout(names, hello.cores)
         self._own: dict[str, dict[str, Any]] = {}  # its own queues, with their arguments
         self._listening = ""  # the queue in which it hears what is told to all
         self._moves: dict[str, _Move] = {}
-        self._runs: dict[str, _Run] = {}
+        self._runs = Runs(names.patience)
         self._orders: list[Order] = []
-        self._widths: list[int] = []
-        self._looked_for_widths_at = 0.0
-        self._empty_until: dict[str, float] = {}
         self._getting = ""
         self._checking: tuple[Delivered, str, list[Call]] | None = None  # until its run is known
         self._copies = 0
-        self._opened = False
-        self._opened_at = self._lost_at = time.monotonic()
-        self._why = "no answer yet"
-        self._said_lost = False
-        self._outage_over = True  # what had not begun was given up in this outage
+        self._outage = Outage(self._connection.address, say)
+        self._given_up = True  # what had not begun when the connection broke
         self._pause_until = 0.0
         self._beat_at = 0.0
         self._again_at = 0.0
@@ -157,7 +136,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
         now = time.monotonic()
-        self._touch(run, now)
+        self._runs.touch(run, now)
         shares = share_out(reports, buffers)
         final: list[tuple[Report, Sequence[Buffer]]] = []
         for index, report in enumerate(reports):
@@ -166,38 +145,33 @@ class RabbitWorkerEnd(WorkerEnd):
                 continue
             self._held.learn([report], call.item.width, now)
             error = report.error[0] if report.error else ""
-            if not self._stopped(run) and tries_again(
+            if not self._runs.stopped(run) and tries_again(
                 report.status, call.item.attempt, call.item.retries, error
             ):
                 call.item.attempt += 1
-                self._send_back(run, [call], now)
+                self._replies.put_back(run, [call])
             else:
                 final.append((report, shares.get(index, ())))
-        sizes = [
-            len(report.value) + len(report.stdout) + len(report.stderr) + sum(len(b) for b in own)
-            for report, own in final
-        ]
-        for part in in_bodies(sizes):
-            self._send_reports(run, final[part])
+        self._replies.report(run, final)
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
         keys = [Key(run, place) for place in places]
-        if self._stopped(run):
-            self._finish(keys)
+        if self._runs.stopped(run):
+            self._replies.release(self._held.finish(keys))
         else:
             self._held.never_begun(keys)
             found = [call for key in keys if (call := self._held.call(*key)) is not None]
-            self._send_back(run, found, time.monotonic())
+            self._replies.put_back(run, found)
 
     def drain(self) -> list[Order]:
         self._draining = True
         self._hello.leaving = True
         self._beat_at = 0.0
-        return [GiveBack(run, None) for run, each in self._runs.items() if each.begun]
+        return [GiveBack(run, None) for run in self._runs.begun()]
 
     @property
     def connected(self) -> bool:
-        return any(run.begun for run in self._runs.values())
+        return bool(self._runs.begun())
 
     @property
     def settled(self) -> bool:
@@ -210,9 +184,9 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._connection.ready():
             return 0.0
         now = time.monotonic()
-        if not self._opened:
+        if not self._outage.opened:
             return _TICK
-        ats = [self._beat_at, self._again_at, *(at for at in self._empty_until.values() if at > now)]
+        ats = [self._beat_at, self._again_at, *self._lookout.times(now)]
         if self._held.excess:
             ats.append(self._recall_at)
         if self._waiting:
@@ -223,7 +197,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._closed:
             return
         self._closed = True
-        if self._opened:
+        if self._outage.opened:
             self._hello.leaving = True
             self._announce(self._names.presence, self._greeting())
             if self.settled:
@@ -236,20 +210,20 @@ class RabbitWorkerEnd(WorkerEnd):
 
     # -- hearing
 
-    def _hear(self, event: amqp.AMQPEvent, now: float) -> None:
-        if isinstance(event, amqp.Opened):
+    def _hear(self, event: events.AMQPEvent, now: float) -> None:
+        if isinstance(event, events.Opened):
             self._open(event, now)
-        elif isinstance(event, amqp.Lost):
+        elif isinstance(event, events.Lost):
             self._lose(event, now)
-        elif isinstance(event, amqp.Ended):
+        elif isinstance(event, events.Ended):
             self._connection.break_off(f"the broker ended the subscription to {event.queue}")
-        elif isinstance(event, amqp.Blocked):
-            self._say(blocked(event.why, self.address))
-        elif isinstance(event, amqp.Confirmed):
+        elif isinstance(event, events.Blocked):
+            self._outage.blocks(event)
+        elif isinstance(event, events.Confirmed):
             self._post.confirmed(event)
-        elif isinstance(event, amqp.Empty):
+        elif isinstance(event, events.Empty):
             self._got_nothing(event.queue, now)
-        elif isinstance(event, amqp.Found):
+        elif isinstance(event, events.Found):
             self._found(event, now)
         elif event.queue == self._listening:
             self._obey(event, now)
@@ -258,11 +232,10 @@ class RabbitWorkerEnd(WorkerEnd):
         else:
             self._got(event, now)
 
-    def _open(self, event: amqp.Opened, now: float) -> None:
+    def _open(self, event: events.Opened, now: float) -> None:
         """Declare everything, and go on where we were."""
-        if self._said_lost:
-            self._say(f"reached RabbitMQ again at {self._connection.address}")
-        self._opened, self._opened_at, self._said_lost, self._outage_over = True, now, False, True
+        self._outage.opens()
+        self._given_up = True
         names, instance = self._names, self._hello.instance
         self._own = names.of_worker(instance, event.version)
         self._listening = f"{names.queue}.worker.{instance}.{event.generation}"
@@ -274,26 +247,22 @@ class RabbitWorkerEnd(WorkerEnd):
         for queue in self._own:
             self._connection.consume(queue)
         self._post.opened()
-        self._widths = []  # somebody may have deleted queues, and who fetches from none is cut off
-        self._looked_for_widths_at = self._beat_at = 0.0
-        self._empty_until.clear()
+        self._lookout.forget()
+        self._beat_at = 0.0
 
-    def _lose(self, event: amqp.Lost, now: float) -> None:
+    def _lose(self, event: events.Lost, now: float) -> None:
         """The connection broke: what was being fetched is void, what we have waits for the next."""
-        if event.fatal:
-            raise ConfigError(f"RabbitMQ at {self._connection.address}: {event.fatal}")
-        if self._opened:
-            self._lost_at, self._outage_over = now, False
-        self._opened, self._getting, self._checking = False, "", None
+        if self._outage.loses(event, now):
+            self._given_up = False
+        self._getting, self._checking = "", None
         self._mending.lost()
-        self._post.lost()
+        self._post.lost(event.most)
         for message_id, move in list(self._moves.items()):
             if not move.acknowledged:  # so the original goes back into line
                 del self._moves[message_id]
                 if (copy := self._held.copy(message_id)) is None or copy.tag is None:
                     self._held.void(message_id)
         self._held.doubt()
-        self._why = event.why
 
     def _obey(self, event: Delivered, now: float) -> None:
         """Take what a dispatcher, or another worker, tells all."""
@@ -303,18 +272,16 @@ class RabbitWorkerEnd(WorkerEnd):
             self._stranger(event.queue, bad)
             return
         if isinstance(message, Pushed):
-            self._empty_until.clear()
-            missing = [width for width in message.widths if width <= self._hello.cores]
-            for width in set(missing) - set(self._widths):
-                self._connection.look_for(self._names.line(width))
+            self._lookout.filled()
+            for queue in self._lookout.missing(message.widths):
+                self._connection.look_for(queue)
         elif isinstance(message, Who):
             self._beat_at = 0.0
         elif isinstance(message, Refused):
             if message.instance == self._hello.instance:
                 self._refuse(message.reason)
         elif isinstance(message, Alive):
-            if (run := self._runs.get(message.run)) is not None:
-                run.dispatcher_at = now
+            self._runs.alive(message.run, now)
         elif isinstance(message, Cancel):
             self._stop(message.run, now)
             self._orders.append(Stop(message.run, None))
@@ -325,22 +292,20 @@ class RabbitWorkerEnd(WorkerEnd):
             self._over(message.run, now)
 
     def _stop(self, run: str, now: float) -> None:
-        self._touch(run, now).stopped = True
+        self._runs.stop(run, now)
         self._beat_at = 0.0
 
     def _over(self, run: str, now: float, why: str = "its run is over", *, complete: bool = True) -> None:
         """A run is over: nothing of it is wanted any more."""
-        known = self._touch(run, now)
-        known.stopped = True
+        self._runs.stop(run, now)
         for message_id, move in list(self._moves.items()):
             if move.run == run:
                 move.fresh = []
                 if not move.open:
                     del self._moves[message_id]
-        self._finish(self._held.of_run(run))
+        self._replies.release(self._held.finish(self._held.of_run(run)))
         self._held.forget(run)
-        if known.begun:
-            known.begun = False
+        if self._runs.leave(run):
             self._orders.append(Ended(run, complete, why))
 
     def _refuse(self, reason: str) -> None:
@@ -358,57 +323,45 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _fetch(self, now: float) -> None:
         """Ask for the next message, if there is room for what it may hold."""
-        if not self._opened or self._getting or self._checking or self._draining or self._held.lone:
+        if not self._outage.opened or self._getting or self._checking or self._draining or self._held.lone:
             return
         if now < self._pause_until or any(move.open for move in self._moves.values()):
             return
-        queue = self._next_queue(now)
+        queue = self._lookout.next(
+            now, idle=not self._held.load and not self._moves, mends=not self._mending,
+            wants=lambda width: self._held.appetite(width, now),
+        )  # fmt: skip
         if queue:
             self._getting = queue
             self._connection.get(queue)
 
-    def _next_queue(self, now: float) -> str:
-        """Return where to look next: what came back, then the narrowest."""
-        idle = not self._held.load and not self._moves
-        candidates = [self._names.alone(width) for width in self._widths] if idle else []
-        if not self._mending:
-            candidates.append(self._names.returned)
-        for queue in candidates:
-            if self._empty_until.get(queue, 0.0) <= now:
-                return queue
-        for width in self._widths:
-            for queue in (self._names.first(width), self._names.line(width)):
-                if self._empty_until.get(queue, 0.0) <= now:
-                    return queue if self._held.appetite(width, now) else ""
-        return ""
-
     def _got_nothing(self, queue: str, now: float) -> None:
         if self._getting == queue:
             self._getting = ""
-        self._empty_until[queue] = now + LOOK_AGAIN * random.uniform(0.7, 1.3)
+        self._lookout.empty(queue, now)
 
-    def _found(self, event: amqp.Found, now: float) -> None:
+    def _found(self, event: events.Found, now: float) -> None:
         """Take the answer whether a queue exists: that of a width, or of a run's results."""
         if self._checking is not None and event.queue == self._names.results(self._checking[1]):
             (delivered, run, some), self._checking = self._checking, None
-            known = self._touch(run, now)
             if event.messages is None:
-                self._gone(run, now)
+                self._gone(run)
             else:
-                known.known_at = now
+                self._runs.seen(run, now)
             self._move(delivered, run, some, now)
         elif event.messages is not None:
-            width = next(
-                (w for w in range(1, self._hello.cores + 1) if self._names.line(w) == event.queue), 0
-            )
-            if width and width not in self._widths:
-                self._widths = sorted([*self._widths, width])
+            self._lookout.exists(event.queue)
 
-    def _gone(self, run: str, now: float) -> None:
+    def _gone(self, run: str) -> None:
         """A run's results queue is gone: so is the run."""
-        if self._touch(run, now).begun:
+        if run in self._runs.begun():
             self._orders.append(Stop(run, None))
-        self._over(run, now, "its results queue is gone", complete=False)
+        self._over(run, time.monotonic(), "its results queue is gone", complete=False)
+
+    def _in_line(self, width: int, queue: str) -> None:
+        """Calls are in line again, which others are to be told."""
+        self._lookout.filled(queue)
+        self._waiting.add(width)
 
     def _got(self, event: Delivered, now: float) -> None:
         """A message came that was asked for."""
@@ -423,7 +376,7 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         if event.queue == self._names.returned:
             self._mending.mend(event, run, some)
-            self._empty_until.clear()
+            self._lookout.filled()
             return
         protocol = event.headers.get("protocol")
         if protocol != self._hello.protocol:
@@ -432,8 +385,7 @@ class RabbitWorkerEnd(WorkerEnd):
                 f"it speaks protocol {protocol}, this worker {self._hello.protocol}: use the same version"
             )
             return
-        known = self._runs.get(run)
-        if known is None or (not known.stopped and now - known.known_at > RUN_KNOWN and not known.begun):
+        if self._runs.unknown(run, now):
             self._checking = (event, run, some)
             self._connection.look_for(self._names.results(run))
             return
@@ -443,7 +395,7 @@ class RabbitWorkerEnd(WorkerEnd):
         """Move what we want of a message into our own queue, and the rest to where it comes first."""
         assert event.tag is not None
         some = [call for call in some if not self._held.done_before(run, call)]
-        if self._stopped(run) or not some:
+        if self._runs.stopped(run) or not some:
             self._connection.ack(event.tag)
             return
         width = some[0].item.width
@@ -452,11 +404,14 @@ class RabbitWorkerEnd(WorkerEnd):
         self._copies += 1
         message_id = f"{self._hello.instance}.{self._copies}"
         fresh, done = self._held.add(message_id, run, ours)
-        self._release(done)
+        self._replies.release(done)
         move = self._moves[message_id] = _Move(run, event.tag, fresh)
-        self._touch(run, now)
+        self._runs.touch(run, now)
 
-        def confirmed(routed: bool) -> None:
+        def confirmed(some: list[Call], size: int, outcome: Outcome) -> None:
+            if outcome is Outcome.TOO_LARGE:  # the broker took it once
+                move.fresh = []
+                self._replies.refuse(run, some, size)
             move.open -= 1
             if not move.open and not move.acknowledged:
                 move.acknowledged = True
@@ -466,17 +421,16 @@ class RabbitWorkerEnd(WorkerEnd):
 
         move.open = 1 + bool(rest)
         own = self._names.held(self._hello.instance)
+        body = body_of(run, ours)
         self._post.send(
-            own, body_of(run, ours), confirmed, message_id=message_id, headers=self._headers(), lasts=False
-        )
+            own, body, partial(confirmed, ours, len(body)), message_id=message_id, headers=self._headers,
+            lasts=False,
+        )  # fmt: skip
         if rest:
             first = self._names.first(width)
-            self._post.send(first, body_of(run, rest), confirmed, headers=headers(), lasts=False)
-            self._empty_until.pop(first, None)
-            self._waiting.add(width)
-
-    def _headers(self) -> dict[str, Any]:
-        return headers(worker=self._hello.name, host=self._hello.host)
+            body = body_of(run, rest)
+            self._post.send(first, body, partial(confirmed, rest, len(body)), headers=headers(), lasts=False)
+            self._in_line(width, first)
 
     def _copy_came(self, event: Delivered, now: float) -> None:
         """A copy is in our hands, for the first time or again."""
@@ -493,9 +447,7 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         if move.open:  # it came before its confirmation; the original is acknowledged then
             self._moves[event.message_id] = move
-        run = self._touch(move.run, now)
-        if not run.begun:
-            run.begun = True
+        if self._runs.begin(move.run, now):
             self._orders.append(Begin(move.run))
             self._beat_at = 0.0
         fresh, move.fresh = move.fresh, []
@@ -504,57 +456,6 @@ class RabbitWorkerEnd(WorkerEnd):
                 move.run, [call.item for call in fresh], [buffer for call in fresh for buffer in call.buffers]
             )
         )
-
-    # -- sending
-
-    def _send_reports(self, run: str, some: Sequence[tuple[Report, Sequence[Buffer]]]) -> None:
-        left = self._held.leave(Key(run, report.place) for report, _ in some)
-
-        def done(routed: bool) -> None:
-            self._release(self._held.arrived(left))
-            if not routed:
-                self._gone(run, time.monotonic())
-
-        body = report_of(run, [report for report, _ in some], [buffer for _, own in some for buffer in own])
-        self._post.send(self._names.results(run), body, done, headers=self._headers())
-
-    def _send_back(self, run: str, some: Sequence[Call], now: float) -> None:
-        """Put calls back into line, first: they are tried again, or were never begun."""
-        by_queue: dict[str, list[Call]] = {}
-        for call in some:
-            width = call.item.width
-            queue = self._names.alone(width) if call.item.lone else self._names.first(width)
-            by_queue.setdefault(queue, []).append(call)
-        for queue, group in by_queue.items():
-            for part in in_bodies(call.size for call in group):
-                self._send_some_back(run, queue, group[part])
-
-    def _send_some_back(self, run: str, queue: str, some: list[Call]) -> None:
-        left = self._held.leave(Key(run, call.item.place) for call in some)
-        width = some[0].item.width
-
-        def done(routed: bool) -> None:
-            if not routed:  # somebody deleted it
-                for name, arguments in self._names.of_width(width).items():
-                    self._connection.declare(name, arguments)
-                self._post.send(queue, body, done, headers=headers())
-                return
-            self._release(self._held.arrived(left))
-            self._empty_until.pop(queue, None)
-            self._waiting.add(width)
-
-        body = body_of(run, some)
-        self._post.send(queue, body, done, headers=headers())
-
-    def _finish(self, keys: Sequence[Key]) -> None:
-        """Nothing more is wanted of these calls."""
-        self._release(self._held.finish(keys))
-
-    def _release(self, copies: Sequence[Copy]) -> None:
-        """Acknowledge copies that stand for nothing any more."""
-        for copy in copies:
-            if copy.tag is not None:
-                self._connection.ack(copy.tag)
 
     def _announce(self, exchange: str, message: Message) -> None:
         self._connection.publish(exchange, "", pack(encode(message)))
@@ -566,8 +467,9 @@ class RabbitWorkerEnd(WorkerEnd):
     # -- time
 
     def _tick(self, now: float) -> None:
-        if not self._opened:
-            self._outage(now)
+        if not self._outage.opened:
+            self._outage.tick(now)
+            self._give_up(now)
             return
         if now >= self._beat_at:
             self._beat_at = now + self._heartbeat
@@ -576,12 +478,10 @@ class RabbitWorkerEnd(WorkerEnd):
         if now >= self._again_at:
             self._again_at = now + POST_AGAIN
             self._post.again()
-            self._leave_idle_runs(now)
-        if not self._looked_for_widths_at or now - self._looked_for_widths_at > LOOK_FOR_WIDTHS:
-            self._looked_for_widths_at = now * random.uniform(0.99, 1.0)
-            for width in range(1, self._hello.cores + 1):
-                if width not in self._widths:
-                    self._connection.look_for(self._names.line(width))
+            busy = {*self._held.runs(), *(move.run for move in self._moves.values())}
+            self._orders += [Ended(run, False, why) for run, why in self._runs.idle(busy, now)]
+        for queue in self._lookout.search(now):
+            self._connection.look_for(queue)
         if self._waiting and now - self._told_at > TELL:
             self._told_at = now
             self._announce(self._names.control, Pushed(sorted(self._waiting)))
@@ -597,56 +497,19 @@ class RabbitWorkerEnd(WorkerEnd):
             if not copy.renewing and now - copy.since > self._names.acknowledgement_timeout / 2:
                 copy.renewing = True
 
-                def confirmed(routed: bool) -> None:
+                def confirmed(outcome: Outcome) -> None:
                     """Nothing to do yet: the old copy is acknowledged when the new one comes."""
 
                 self._post.send(
                     self._names.held(self._hello.instance), body_of(copy.run, self._held.calls_of(copy)),
-                    confirmed, message_id=copy.id, headers=self._headers(), lasts=False,
+                    confirmed, message_id=copy.id, headers=self._headers, lasts=False,
                 )  # fmt: skip
 
-    def _outage(self, now: float) -> None:
-        """Say that the broker can't be reached; after our patience, what has not begun is no longer ours."""
-        if not self._said_lost and now - self._lost_at > 1.0:
-            self._said_lost = True
-            self._say(f"can't reach RabbitMQ at {self._connection.address} ({self._why}); trying again")
-        if not self._outage_over and now - self._lost_at > self._names.patience:
-            self._outage_over = True
-            for name, run in self._runs.items():
-                if run.begun:
-                    run.begun = False
-                    why = f"RabbitMQ can't be reached for {self._names.patience:g} s"
-                    self._orders += [GiveBack(name, None), Ended(name, False, why)]
-
-    def _leave_idle_runs(self, now: float) -> None:
-        for name, run in list(self._runs.items()):
-            if self._held.of_run(name) or any(move.run == name for move in self._moves.values()):
-                run.last_at = now
-                continue
-            patience = self._names.patience
-            silent = run.dispatcher_at is not None and now - run.dispatcher_at > patience
-            if run.begun and (silent or (run.dispatcher_at is None and now - run.last_at > RUN_IDLE)):
-                run.begun = False
-                why = (
-                    f"its dispatcher is silent for {patience:g} s" if silent else "nothing more of it is here"
-                )
-                self._orders.append(Ended(name, False, why))
-            elif not run.begun and now - run.last_at > 10 * RUN_IDLE:
-                del self._runs[name]
-
-    def _touch(self, run: str, now: float) -> _Run:
-        known = self._runs.get(run)
-        if known is None:
-            known = self._runs[run] = _Run(now)
-        known.last_at = now
-        return known
-
-    def _stopped(self, run: str) -> bool:
-        return run in self._runs and self._runs[run].stopped
-
-
-def blocked(why: str, address: str) -> str:
-    """Say that the broker takes nothing, or does again."""
-    if why:
-        return f"RabbitMQ at {address} takes no more for now: {why}; waiting until it does"
-    return f"RabbitMQ at {address} takes messages again"
+    def _give_up(self, now: float) -> None:
+        """The broker can't be reached: after our patience, what has not begun is no longer ours."""
+        if not self._given_up and now - self._outage.since > self._names.patience:
+            self._given_up = True
+            why = f"RabbitMQ can't be reached for {self._names.patience:g} s"
+            for run in self._runs.begun():
+                self._runs.leave(run)
+                self._orders += [GiveBack(run, None), Ended(run, False, why)]

@@ -32,8 +32,8 @@ class Due(NamedTuple):
 class Run:
     """The tasks of one run, in the order in which they are handed out.
 
-    `id` tells this run from every other, and is `name` where one is given; `retries` is for tasks that name
-    none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
+    `id` tells this run from every other, and begins with its `name` where one is given; `retries` is for
+    tasks that name none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
     """
 
     def __init__(
@@ -42,9 +42,10 @@ class Run:
         *,
         retries: int | None = None,
         timeout: float | None = None,
-        name: str = "",
+        name: str | None = None,
     ) -> None:
-        self.id = name or secrets.token_hex(8)
+        self.id = secrets.token_hex(8) if name is None else f"{name}.{secrets.token_hex(4)}"
+        self.name = self.id if name is None else name
         self.tasks = tasks
         self.widths = [task.resources for task in tasks]
         #: Epoch seconds at which the tasks were pushed; None before.
@@ -77,8 +78,8 @@ class Run:
         return self._skipped - before
 
     def is_recorded(self, place: int) -> bool:
-        """Whether the task at a place has its result."""
-        return bool(self._recorded[place])
+        """Whether there is a task at a place that has its result."""
+        return 0 <= place < len(self.tasks) and bool(self._recorded[place])
 
     def attempt(self, place: int) -> int:
         """Return the number of the present attempt at a task, from 1."""

@@ -181,7 +181,7 @@ def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
 
     from executor.descriptors import raise_descriptor_limit
     from executor.errors import EXIT_OK, OutputFailed
-    from executor.gather import Gatherer, Wishes, results_stream
+    from executor.gather import Gatherer, Wishes, end_with, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
     from executor.screen import Screen, Summary
@@ -202,6 +202,8 @@ def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
         if arguments.workers is not None:
             workers = LocalWorkers(arguments.workers, arguments.cores, wire, say=screen.say)
             stack.callback(workers.close)
+            end_with(workers.close)
+            workers.open()
             settings = workers.settings
         end: DispatcherEnd
         if run is None:

@@ -157,7 +157,7 @@ def main() -> int:
     if arguments.detach:
         from executor import keeping
 
-        name = arguments.run or keeping.new_name()
+        name = keeping.new_name() if arguments.run is None else arguments.run
         run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout, name=name)
         return keeping.detach(run, wire, wait=arguments.wait, say=streams.complain)
     return gather(arguments, wire, Run(tasks, retries=arguments.retries, timeout=arguments.timeout))
@@ -168,7 +168,7 @@ def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) ->
     if arguments.run is not None and not arguments.detach:
         parse.error("--run goes with --detach")
     for option in ("detach", "collect", "cancel"):
-        if not getattr(arguments, option):
+        if getattr(arguments, option) in (None, False):
             continue
         for other in NOT_WITH[option]:
             if getattr(arguments, other.replace("-", "_")) not in (None, False):
@@ -181,7 +181,7 @@ def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
 
     from executor.descriptors import raise_descriptor_limit
     from executor.errors import EXIT_OK, OutputFailed
-    from executor.gather import Gatherer, Wishes, results_stream
+    from executor.gather import Gatherer, Wishes, end_with, results_stream
     from executor.journal import Journal
     from executor.launch import LocalWorkers
     from executor.screen import Screen, Summary
@@ -202,6 +202,8 @@ def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
         if arguments.workers is not None:
             workers = LocalWorkers(arguments.workers, arguments.cores, wire, say=screen.say)
             stack.callback(workers.close)
+            end_with(workers.close)
+            workers.open()
             settings = workers.settings
         end: DispatcherEnd
         if run is None:

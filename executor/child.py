@@ -12,6 +12,7 @@ dies.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import mmap
 import os
@@ -28,6 +29,7 @@ import msgspec
 from executor import codec
 from executor.board import Batch, Board, encode_done
 from executor.call import describe, function_executor, make_importable, set_argument
+from executor.cgroup import Group
 from executor.channel import Channel
 from executor.errors import BadFrame, CannotTravel, UnknownFunction
 from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
@@ -39,14 +41,14 @@ FLUSH_SECONDS = 0.002
 #: Bytes kept of what a task printed: the last ones of its stdout, and of its stderr.
 PRINTED_BYTES = 64 * 1024
 
+#: Bytes of printed text that may pile up while a task runs, before its worker drops all but the end.
+PRINTED_MOST = 1 << 20
+
 #: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
 GROWN_LEAST = 512 << 20
 
 #: A call that took less left no process or thread behind: to start one takes longer.
 HARMLESS_SECONDS = 10e-6
-
-#: stdio.h: no buffer.
-_IONBF = 2
 
 #: Read by OpenMP and the BLAS libraries when they are loaded (and by NumExpr, Numba, Polars, Julia's BLAS).
 THREAD_VARIABLES = (
@@ -61,20 +63,24 @@ THREAD_VARIABLES = (
     "POLARS_MAX_THREADS",
 )
 
+#: Modules that make their threads when they are loaded, as many as the environment says, and for good.
+FIXED_THREADS = frozenset({"numba", "numexpr", "polars"})
+
 
 encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 
 
-def main(descriptors: list[int]) -> NoReturn:
+def main(descriptors: list[int], groups: Path | None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
     `descriptors` are, in this order: the channel's socket, the tokens' pipe, the board, and the files that
-    keep what tasks print to stdout and stderr.
+    keep what tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes
+    a cgroup of its own.
     """
     status = 1
     try:
-        _Child(descriptors).serve()
+        _Child(descriptors, groups).serve()
         status = 0
     except SystemExit as stop:  # a task called sys.exit: as it would have ended a script of its own
         if isinstance(stop.code, int):
@@ -92,7 +98,7 @@ def main(descriptors: list[int]) -> NoReturn:
 class _Child:
     """State of a child process between its tasks."""
 
-    def __init__(self, descriptors: list[int]) -> None:
+    def __init__(self, descriptors: list[int], groups: Path | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
         channel, self._tokens, board, stdout, stderr = descriptors
@@ -100,17 +106,20 @@ class _Child:
         os.set_blocking(self._tokens, False)
         self._board = Board(board)
         os.close(board)
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.close(stdout)
-        os.close(stderr)
+        self._printed = (stdout, stderr)
+        self._direct_streams()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a task must not fail over a character that it prints
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        unbuffer_c()
         self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         make_importable(str(Path.cwd()))
         self._pid = os.getpid()
+        self._group: Group | None = None
+        if groups is not None:
+            with contextlib.suppress(OSError):  # then its worker's watching must do
+                group = Group(groups, self._pid)
+                group.enter()
+                self._group = group
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
         self._mask: set[int] = set()
@@ -130,7 +139,7 @@ class _Child:
         while (frames := self._channel.receive()) is not None:
             for frame in frames:
                 batch = _batches.decode(frame[0])
-                self._take_cores(batch.cores, batch.pin)
+                self._take_cores(batch.cores)
                 self._run(batch, share_out(batch.items, frame[1:]))
 
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
@@ -144,18 +153,35 @@ class _Child:
             self._come_back(batch.pin)
             now = time.time()
             self._board.begin(batch.first + index, time.monotonic(), now)
+            if self._group is not None:
+                self._group.bound(item.memory)
             report, out = self._call(item, buffers.pop(index, ()), cores, now)
             self._used = True
             self._keep(batch.first + index, report, out)
             if (report.finished or time.time()) - now > HARMLESS_SECONDS:
+                self._direct_streams()
                 self._spent = self._left_behind()
         self._flush(self._first + len(self._reports), last=True)
 
     def _come_back(self, pin: bool) -> None:
-        """Return to the folder and the cores that the task before may have left."""
+        """Go to the cores of this batch, and back to the folder, which the task before may have left."""
         os.fchdir(self._folder)
         if pin and sys.platform == "linux" and os.sched_getaffinity(0) != self._mask:
             pin_threads(self._cores)
+
+    def _direct_streams(self) -> None:
+        """Direct standard output and error to our files, whatever a task has put in their place."""
+        os.dup2(self._printed[0], 1)
+        os.dup2(self._printed[1], 2)
+
+    def _take_printed(self) -> tuple[str, str]:
+        """Return the end of what was printed to stdout and stderr since the last call, and forget it."""
+        flush_printed()
+        out, err = self._printed
+        try:
+            return read_printed(out), read_printed(err)
+        except OSError:  # the task closed whatever was open
+            return "", ""
 
     def _admitted(self, epoch: int) -> bool:
         """Take a token for an item of this epoch; False: the worker took the item back."""
@@ -196,7 +222,7 @@ class _Child:
             else:
                 error = (outcome.error.type, outcome.error.message, outcome.error.traceback)
         except UnknownFunction as unknown:
-            taken = take_printed()  # what the search for it imported may have printed
+            taken = self._take_printed()  # what the search for it imported may have printed
             return rejected(item, "UnknownFunction", str(unknown), *taken), ()
         except CannotTravel as cannot:
             error = ("CannotTravel", str(cannot), "")
@@ -209,7 +235,7 @@ class _Child:
         if os.getpid() != self._pid:  # a copy that the task forked, and that came back from it
             os._exit(0)
         status: Status = "ok" if error is None else "error"
-        printed = take_printed()
+        printed = self._take_printed()
         report = Report(
             item.place, item.attempt, status, value, len(out), error, cores, now, finished, *printed
         )
@@ -257,8 +283,10 @@ class _Child:
         return True
 
     def _left_behind(self) -> bool:
-        """Whether tasks left threads or processes behind."""
+        """Whether tasks left threads or processes behind, or streams that nobody can print to."""
         if threading.active_count() > self._threads:
+            return True
+        if any(stream is None or stream.closed for stream in (sys.stdout, sys.stderr)):
             return True
         try:
             os.waitpid(-1, os.WNOHANG)
@@ -266,14 +294,15 @@ class _Child:
             return False
         return True
 
-    def _take_cores(self, cores: tuple[int, ...], pin: bool) -> None:
-        """Pin every thread to `cores`, and give the numeric libraries as many threads."""
+    def _take_cores(self, cores: tuple[int, ...]) -> None:
+        """Give the numeric libraries as many threads as there are `cores`; `_come_back` pins them.
+
+        Where that can't be any more, this process is spent.
+        """
         if cores == self._cores:
             return
         first = not self._cores
         self._cores, self._mask = cores, set(cores)
-        if pin:
-            pin_threads(cores)
         width = len(cores)
         if width != self._width:
             self._width = width
@@ -283,6 +312,7 @@ class _Child:
                 import threadpoolctl
 
                 threadpoolctl.threadpool_limits(width)
+                self._spent = not FIXED_THREADS.isdisjoint(sys.modules)
 
 
 def pin_threads(cores: tuple[int, ...]) -> None:
@@ -303,46 +333,28 @@ def resident_pages() -> int:
         return 0
 
 
-def unbuffer_c() -> None:
-    """Let C code print without a buffer, so that nothing of a task's is left for its neighbour."""
-    import ctypes
-
-    libc = ctypes.CDLL(None)
-    for name in ("stdout", "__stdoutp"):  # glibc's and musl's, macOS's
-        try:
-            stream = ctypes.c_void_p.in_dll(libc, name)
-        except ValueError:
-            continue
-        libc.setvbuf(stream, None, _IONBF, 0)
-
-
 def flush_printed() -> None:
     """Write out what Python holds of standard output and error, if a task put buffers in their place."""
-    for stream, ours in ((sys.stdout, sys.__stdout__), (sys.stderr, sys.__stderr__)):
+    for name, ours in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
+        stream = getattr(sys, name)
         if stream is not ours:
+            setattr(sys, name, ours)
             try:
                 stream.flush()
             except Exception:  # closed, or not a stream at all: there is nothing to flush
                 pass
 
 
-def take_printed() -> tuple[str, str]:
-    """Return the end of what was printed to stdout and stderr since the last call, and forget it."""
-    flush_printed()
-    return _take(1), _take(2)
-
-
-def _take(descriptor: int) -> str:
-    try:
-        size = os.lseek(descriptor, 0, os.SEEK_END)  # its end, whoever opened it anew and wrote there
-        return read_printed(descriptor, size) if size else ""
-    except OSError:  # the task closed it, or put a pipe in its place
+def read_printed(file: int) -> str:
+    """Return the last PRINTED_BYTES in a file of printed text, and empty it."""
+    size = os.lseek(file, 0, os.SEEK_END)
+    if not size:
         return ""
-
-
-def read_printed(descriptor: int, size: int) -> str:
-    """Return the last PRINTED_BYTES of the `size` bytes in a file of printed text, and empty the file."""
-    data = os.pread(descriptor, PRINTED_BYTES, max(0, size - PRINTED_BYTES))
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.ftruncate(descriptor, 0)
+    if size > PRINTED_MOST:  # the worker may be about to drop what is now the beginning
+        fcntl.lockf(file, fcntl.LOCK_EX)
+    data = os.pread(file, PRINTED_BYTES, max(0, size - PRINTED_BYTES))
+    os.lseek(file, 0, os.SEEK_SET)
+    os.ftruncate(file, 0)
+    if size > PRINTED_MOST:
+        fcntl.lockf(file, fcntl.LOCK_UN)
     return data.decode("utf-8", "replace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple, TextIO
 
 from executor.errors import (
@@ -22,6 +23,8 @@ from executor.screen import Screen, Summary
 from executor.task import Result
 from executor.waiting import Waiting
 from transports.base import Delivery, DispatcherEnd, WorkerView
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 #: Seconds between two looks at signals, workers and the progress line.
 _TURN = 0.2
@@ -78,7 +81,7 @@ class Gatherer:
             WorkersFailed: the workers of ``--workers N`` end by themselves.
             OutputFailed: results can't be recorded.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             signal.signal(number, self._on_signal)
         self._pushed = time.monotonic()
         self._begin()
@@ -197,6 +200,19 @@ class Gatherer:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._signal = number
+
+
+def end_with(close: Callable[[], None]) -> None:
+    """Let SIGINT and SIGTERM call `close` and end the process, until a `Gatherer` takes them over."""
+
+    def end(number: int, frame: object) -> None:
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)  # a second one ends it at once
+        close()
+        signal.raise_signal(number)
+
+    for number in _SIGNALS:
+        signal.signal(number, end)
 
 
 def results_stream(output: str | None) -> TextIO:

@@ -3,34 +3,49 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import time
 
 from executor import manifest
 from executor.config import Wire
-from executor.errors import EXIT_OK, NobodyThere
+from executor.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, NobodyThere, TransportError
 from executor.gather import Gatherer
 from executor.run import Run
 from executor.screen import plural
 from executor.task import Result
 from executor.waiting import SAY_AFTER, SAY_AGAIN
-from transports.base import KeepingEnd, Say
+from transports.base import Delivery, KeepingEnd, Say
+
+#: Results, and seconds, after which it is noted that they were collected. Until then they come again if this
+#: dispatcher dies.
+NOTE_RESULTS = 100
+NOTE_SECONDS = 2.0
 
 
 def detach(run: Run, wire: Wire, *, wait: float | None, say: Say) -> int:
     """Push a run and leave it with the broker; print its name, alone, to stdout. Return the exit status.
+
+    Ctrl-C and SIGTERM meanwhile remove what was pushed of it.
 
     Raises:
         ConfigError: the wire has no broker, or the name is in use.
         NobodyThere: the broker did not answer within `wait` seconds.
     """
     run.submitted = time.time()
-    with wire.transport.kept_run(wire.settings, run.id, collects=False, say=say) as end:
+    signals: list[int] = []
+    with wire.transport.kept_run(wire.settings, run.name, collects=False, say=say) as end:
         end.check_name(wait)
+        records = list(manifest.records(run.tasks, run.retries, run.timeout, run.submitted))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: signals.append(number))
         end.push(run)
-        end.keep(list(manifest.records(run.tasks, run.retries, run.timeout, run.submitted)), wait)
-        say(f"{plural(len(run.tasks), 'task')} of run {run.id} now at {end.address}")
-    say(f"collect the results with the same --yaml and --collect {run.id} --output FILE")
-    print(run.id)
+        if not end.keep(records, wait, lambda: bool(signals)):
+            end.drop(wait)
+            say(f"run {run.name} was not pushed to its end, and is removed")
+            return EXIT_TERMINATED if signals[0] == signal.SIGTERM else EXIT_INTERRUPTED
+        say(f"{plural(len(run.tasks), 'task')} of run {run.name} now at {end.address}")
+    say(f"collect the results with the same --yaml and --collect {run.name} --output FILE")
+    print(run.name)
     return EXIT_OK
 
 
@@ -49,7 +64,7 @@ def open_kept(end: KeepingEnd, name: str, *, wait: float | None, say: Say) -> Ru
     kept = manifest.read(name, end.kept(wait))
     run = Run(kept.tasks, retries=kept.retries, timeout=kept.timeout, name=name)
     run.submitted = kept.submitted
-    before = run.skip(place for place, flag in enumerate(kept.collected) if flag)
+    before = run.skip(kept.collected)
     if before:
         say(f"of run {name}, {plural(before, 'result')} collected before, {run.unrecorded:,} to come")
     return run
@@ -79,6 +94,7 @@ class Collector(Gatherer):
     _news_at = 0.0
     _alone_since: float | None = None
     _said_at = 0.0
+    _noted_at = 0.0
     _first: float | None = None  # epoch seconds at which the first of its tasks started
     _last: float | None = None  # ... and the last finished
 
@@ -88,8 +104,11 @@ class Collector(Gatherer):
         return 0.0 if self._first is None or self._last is None else max(0.0, self._last - self._first)
 
     def gather(self) -> int:  # noqa: D102 — as its base says
+        self._unnoted: set[int] = set()  # places of results that were recorded here since
         try:
             status = super().gather()
+        except TransportError:  # the run is gone
+            raise
         except BaseException:
             self._leave()
             raise
@@ -100,11 +119,8 @@ class Collector(Gatherer):
         return status
 
     def _leave(self) -> None:
-        """Write down what was recorded here, so that who collects the rest does not wait for it."""
-        recorded = self._run.recorded()
-        if any(recorded):
-            self._end.note(manifest.note(recorded))
-        self._screen.say(f"{self._run.unrecorded:,} results of run {self._run.id} stay with the broker")
+        self._note(time.monotonic())
+        self._screen.say(f"{self._run.unrecorded:,} results of run {self._run.name} stay with the broker")
 
     def _begin(self) -> None:
         self._news_at = time.monotonic()
@@ -112,6 +128,21 @@ class Collector(Gatherer):
 
     def _stop(self) -> bool:
         return False  # only this dispatcher stops: the run goes on
+
+    def _take(self, deliveries: list[Delivery]) -> None:
+        super()._take(deliveries)
+        places = {each.report.place for each in deliveries}
+        self._unnoted |= {place for place in places if self._run.is_recorded(place)}
+        now = time.monotonic()
+        if len(self._unnoted) >= NOTE_RESULTS or now - self._noted_at >= NOTE_SECONDS:
+            self._note(now)
+
+    def _note(self, now: float) -> None:
+        """Tell the broker what was recorded here, so that who collects the rest does not wait for it."""
+        self._noted_at = now
+        if self._unnoted:
+            self._end.note(manifest.note(self._unnoted))
+            self._unnoted.clear()
 
     def _record(self, result: Result) -> None:
         super()._record(result)
@@ -124,7 +155,7 @@ class Collector(Gatherer):
             self._left, self._news_at = self._run.unrecorded, now
         wait = self._wishes.wait
         if wait is not None and now - self._news_at >= wait:
-            raise NobodyThere(f"no result of run {self._run.id} came within {wait:g} s")
+            raise NobodyThere(f"no result of run {self._run.name} came within {wait:g} s")
         waiting = self._end.waiting()
         too_wide = {width: count for width, count in waiting.items() if cores and width > max(cores)}
         if cores and not (too_wide and not held and len(too_wide) == len(waiting)):

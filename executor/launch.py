@@ -15,7 +15,7 @@ import msgspec
 
 from executor import cores
 from executor.config import Wire
-from executor.errors import WorkersFailed
+from executor.errors import ConfigError, WorkersFailed
 from executor.private import RunFolder
 from transports.base import Say
 
@@ -31,19 +31,23 @@ _ENDING = 5.0
 class LocalWorkers:
     """`count` workers on this machine, each with `width` cores, or its share of the granted ones (None).
 
-    They end when this object is closed, or its process ends in whatever way: each holds the reading end
+    They run from `open` to `close`, and end when its process ends in whatever way: each holds the reading end
     of a pipe whose writing end only this process has.
+
+    Raises:
+        ConfigError: there is no folder for their sockets, or its path is too long for one.
     """
 
-    def __init__(
-        self, count: int, width: int | None, wire: Wire, *, say: Say, grace: float | None = None
-    ) -> None:
+    def __init__(self, count: int, width: int | None, wire: Wire, *, say: Say) -> None:
         self._say = say
         self._folder = RunFolder()
-        self._read, self._write = os.pipe()
+        self._read = self._write = -1
         self._processes: dict[int, subprocess.Popen[bytes]] = {}  # by worker, from 0
         self._replaced = 0
-        self._own, each = wire.transport.private(wire.settings, str(self._folder.path), count)
+        try:
+            self._own, self._each = wire.transport.private(wire.settings, str(self._folder.path), count)
+        except ValueError as error:  # settings refuse an address so, see `transports.base.checked`
+            raise ConfigError(str(error)) from error
         granted = cores.granted()
         shares = cores.share(granted.ids, count)
         #: Cores of each worker.
@@ -60,27 +64,28 @@ class LocalWorkers:
                 f"{count} {'worker' if count == 1 else 'workers'} of {max(self.widths)} "
                 f"on {len(granted.ids)} cores: tasks share them and are not pinned"
             )
-        self._commands = [self._command(index, settings, len(each)) for index, settings in enumerate(each)]
-        try:
-            for index in range(count):
-                self._start(index)
-        except BaseException:
-            self.close()
-            raise
 
     @property
     def settings(self) -> Any:
         """The dispatcher's settings, on an address that only these workers know."""
         return self._own
 
-    def _command(self, index: int, settings: Any, count: int) -> list[str]:
-        file = self._folder.path / f"worker-{index}.yml"
-        file.write_bytes(msgspec.yaml.encode(settings))
-        command = [sys.executable, str(_WORKER), "--yaml", str(file), "--name", f"local-{index + 1}"]
-        command += ["--cores", str(self.widths[index]), "--once", "--lifeline", str(self._read)]
-        if not self._pin:
-            command.append("--no-pin")
-        return command
+    def open(self) -> None:
+        """Start them."""
+        self._read, self._write = os.pipe()
+        self._folder.open()
+        for index, settings in enumerate(self._each):
+            self._file(index).write_bytes(msgspec.yaml.encode(settings))
+            self._start(index)
+
+    def _file(self, index: int) -> Path:
+        return self._folder.path / f"worker-{index}.yml"
+
+    def _command(self, index: int) -> list[str]:
+        command = [sys.executable, str(_WORKER), "--yaml", str(self._file(index))]
+        command += ["--name", f"local-{index + 1}", "--cores", str(self.widths[index])]
+        command += ["--once", "--lifeline", str(self._read)]
+        return command if self._pin else [*command, "--no-pin"]
 
     def _start(self, index: int) -> None:
         mask = self._masks[index]
@@ -91,7 +96,7 @@ class LocalWorkers:
                 # the child after a fork, where no Python should run.
                 os.sched_setaffinity(0, mask or ())
             self._processes[index] = subprocess.Popen(
-                self._commands[index],
+                self._command(index),
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # our stdout is for results
                 pass_fds=[self._read],
@@ -123,7 +128,7 @@ class LocalWorkers:
         return dead
 
     def close(self) -> None:
-        """End the workers and all that they run, and wait for that."""
+        """End the workers and all that they run, and wait for that. Closing twice is harmless."""
         if self._write < 0:
             return
         os.close(self._write)

@@ -11,6 +11,7 @@ calls `step()`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from executor.cores import CoreSet
 from executor.errors import NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
-from executor.messages import Buffer, Item, Report, rejected, share_out
+from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
 from executor.process import BATCH_MOST, STATUS_OF, Child
 
 #: Seconds of work that a batch should hold: a wake-up of the worker costs well below a tenth of it.
@@ -157,12 +158,12 @@ class Pool:
                 self._kill(child, "cancelled", doomed)
         return dropped
 
-    def holding(self) -> dict[str, list[int]]:
-        """Return the places of what is unfinished, by run."""
-        held = self._line.places()
-        for child in self._children:
-            for entry in child.entries.values():
-                held.setdefault(entry.run, []).append(entry.item.place)
+    def holding(self) -> Holding:
+        """Return what is unfinished."""
+        held: Holding = {}
+        for entry in itertools.chain(*(child.entries.values() for child in self._children), self._line):
+            attempts = held.setdefault(entry.run, {})
+            attempts[entry.item.place] = max(entry.item.attempt, attempts.get(entry.item.place, 0))
         return held
 
     def running(self) -> list[Running]:
@@ -329,8 +330,12 @@ class Pool:
             entry = child.entries.pop(first + i, None)
             if entry is None:  # taken from the board already
                 continue
-            if report.status == "error" and entry in child.condemned:  # our SIGTERM made it raise
+            if (
+                report.error and report.status == "error" and entry in child.condemned
+            ):  # SIGTERM made it raise
+                had = (report.finished or 0.0) - (report.started or 0.0)
                 report.status = STATUS_OF[child.ending]
+                report.error = (*child.sentence(entry, had), report.error[2])
             self._finished.append(Finished(entry.run, report, shares.get(i, ())))
             count += 1
             ended = report.finished
@@ -358,6 +363,7 @@ class Pool:
         A call that had begun when its child was killed for another is as good as not begun.
         """
         self._rescue(child)
+        child.convict()
         current = child.current()
         back: list[Entry] = []
         for entry in child.entries.values():

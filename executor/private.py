@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -64,7 +65,8 @@ def check_socket_path(path: str) -> None:
     """
     if len(os.fsencode(path)) > SOCKET_PATH_MOST:
         raise ConfigError(
-            f"{path}: too long for a socket ({SOCKET_PATH_MOST} bytes); set XDG_RUNTIME_DIR to a shorter one"
+            f"{path}: too long for a socket (at most {SOCKET_PATH_MOST} bytes); "
+            "choose a shorter path, or without an address a shorter XDG_RUNTIME_DIR"
         )
 
 
@@ -74,10 +76,13 @@ class Lock:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
-    def acquire(self) -> bool:
-        """Take the lock and leave our process id in the file; return False if another process has it."""
+    def acquire(self, *, wait: bool = False) -> bool:
+        """Take the lock and leave our process id in the file; return False if another process has it.
+
+        With `wait`, wait until it is free.
+        """
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             return False
         os.ftruncate(self._descriptor, 0)
@@ -96,35 +101,45 @@ class Lock:
 
 
 class RunFolder:
-    """A folder for one run's sockets and settings, removed at its end.
-
-    Folders that an earlier process left when it was killed are removed on the way.
+    """A folder for one run's sockets and settings, from `open` to `close`; `path` is its path.
 
     Raises:
         ConfigError: the user's private folder can't be used.
     """
 
     def __init__(self) -> None:
-        parent = runtime_folder()
-        for old in parent.glob("run-*"):
-            _remove_if_left(old)
-        made = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
-        self._lock = Lock(made / "lock")
-        self._lock.acquire()
-        # Its final name only now: nobody may take it for one that was left.
-        self.path = made.rename(made.with_name("run-" + made.name.removeprefix("new-")))
+        self._parent = runtime_folder()
+        self.path = self._parent / f"run-{secrets.token_hex(4)}"
+        self._lock: Lock | None = None
+
+    def open(self) -> None:
+        """Make the folder; those that earlier processes left when they were killed are removed on the way.
+
+        A folder is in use as long as the file `lock` in it is locked.
+        """
+        turn = Lock(
+            self._parent / "runs.lock"
+        )  # nobody takes one that is just being made for one that was left
+        turn.acquire(wait=True)
+        try:
+            for old in self._parent.glob("run-*"):
+                _remove_if_left(old)
+            self.path.mkdir(mode=0o700)
+            self._lock = Lock(self.path / "lock")
+            self._lock.acquire()
+        finally:
+            turn.release()
 
     def close(self) -> None:
-        """Remove the folder."""
+        """Remove the folder, if there is one. Closing twice is harmless."""
         shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
 
 def _remove_if_left(folder: Path) -> None:
     """Remove a run's folder whose process is gone."""
-    with contextlib.suppress(OSError):  # it is being made, or removed, just now
-        if not (folder / "lock").exists():
-            return
+    with contextlib.suppress(OSError):  # it is being removed just now
         lock = Lock(folder / "lock")
         if lock.acquire():
             shutil.rmtree(folder, ignore_errors=True)

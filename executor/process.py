@@ -15,16 +15,14 @@ import time
 from collections.abc import Sequence
 
 from executor.board import Batch, Board
+from executor.cgroup import Group
 from executor.channel import Channel
-from executor.child import PRINTED_BYTES, encoder, read_printed
+from executor.child import PRINTED_BYTES, PRINTED_MOST, encoder, read_printed
 from executor.guardian import Guardian
 from executor.line import Entry
 from executor.memory import in_words
 from executor.messages import NIL, Buffer, Report
 from executor.task import MEMORY_LIMIT, Status
-
-#: Bytes of printed text that may pile up before all but the end is dropped.
-_PRINTED_MOST = 1 << 20
 
 #: Calls in one batch at most; a child has two at most, and so many tokens fit into a pipe on every system.
 BATCH_MOST = 512
@@ -68,6 +66,7 @@ class Child:
         self.slot = slot
         self.run: str | None = None  # that it serves, from its first batch on
         self.pid = 0  # until the guardian says it
+        self.group: Group | None = None  # that bounds its memory, where such a thing can be
         self.cores: tuple[int, ...] = ()  # that it has now; () when idle
         self.last_cores: tuple[int, ...] = ()
         self.entries: dict[int, Entry] = {}  # given and not reported, by index, in order
@@ -142,14 +141,7 @@ class Child:
         epoch = None if began is None else began[1]
         if entry in self.condemned:
             kind = STATUS_OF[self.ending]
-            if self.ending == "memory":
-                held, limit = in_words(self.peak), in_words(item.memory or 0)
-                name, text = MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
-            elif self.ending == "timeout":
-                had = 0.0 if began is None else time.monotonic() - began[0]
-                name, text = "Timeout", f"killed after {had:.3g} s; its timeout is {item.timeout:g} s"
-            else:
-                name, text = "Cancelled", "killed because its run was cancelled"
+            name, text = self.sentence(entry, 0.0 if began is None else time.monotonic() - began[0])
         return Report(
             item.place,
             item.attempt,
@@ -159,20 +151,42 @@ class Child:
             cores=self.cores,
             started=epoch,
             finished=None if epoch is None else time.time(),
-            stdout=read_printed(self.stdout, os.fstat(self.stdout).st_size),
-            stderr=read_printed(self.stderr, os.fstat(self.stderr).st_size),
+            stdout=read_printed(self.stdout),
+            stderr=read_printed(self.stderr),
         )
+
+    def sentence(self, entry: Entry, had: float) -> tuple[str, str]:
+        """Return the error's type and message of one of the `condemned`, which ran for `had` seconds."""
+        if self.ending == "memory":
+            held, limit = in_words(self.peak), in_words(entry.item.memory or 0)
+            return MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
+        if self.ending == "timeout":
+            return "Timeout", f"killed after {had:.3g} s; its timeout is {entry.item.timeout:g} s"
+        return "Cancelled", "killed because its run was cancelled"
+
+    def convict(self) -> None:
+        """Take note, when it is dead, if the kernel killed it for the memory of its present call."""
+        current = self.current()
+        if current is None or self.group is None or not self.group.exceeded():
+            return
+        self.ending, self.condemned = "memory", (current[0],)
+        self.peak = current[0].item.memory or 0  # it never got more
 
     def bound_printed(self) -> None:
         """Let go of what its call printed but for the end, if that is much."""
-        for descriptor in (self.stdout, self.stderr):
-            info = os.fstat(descriptor)
-            if info.st_blocks * 512 > _PRINTED_MOST:
-                forget(descriptor, info.st_size - PRINTED_BYTES)
+        for file in (self.stdout, self.stderr):
+            if os.fstat(file).st_blocks * 512 <= PRINTED_MOST:
+                continue
+            with contextlib.suppress(BlockingIOError):  # its call has ended, and it empties the file itself
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                forget(file, os.fstat(file).st_size - PRINTED_BYTES)
+                fcntl.lockf(file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of what was shared with it."""
+        """Let go of what was shared with it, when it is dead."""
         self._made.close()
+        if self.group is not None:
+            self.group.remove()
 
 
 def death_in_words(status: int, *, starved: bool | None = False) -> str:

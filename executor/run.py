@@ -32,8 +32,8 @@ class Due(NamedTuple):
 class Run:
     """The tasks of one run, in the order in which they are handed out.
 
-    `id` tells this run from every other, and is `name` where one is given; `retries` is for tasks that name
-    none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
+    `id` tells this run from every other, and begins with its `name` where one is given; `retries` is for
+    tasks that name none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
     """
 
     def __init__(
@@ -42,9 +42,10 @@ class Run:
         *,
         retries: int | None = None,
         timeout: float | None = None,
-        name: str = "",
+        name: str | None = None,
     ) -> None:
-        self.id = name or secrets.token_hex(8)
+        self.id = secrets.token_hex(8) if name is None else f"{name}.{secrets.token_hex(4)}"
+        self.name = self.id if name is None else name
         self.tasks = tasks
         self.widths = [task.resources for task in tasks]
         #: Epoch seconds at which the tasks were pushed; None before.
@@ -77,12 +78,17 @@ class Run:
         return self._skipped - before
 
     def is_recorded(self, place: int) -> bool:
-        """Whether the task at a place has its result."""
-        return bool(self._recorded[place])
+        """Whether there is a task at a place that has its result."""
+        return 0 <= place < len(self.tasks) and bool(self._recorded[place])
 
     def attempt(self, place: int) -> int:
         """Return the number of the present attempt at a task, from 1."""
         return self._attempts.get(place, 1)
+
+    def tried(self, place: int, attempt: int) -> None:
+        """Workers try again by themselves, where a broker lies between: this attempt has been made."""
+        if 0 <= place < len(self.tasks) and attempt > self.attempt(place):
+            self._attempts[place] = attempt
 
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Encode the task at a place for its journey; return it and its large buffers."""
@@ -106,24 +112,24 @@ class Run:
         """Return the result to record, or None: another attempt is due (`attempt` grew), or it has one.
 
         Raises:
-            BadFrame: the report is about no task of this run.
+            BadFrame: the report is about no task of this run, or about an attempt that was not made.
         """
         place = report.place
         if not 0 <= place < len(self.tasks):
             raise BadFrame(f"a report about place {place} of {len(self.tasks)}")
+        if report.attempt > self.attempt(place):
+            raise BadFrame(
+                f"a report about attempt {report.attempt} at place {place}, after {self.attempt(place)}"
+            )
         if self._recorded[place]:
             return None
-        if report.attempt > self.attempt(
-            place
-        ):  # where a broker lies between, workers try again by themselves
-            self._attempts[place] = report.attempt
         status, value, error = report.status, None, None
         if status == "ok":
             try:
                 value = codec.decode([report.value, *buffers])
             except BadFrame as bad:
                 status, error = "error", Error("BadFrame", f"the result could not be read: {bad}")
-        if status not in ("ok", "lost") and report.attempt not in (0, self.attempt(place)):
+        if status != "ok" and report.attempt not in (0, self.attempt(place)):
             return None  # of an attempt that was given up meanwhile
         if report.error is not None:
             error = Error(*report.error)

@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,18 +35,20 @@ def one_line(text: str, width: int) -> str:
     """Return text on one line of at most `width` characters (at least 1)."""
     start = text[: 20 * width + 1000]  # a message may be as long as memory allows
     cut = len(start) < len(text)
-    if any(c in start for c in "\n\r\t"):
-        start = " ".join(start.split())
-    start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
+    if not start.isprintable():
+        if any(c in start for c in "\n\r\t"):
+            start = " ".join(start.split())
+        start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
     return start if len(start) <= width and not cut else start[: max(0, width - 1)] + "…"
 
 
 class _Brief(reprlib.Repr):
     """Reprs that look at no more of a large value than they show."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.fillvalue = "…"
+        self.maxstring = self.maxlong = self.maxother = max(20, width)
 
     def repr_int(self, x: int, level: int) -> str:
         if x.bit_length() > 10_000:  # slow, and refused beyond `sys.get_int_max_str_digits`
@@ -70,14 +73,17 @@ class _Brief(reprlib.Repr):
         return self.repr_instance(x, level)
 
 
+@lru_cache(256)  # there are as many widths as a terminal has columns
+def _brief_of(width: int) -> _Brief:
+    return _Brief(width)
+
+
 def brief(value: object, width: int = 60) -> str:
     """Return a value's repr, shortened where it is large."""
     if type(value) is float:
         return f"{value:.6g}"
-    short = _Brief()
-    short.maxstring = short.maxlong = short.maxother = max(20, width)
     try:
-        return one_line(short.repr(value), width)
+        return one_line(_brief_of(width).repr(value), width)
     except Exception as error:  # a repr of the user's may raise
         return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
 

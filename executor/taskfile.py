@@ -5,15 +5,13 @@ from 1, as editors count, and ``tasks[3]`` is the fourth task of a list, as Pyth
 
 The objects that stand for what JSON lacks, ``{"$float": "nan"}`` and the others of `executor.jsonform`, are
 read back in `params` and `kwargs`, so that both can be copied from a results file. JSON may also hold the
-words NaN and Infinity, which Python writes. A key that stands twice in one JSON object has its last value, as
-in Python.
+words NaN and Infinity, which Python writes.
 """
 
 from __future__ import annotations
 
 import gc
 import io
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,8 +20,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
+from executor import jsontext
 from executor.errors import TaskFileError, UsageError
 from executor.jsonform import from_json
 from executor.task import Task
@@ -84,7 +81,7 @@ def _read_lines(file: BinaryIO, name: str) -> list[Task]:
     intake = Intake(name, lambda line: f"{name}:{line}")
     for number, line in enumerate(file, start=1):
         forms = _DOLLAR in line
-        if not forms and (task := plain_task(line)):
+        if not forms and (task := plain_task(line)) and jsontext.each_key_once(line):
             intake.take(task, number)
             continue
         if line.isspace():
@@ -104,13 +101,13 @@ def _read_lines(file: BinaryIO, name: str) -> list[Task]:
 def _read_json(file: BinaryIO, name: str) -> list[Task]:
     text = _text(file, name)
     try:
-        document = _json(text) if text.strip() else None
+        document, twice = jsontext.load(text) if text.strip() else (None, [])
     except ValueError as error:
-        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        line = f":{error.lineno}" if hasattr(error, "lineno") else ""
         more = getattr(error, "msg", "") == "Extra data"  # behind a first object that is whole
         hint = "; a file of one task on each line ends in .jsonl" if more else ""
-        raise TaskFileError([f"{name}{line}: {_malformed(error)}{hint}"]) from error
-    return _from_document(document, name, forms='"$' in text)
+        raise TaskFileError([f"{name}{line}: {jsontext.malformed(error)}{hint}"]) from error
+    return _from_document(document, name, forms='"$' in text, twice=bool(twice))
 
 
 def _read_yaml(file: BinaryIO, name: str) -> list[Task]:
@@ -124,8 +121,13 @@ def _read_yaml(file: BinaryIO, name: str) -> list[Task]:
     return _from_document(document, name, forms="$" in text)
 
 
-def _from_document(document: object, name: str, forms: bool) -> list[Task]:
-    """Return the tasks of a whole JSON or YAML file; with `forms`, it may hold some for what JSON lacks."""
+def _from_document(document: object, name: str, *, forms: bool, twice: bool = False) -> list[Task]:
+    """Return the tasks of a whole JSON or YAML file.
+
+    With `forms`, it may hold some for what JSON lacks; with `twice`, objects in which a key stands twice.
+    """
+    if isinstance(document, jsontext.Ambiguous):
+        raise TaskFileError([f"{name}: {mistake}" for mistake in document.mistakes])
     if isinstance(document, Mapping) and "tasks" in document:
         if others := [key for key in document if key != "tasks"]:
             raise TaskFileError([f"{name}: {unknown_key(key, ['tasks'])}" for key in others])
@@ -137,7 +139,7 @@ def _from_document(document: object, name: str, forms: bool) -> list[Task]:
         raise TaskFileError([f"{name}: {what}, not {shown(document)}"])
     intake = Intake(name, lambda index: f"{name}: tasks[{index}]")
     for index, record in enumerate(document):
-        wrong: list[str] = []
+        wrong = jsontext.mistakes_in(record) if twice else []
         if forms and isinstance(record, dict):
             record = _read_back(record, wrong)
         intake.check(record, index, wrong)
@@ -264,33 +266,11 @@ def _not_utf8(error: UnicodeDecodeError) -> str:
     return f"is not UTF-8 text (byte 0x{error.object[error.start]:02x}); save it as UTF-8"
 
 
-def _json(text: str) -> object:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: there is none; a `json.JSONDecodeError` says where.
-    """
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        pass
-    try:
-        return json.loads(text)  # takes NaN, 1e400 and lone surrogates too
-    except RecursionError:
-        raise ValueError("it nests too deep") from None
-
-
 def _json_or_mistake(text: str) -> tuple[object, list[str]]:
     try:
-        return _json(text), []
+        return jsontext.load(text)
     except ValueError as error:
-        return None, [_malformed(error)]
-
-
-def _malformed(error: ValueError) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return f"malformed JSON: {error.msg} (column {error.colno})"
-    return f"malformed JSON: {error}"
+        return None, [jsontext.malformed(error)]
 
 
 @contextmanager

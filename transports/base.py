@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAli
 import msgspec
 
 from executor.errors import ConfigError
-from executor.messages import Buffer, Hello, Item, Parts, Report
+from executor.messages import Buffer, Hello, Holding, Item, Parts, Report
 from executor.session import Order
 
 #: Says one line to the user.
@@ -67,6 +67,15 @@ class Jobs(Protocol):
     @property
     def widths(self) -> Sequence[int]:
         """Cores of each task, in the order in which they are to be handed out."""
+
+    def is_recorded(self, place: int) -> bool:
+        """Whether the task at a place has its result, so that nobody need run it any more."""
+
+    def attempt(self, place: int) -> int:
+        """Return the number of the present attempt at a task, from 1."""
+
+    def tried(self, place: int, attempt: int) -> None:
+        """Workers try again by themselves on this wire: that attempt has been made."""
 
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Return the task at a place, with its large buffers.
@@ -119,6 +128,9 @@ class DispatcherEnd(ABC):
         """Return the reports that came, at least one, or [] after `timeout` seconds (None: no limit).
 
         A worker that vanished is one report of status ``lost`` for each task that it may have begun.
+
+        Raises:
+            TransportError: the run is gone, as a broker keeps it and somebody removed it.
         """
 
     @abstractmethod
@@ -171,25 +183,27 @@ class KeepingEnd(DispatcherEnd):
 
     @abstractmethod
     def check_name(self, wait: float | None) -> None:
-        """See that the run's name is free.
+        """See that the run's name is free, and keep others from taking it.
 
         Raises:
-            ConfigError: there is a run of that name.
+            ConfigError: there is a run of that name, or another dispatcher is pushing one.
         """
 
     @abstractmethod
-    def keep(self, records: Sequence[Parts], wait: float | None) -> None:
+    def keep(self, records: Sequence[bytes], wait: float | None, stopped: Callable[[], bool]) -> bool:
         """Leave the run that was pushed in the broker, and with it `records` that tell what it is.
 
-        All is safe there when this returns. The last record is written last.
+        The last record is written last. Return whether all is safe there; False once `stopped` says so.
         """
 
     @abstractmethod
-    def kept(self, wait: float | None) -> list[Parts]:
-        """Return the records of a run that was left in the broker.
+    def kept(self, wait: float | None) -> list[bytes]:
+        """Return the records of a run that was left in the broker, and keep others from collecting it.
+
+        They are in no particular order, and one may be among them twice.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: there is none of that name, or another dispatcher collects it.
         """
 
     @abstractmethod
@@ -201,8 +215,11 @@ class KeepingEnd(DispatcherEnd):
         """All is gathered: `close` removes the run from the broker. Without it the rest stays there."""
 
     @abstractmethod
-    def note(self, record: Parts) -> None:
-        """Add a record to those of the run, for who collects the rest."""
+    def note(self, record: bytes) -> None:
+        """Add a record to those of the run, for who collects the rest.
+
+        The broker forgets what was acknowledged before once this is safe there, and `close` waits for that.
+        """
 
     @abstractmethod
     def drop(self, wait: float | None) -> None:
@@ -220,8 +237,8 @@ class WorkerEnd(ABC):
     address: str
     #: Bytes of the largest result that it sends.
     largest: int = LARGEST
-    #: Asked for the places of unfinished calls, by run, when a dispatcher is greeted.
-    holding: Callable[[], dict[str, list[int]]] = dict
+    #: Asked for what is unfinished when a dispatcher is greeted.
+    holding: Callable[[], Holding] = dict
 
     @abstractmethod
     def pull(self, timeout: float | None) -> list[Order]:
@@ -353,14 +370,14 @@ class Transport(ABC):
         """
 
     @classmethod
-    def kept_run(cls, settings: Any, run: str, *, collects: bool, say: Say) -> KeepingEnd:
+    def kept_run(cls, settings: Any, name: str, *, collects: bool, say: Say) -> KeepingEnd:
         """Open the dispatcher's end for a run of that name that the broker keeps, or with `collects` kept.
 
         Raises:
             ConfigError: there is no broker on this wire, or the name can't be used.
         """
         raise ConfigError(
-            f"{run}: a run can't be left on transport {settings.transport}, which has no broker; "
+            f"{name}: a run can't be left on transport {settings.transport}, which has no broker; "
             "choose one that has: --yaml rabbitmq.yml"
         )
 

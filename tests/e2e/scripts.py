@@ -165,16 +165,20 @@ class Scripts:
         self._started.append(started)
         return started
 
-    def interrupted_at(self, module: str) -> dict[str, str]:
-        """Return an environment in which Ctrl-C comes while `module` is imported."""
+    def signalled_at(self, event: str, text: str, number: int = signal.SIGINT) -> dict[str, str]:
+        """Return an environment in which a script, but not what it starts, gets a signal at an audit event.
+
+        At the first `event` whose first argument holds `text`: of "import" a module, of "os.mkdir" a path.
+        """
         site = self.folder / "site"
         site.mkdir()
         (site / "sitecustomize.py").write_text(
-            "import os, signal, sys\n"
-            "class Interrupt:\n"
-            "    def find_spec(name, path=None, target=None):\n"
-            f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
-            "sys.meta_path.insert(0, Interrupt)\n"
+            "import os, sys\n"
+            "os.unlink(__file__)  # so that processes further down do not find it\n"
+            "def hook(event, arguments):\n"
+            f"    if event == {event!r} and {text!r} in str(arguments[0]):\n"
+            f"        os.kill(os.getpid(), {int(number)})\n"
+            "sys.addaudithook(hook)\n"
         )
         return {"PYTHONPATH": str(site)}
 

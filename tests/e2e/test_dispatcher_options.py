@@ -472,7 +472,7 @@ def test_ctrl_c_in_the_background_of_a_script(scripts: Scripts, phase: str) -> N
 
 @pytest.mark.parametrize("module", ["executor.taskfile", "zmq"])
 def test_ctrl_c_while_it_starts(scripts: Scripts, module: str) -> None:
-    dispatcher = scripts.dispatcher(environment=scripts.interrupted_at(module))
+    dispatcher = scripts.dispatcher(environment=scripts.signalled_at("import", module))
     assert dispatcher.ends() == 130
     assert (dispatcher.stdout, dispatcher.stderr) == ("", "")
 

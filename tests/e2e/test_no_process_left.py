@@ -22,6 +22,17 @@ def test_killing_a_worker_leaves_neither_child_nor_grandchild(scripts: Scripts, 
     scripts.nothing_lives(dispatcher)
 
 
+def test_killing_worker_and_guardian_at_once_leaves_no_child(scripts: Scripts) -> None:
+    worker = scripts.worker(*ONE_CORE)
+    dispatcher = scripts.dispatcher("--tasks", scripts.tasks(task("jobs.hold_the_gil", "held")))
+    held(scripts)
+    [guardian] = psutil.Process(worker.pid).children()
+    worker.send(signal.SIGSTOP)  # it must not notice and do it itself
+    guardian.kill()
+    worker.kill()
+    scripts.nothing_lives(dispatcher)
+
+
 def test_killing_the_guardian_fails_the_call_and_the_worker_goes_on(scripts: Scripts) -> None:
     worker = scripts.worker(*ONE_CORE)
     records = [task("jobs.hold_once", "held", id="held"), *(task("operator.neg", n) for n in range(50))]

@@ -157,7 +157,7 @@ def test_a_waiting_worker_ends_at_the_first_signal(scripts: Scripts, number: sig
 
 @pytest.mark.parametrize("module", ["executor.config", "zmq"])
 def test_ctrl_c_while_it_starts(scripts: Scripts, module: str) -> None:
-    worker = scripts.worker(environment=scripts.interrupted_at(module))
+    worker = scripts.worker(environment=scripts.signalled_at("import", module))
     assert worker.ends() == 130
     assert (worker.stdout, worker.stderr) == ("", "")
     scripts.nothing_lives()

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from scripts import LIMIT, Scripts, task, wait_until
+from scripts import LIMIT, ROOT, Scripts, task, wait_until
 
 from executor.cores import granted
 
@@ -129,6 +129,29 @@ def test_they_end_with_a_dispatcher_that_is_stopped(
     assert [result["status"] for result in scripts.results()] == ["cancelled"]
     scripts.nothing_lives()
     assert list((scripts.runtime / "function-executor").glob("run-*")) == []
+
+
+@pytest.mark.parametrize(("event", "text"), [("os.mkdir", "run-"), ("subprocess.Popen", "python")])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_dispatcher_that_is_stopped_while_it_starts_them_leaves_nothing(
+    scripts: Scripts, event: str, text: str, number: signal.Signals, status: int
+) -> None:
+    environment = scripts.signalled_at(event, text, number)
+    dispatcher = scripts.dispatcher("--workers", "2", "--cores", "1", environment=environment)
+    assert dispatcher.ends() == status
+    assert (dispatcher.stdout, dispatcher.stderr) == ("", "")
+    assert [path.name for path in (scripts.runtime / "function-executor").glob("run-*")] == []
+
+
+@pytest.mark.parametrize("wire", ["zmq", "grpc"])
+def test_a_folder_too_long_for_their_sockets_is_said_in_one_line(scripts: Scripts, wire: str) -> None:
+    folder = scripts.folder / ("x" * 100)
+    folder.mkdir()
+    environment = {"XDG_RUNTIME_DIR": str(folder)}
+    refused = scripts.run("--workers", "1", "--yaml", ROOT / f"{wire}.yml", environment=environment, status=2)
+    assert "too long for a socket" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert list((folder / "function-executor").glob("run-*")) == []
 
 
 def test_workers_that_end_at_once_end_the_run(scripts: Scripts) -> None:

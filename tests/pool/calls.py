@@ -11,7 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-_kept: list[bytearray] = []
+MB = 10**6
+
+_kept: list[object] = []
 
 #: What OpenMP would have found, had it been loaded by this module.
 _WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
@@ -91,6 +93,13 @@ def threads_when_imported() -> str | None:
     return _WHEN_IMPORTED
 
 
+def fixed_threads() -> tuple[int, int]:
+    """How many threads numexpr made when it was loaded; or a module of that name that does as it does."""
+    import numexpr
+
+    return numexpr.nthreads, os.getpid()
+
+
 def unpin() -> None:
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
@@ -104,6 +113,19 @@ def grow(size: int) -> int:
     _kept.append(bytearray(os.urandom(1) * size))
     time.sleep(600)
     return size
+
+
+def grow_undeterred(size: int) -> int:
+    """The same, with SIGTERM ignored."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return grow(size)
+
+
+def fill_a_file(size: int) -> None:
+    """Hold so many bytes in a file in memory, which no resident size shows."""
+    descriptor = os.memfd_create("full")
+    for _ in range(size // MB):
+        os.write(descriptor, b"1" * MB)
 
 
 def grow_elsewhere(size: int) -> None:
@@ -165,6 +187,28 @@ def speak_through_the_device(text: str) -> None:
     print(text, "end")
 
 
+def speak_into_a_file(name: str) -> None:
+    """Put a file of its own in the place of standard output, and leave it there."""
+    descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.close(descriptor)
+    print("for the file")
+
+
+def speak_through_a_buffer(text: str) -> None:
+    """Put a stream with a buffer in the place of standard output, and leave it there."""
+    sys.stdout = Path("/dev/stdout").open("a")  # noqa: SIM115 - it is left open
+    sys.stdout.write(text)
+    _kept.append(sys.stdout)
+
+
+def close_streams() -> int:
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()
+    time.sleep(0.001)
+    return os.getpid()
+
+
 def speak_from_a_copy(text: str) -> str:
     """Fork, as some libraries do, and let the copy return, too."""
     copied = os.fork()
@@ -177,6 +221,7 @@ def speak_from_a_copy(text: str) -> str:
 
 def speak_and_die(text: str) -> None:
     sys.stdout.write(text)
+    sys.stderr.write("error")
     ctypes.CDLL(None).printf(b" c")
     os.abort()
 
@@ -191,6 +236,18 @@ def flood(size: int) -> int:
     while os.fstat(1).st_blocks * 512 > 8 << 20 and time.monotonic() < deadline:
         time.sleep(0.01)
     return os.fstat(1).st_blocks * 512
+
+
+def flood_until(size: int, name: str) -> None:
+    """Print so many bytes, and wait for a file of that name."""
+    os.write(1, b"x" * size)
+    wait_for(name)
+
+
+def speak_and_wait(text: str, spoke: str, go: str) -> None:
+    print(text, end="")
+    Path(spoke).touch()
+    wait_for(go)
 
 
 def leave_thread() -> int:

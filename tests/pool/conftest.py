@@ -22,6 +22,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     """Make a pool with so many slots, or pinned to so many cores, in a folder with the module ``calls``."""
     shutil.copy(CALLS, tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as it is for most
     pools: list[Pool] = []
 
     def make(slots: int = 2, *, pinned: int = 0, **options: Any) -> Driver:

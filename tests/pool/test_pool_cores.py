@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def test_a_warm_child_changes_its_threads_with_its_width(start: Start) -> None:
     assert len(set(pids)) == 1
 
 
+def test_where_threads_are_made_for_good_another_width_gets_another_process(start: Start) -> None:
+    Path("numexpr.py").write_text("import os\nnthreads = int(os.environ['NUMEXPR_NUM_THREADS'])\n")
+    driver = start(2)
+    seen = [
+        value(driver.run(item(place, "calls.fixed_threads", width=width))[0])
+        for place, width in enumerate([1, 1, 2, 2, 1])
+    ]
+    assert [threads for threads, _ in seen] == [1, 1, 2, 2, 1]
+    pids = [pid for _, pid in seen]
+    assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
+    assert len(driver.finished) == 5
+
+
 def test_the_number_of_threads_is_known_when_a_users_module_is_loaded(start: Start) -> None:
     driver = start(3)
     (report,) = driver.run(item(0, "calls.threads_when_imported", width=3))
@@ -88,60 +102,60 @@ def test_a_task_that_moves_to_other_cores_moves_itself_alone(start: Start) -> No
     assert value(after) == list(after.cores)
 
 
-def plain_rate(threads: int) -> float:
-    """What the same multiplication reaches in a plain interpreter, in GFLOP/s."""
-    code = "import example_compute; print(example_compute.compute_flops(4, 1024))"
+def plain_rates(threads: int, *cores: int) -> float:
+    """What plain interpreters reach at once, one pinned to each core (none: one, anywhere), in GFLOP/s."""
+    code = (
+        "import os, sys; cores = [int(text) for text in sys.argv[1:]];"
+        " cores and os.sched_setaffinity(0, cores);"
+        " import example_compute; print(example_compute.compute_flops(8, 1024))"
+    )
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    return float(subprocess.check_output([sys.executable, "-c", code], env=environment, timeout=60))
+    commands = [[sys.executable, "-c", code, str(core)] for core in cores] or [[sys.executable, "-c", code]]
+    running = [subprocess.Popen(each, env=environment, stdout=subprocess.PIPE) for each in commands]
+    return sum(float(each.communicate(timeout=60)[0]) for each in running)
+
+
+def reaches(gain: float, measure: Callable[[], float], possible: Callable[[], float]) -> None:
+    """Measure a gain until it is as large as that; skip the test on a machine that is busy with others.
+
+    There a second core is nobody's gain: not a plain interpreter's either, by `possible`.
+    """
+    seen = []
+    for _ in range(8):
+        seen.append((measure(), possible()))
+        if seen[-1][0] > gain:
+            return
+    if all(plain < gain for _, plain in seen):
+        pytest.skip(f"no gain to be had on this machine just now: {seen}")
+    pytest.fail(f"gains here and in plain Python: {seen}")
 
 
 @linux
 def test_two_cores_multiply_faster_than_one(start: Start) -> None:
     driver = start(pinned=2)
-    seen = []
-    for attempt in range(5):
-        (one,) = driver.run(item(2 * attempt, "example_compute.compute_flops", 4, 1024))
-        (two,) = driver.run(item(2 * attempt + 1, "example_compute.compute_flops", 4, 1024, width=2))
-        gain = value(two) / value(one)
-        if gain > 1.25:
-            return
-        # A machine that is busy with others may give no gain to anybody.
-        seen.append((gain, plain_rate(2) / plain_rate(1)))
-    assert any(gain > 0.8 * possible for gain, possible in seen), f"gains here and in plain Python: {seen}"
+    places = iter(range(100))
 
+    def rate(width: int) -> float:
+        (report,) = driver.run(item(next(places), "example_compute.compute_flops", 8, 1024, width=width))
+        return float(value(report))
 
-def pair_of_plain(cores: tuple[int, ...]) -> float:
-    """What two plain interpreters reach at once, one on each core, as a multiple of one alone."""
-    code = (
-        "import os, sys; os.sched_setaffinity(0, [int(sys.argv[1])]); import example_compute;"
-        " print(example_compute.compute_flops(8, 1024))"
-    )
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-
-    def rates(*where: int) -> float:
-        commands = [[sys.executable, "-c", code, str(core)] for core in where]
-        running = [subprocess.Popen(each, env=environment, stdout=subprocess.PIPE) for each in commands]
-        return sum(float(each.communicate(timeout=60)[0]) for each in running)
-
-    return rates(*cores) / rates(cores[0])
+    reaches(1.25, lambda: rate(2) / rate(1), lambda: plain_rates(2) / plain_rates(1))
 
 
 @linux
 def test_two_on_a_core_each_do_not_disturb_one_another(start: Start) -> None:
     driver = start(pinned=2)
     driver.run(*(item(i, "example_compute.compute_flops", 1, 64) for i in range(2)))  # NumPy is loaded
-    seen = []
-    for attempt in range(1, 6):
-        calls = [item(3 * attempt + i, "example_compute.compute_flops", 8, 1024) for i in range(3)]
-        (alone,) = driver.run(calls[0])
-        pair = driver.run(*calls[1:])
-        assert {core for each in pair for core in each.cores} == set(driver.cores.ids)
-        gain = sum(value(each) for each in pair) / value(alone)
-        if gain > 1.6:
-            return
-        # A machine that is busy with others may give no gain to anybody.
-        seen.append((gain, pair_of_plain(driver.cores.ids)))
-    assert any(gain > 0.8 * possible for gain, possible in seen), f"gains here and in plain Python: {seen}"
+    places = iter(range(2, 100))
+
+    def rates(count: int) -> float:
+        calls = [item(next(places), "example_compute.compute_flops", 8, 1024) for _ in range(count)]
+        reports = driver.run(*calls)
+        assert len({core for each in reports for core in each.cores}) == count
+        return float(sum(value(each) for each in reports))
+
+    one, other = driver.cores.ids
+    reaches(1.6, lambda: rates(2) / rates(1), lambda: plain_rates(1, one, other) / plain_rates(1, one))
 
 
 def test_more_cores_than_there_are_run_unpinned(start: Start) -> None:
@@ -189,6 +203,33 @@ def test_calls_behind_a_long_one_move_to_free_cores(start: Start) -> None:
     driver.until(lambda: len(driver.finished) == 1000)
 
 
+def test_a_call_in_a_child_moves_to_a_core_that_is_free_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when the one before it turns out to be slow."""
+    monkeypatch.setattr("executor.pool.SLOW_SECONDS", 600.0)
+    driver = start(2)
+    driver.run(*(item(i, "time.sleep", 0.005) for i in range(20)))  # known: the next one waits in the child
+    driver.add(item(20, "calls.wait_for", "go"), *(item(i, "time.sleep", 0.005) for i in range(21, 30)))
+    driver.until(lambda: len(driver.finished) == 29)
+    assert [each.place for each in driver.pool.running()] == [20]
+    Path("go").touch()
+    driver.until(lambda: len(driver.finished) == 30)
+
+
+def test_one_wake_up_serves_many_calls(start: Start) -> None:
+    driver = start(2)
+    driver.run(*(item(i, "calls.pid") for i in range(1000)))
+    driver.finished.clear()
+    driver.add(*(item(i, "calls.pid") for i in range(1000, 6000)))
+    wake_ups = 0
+    while len(driver.finished) < 5000:
+        done = len(driver.finished)
+        driver.until(lambda done=done: len(driver.finished) > done)  # type: ignore[misc]
+        wake_ups += 1
+    assert wake_ups < 500
+
+
 def test_without_backfill_a_wide_task_is_not_overtaken(start: Start) -> None:
     driver = start(2)
     driver.add(item(0, "calls.wait_for", "go"), item(1, "calls.pid", width=2), item(2, "calls.pid"))
@@ -216,9 +257,14 @@ def test_backfill_does_not_put_a_wide_task_off_for_ever(
 ) -> None:
     monkeypatch.setattr("executor.pool.PUT_OFF_SECONDS", 0.2)
     driver = start(2, backfill=True)
-    # Narrow ones that would keep one of the cores busy for much longer than that.
-    driver.add(item(0, "time.sleep", 0.1), item(1, "calls.pid", width=2))
-    driver.add(*(item(i, "time.sleep", 0.1) for i in range(2, 40)))
-    driver.until(lambda: len(driver.finished) == 40)
-    order = [each.report.place for each in sorted(driver.finished, key=lambda f: f.report.started)]
-    assert 1 < order.index(1) < 20
+    driver.add(item(0, "calls.wait_for", "0"), item(1, "calls.pid", width=2))
+    driver.add(*(item(place, "calls.wait_for", str(place)) for place in range(2, 1000)))
+    # They end by turns, so that one of the cores is busy all the time, until both are kept for the wide one.
+    while not any(each.report.place == 1 for each in driver.finished):
+        alone_until = time.monotonic() + 0.3
+        driver.until(lambda: len(driver.pool.running()) == 2 or time.monotonic() > alone_until)  # noqa: B023
+        oldest = min(driver.pool.running(), key=lambda each: each.since).place
+        Path(str(oldest)).touch()
+        driver.until(lambda: oldest not in {each.place for each in driver.pool.running()})  # noqa: B023
+    assert {each.report.place for each in driver.finished} >= {0, 1, 2}
+    assert len(driver.finished) < 500, "it was put off to the very end"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 from driving import Driver, item, value
+
+from executor.process import forget
 
 Start = Callable[..., Driver]
 Gone = Callable[[int], bool]
@@ -40,6 +43,55 @@ def test_what_is_opened_anew_is_kept_as_well(start: Start) -> None:
         assert after.stdout == after.stderr == ""
 
 
+def test_a_file_that_a_task_prints_to_is_its_own(start: Start) -> None:
+    driver = start(1)
+    before, after = driver.run(
+        item(0, "calls.speak_into_a_file", "file"), item(1, "calls.speak", "the next one")
+    )
+    assert before.stdout == ""
+    assert after.stdout == "the next one python c process"
+    assert Path("file").read_text() == "for the file\n"
+
+
+def test_a_stream_that_a_task_puts_in_place_serves_it_alone(start: Start) -> None:
+    driver = start(1)
+    before, after = driver.run(
+        item(0, "calls.speak_through_a_buffer", "text"), item(1, "calls.speak", "the next one")
+    )
+    assert before.stdout == "text"
+    assert after.stdout == "the next one python c process"
+
+
+def test_a_task_that_closes_its_streams_closes_nobody_elses(start: Start) -> None:
+    driver = start(1)
+    before, after = driver.run(item(0, "calls.close_streams"), item(1, "calls.speak", "the next one"))
+    assert value(before)
+    assert (after.status, after.stdout) == ("ok", "the next one python c process")
+
+
+def test_what_is_dropped_of_much_is_not_the_next_ones(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The call that prints much returns at the last moment, between the look at it and the dropping."""
+    driver = start(1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))
+
+    def late(descriptor: int, length: int) -> None:
+        Path("go").touch()
+        deadline = time.monotonic() + 0.5
+        while not Path("spoke").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        forget(descriptor, length)
+        Path("dropped").touch()
+
+    monkeypatch.setattr("executor.pool.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
+    monkeypatch.setattr("executor.process.forget", late)
+    much, after = driver.run(
+        item(300, "calls.flood_until", 2 << 20, "go"),
+        item(301, "calls.speak_and_wait", "a word", "spoke", "dropped"),
+    )
+    assert much.stdout == "x" * 64 * 1024
+    assert after.stdout == "a word"
+
+
 def test_a_copy_that_returns_from_its_task_has_no_say(start: Start) -> None:
     driver = start(1)
     driver.run(*(item(i, "calls.pid") for i in range(300)))
@@ -53,8 +105,15 @@ def test_what_a_dying_task_printed_is_kept(start: Start) -> None:
     driver = start(1)
     dead, after = driver.run(item(0, "calls.speak_and_die", "last words"), item(1, "calls.pid"))
     assert dead.status == "crashed"
-    assert dead.stdout == "last words c"
-    assert after.stdout == ""
+    assert (dead.stdout, dead.stderr) == ("last words c", "error")
+    assert after.stdout == after.stderr == ""
+
+
+def test_a_task_may_print_what_is_no_text(start: Start) -> None:
+    driver = start(1)
+    text, junk = driver.run(item(0, "print", "a\udcff"), item(1, "os.write", 1, b"b\xff"))
+    assert (text.status, text.stdout) == ("ok", "a\\udcff\n")
+    assert (junk.status, junk.stdout) == ("ok", "b\ufffd")
 
 
 def test_the_last_64_kib_are_kept_however_much_is_printed(start: Start) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from driving import Driver, item, value
+
+from executor.cgroup import kills
 
 Start = Callable[..., Driver]
 Gone = Callable[[int], bool]
@@ -21,7 +24,16 @@ def test_memory_beyond_the_limit_kills(start: Start) -> None:
     assert report.status == "crashed"
     assert report.error is not None
     assert report.error[0] == "MemoryLimit"
-    assert "100 MB" in report.error[1]
+    said = re.fullmatch(r"killed because it held (\d+) MB; its limit is 100 MB", report.error[1])
+    assert said
+    assert 100 <= int(said[1]) < 500  # it is copied once
+
+
+def test_what_grows_is_not_given_the_grace(start: Start) -> None:
+    driver = start(1, grace=600.0)
+    (report,) = driver.run(item(0, "calls.grow_undeterred", 200 * MB, memory=100 * MB))
+    assert report.error is not None
+    assert report.error[0] == "MemoryLimit"
 
 
 def test_memory_of_descendants_counts(start: Start) -> None:
@@ -97,8 +109,9 @@ def test_a_call_that_died_for_its_memory_is_charged_alone(start: Start) -> None:
 def test_memory_is_blamed_when_the_kernel_killed_or_nobody_can_tell(
     start: Start, monkeypatch: pytest.MonkeyPatch, before: str | None, after: str | None, said: bool
 ) -> None:
-    counter = Path.cwd() / "vmstat"
-    monkeypatch.setattr("executor.memory._VMSTAT", counter)
+    counter = Path.cwd() / "proc/vmstat"
+    counter.parent.mkdir()
+    monkeypatch.setattr("executor.memory.kills", lambda: kills(Path.cwd(), ""))
     if before is not None:
         counter.write_text(before)
     driver = start(1)

@@ -34,7 +34,7 @@ def test_what_has_not_begun_goes_back_the_last_first(start: Start) -> None:
     assert driver.pool.recall("run", 3) == [399, 398, 397]
     assert driver.pool.recall("another") == []
     assert sorted(driver.pool.recall("run")) == list(range(301, 397))
-    assert driver.pool.holding() == {"run": [300]}
+    assert driver.pool.holding() == {"run": {300: 1}}
     assert not driver.pool.idle
     Path("go").touch()
     driver.until(lambda: driver.pool.idle)
@@ -118,6 +118,9 @@ def test_a_call_that_has_its_say_on_sigterm_is_still_cancelled(start: Start) -> 
     driver.until(lambda: driver.pool.idle)
     first, second = sorted((each.report for each in driver.finished), key=lambda report: report.place)
     assert first.status == "cancelled"
+    assert first.error is not None
+    assert first.error[:2] == ("Cancelled", "killed because its run was cancelled")
+    assert "RuntimeError: told to end" in first.error[2]
     assert value(second) == "ended in its own time"
 
 

@@ -88,6 +88,23 @@ def test_a_task_wider_than_a_node_gets_one_package() -> None:
     assert cores.take(2) == (7, 9)  # wherever there are some, at last
 
 
+def test_the_smallest_room_that_will_do_is_taken() -> None:
+    cores = machine(2, 8, threads=1)
+    cores.take(16)
+    cores.give(range(8))
+    cores.give(range(10, 14))
+    assert cores.take(2) == (10, 11)
+    assert cores.take(8) == tuple(range(8)), "a whole node, which was left for it"
+
+
+def test_wide_tasks_get_cores_beside_one_another() -> None:
+    cores = machine(1, 8, threads=1)
+    cores.take(8)
+    cores.give([1, 4, 5, 6])
+    assert cores.take(2) == (4, 5)
+    assert cores.take(2) == (1, 6)  # or what there is
+
+
 def test_half_of_a_physical_core_is_whole_to_one_that_has_no_more_of_it() -> None:
     places = {core: Place(0, 0, core % 4) for core in (0, 4, 1, 2)}
     cores = CoreSet([0, 4, 1, 2], pinned=True, places=places)
@@ -144,26 +161,55 @@ def test_shares_divide_evenly(count: int, parts: int) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def sysfs(root: Path, sockets: int, cores: int, online: int | None = None) -> Path:
-    """Write the topology of a machine with two threads for each core as the kernel does."""
+def sysfs(root: Path, sockets: int, cores: int, nodes: int = 1) -> Path:
+    """Write the topology of a machine with two threads for each core as the kernel does.
+
+    `cores` are those of a socket, and `nodes` its NUMA nodes.
+    """
     total = sockets * cores
-    for core in range(2 * total if online is None else online):
+    for core in range(2 * total):
         first = core % total
         folder = root / f"cpu{core}"
-        (folder / f"node{first // cores}").mkdir(parents=True)
+        (folder / f"node{first * nodes // cores}").mkdir(parents=True)
         write(folder / "topology/physical_package_id", f"{first // cores}\n")
         write(folder / "topology/thread_siblings_list", f"{first},{first + total}\n")
     return root
 
 
 @pytest.fixture
-def big(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two sockets of 32 cores of two threads, without limits."""
-    monkeypatch.setattr(cores_module, "_CPUS", sysfs(tmp_path / "cpu", 2, 32))
+def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 logical CPUs, and nobody who grants fewer."""
     monkeypatch.setattr(cores_module, "cgroup_quota", lambda: None)
     monkeypatch.setattr(cores_module.os, "cpu_count", lambda: 128)
     monkeypatch.setattr(cores_module.os, "sched_getaffinity", lambda pid: set(range(128)), raising=False)
     monkeypatch.setattr(cores_module.sys, "platform", "linux")
+
+
+@pytest.fixture
+def big(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unlimited: None) -> None:
+    """Two sockets of 32 cores of two threads, without limits."""
+    monkeypatch.setattr(cores_module, "_CPUS", sysfs(tmp_path / "cpu", 2, 32))
+
+
+@pytest.mark.usefixtures("unlimited")
+def test_wide_tasks_on_a_machine_of_several_nodes_in_each_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores_module, "_CPUS", sysfs(tmp_path / "cpu", 2, 32, nodes=2))
+    cores, _ = choose(None, environ={})
+
+    def parts(taken: tuple[int, ...], size: int) -> set[int]:
+        """In which groups of so many physical cores they lie."""
+        return {core % 64 // size for core in taken}
+
+    node, socket = 16, 32
+    assert cores.take(1) == (0,)
+    assert parts(cores.take(64), socket) == {1}, "wider than a node: one socket"
+    one_node = cores.take(32)
+    assert parts(one_node, node) == {1}
+    assert {core % 64 for core in one_node} == set(range(16, 32)), "16 physical cores, both threads of each"
+    assert parts(cores.take(30), node) == {0}
+    assert cores.take(1) == (64,), "its sibling is in use: the last that is taken"
 
 
 @pytest.mark.usefixtures("big")

@@ -100,24 +100,26 @@ def test_a_lock_is_one_processes_and_ends_with_it(another_holds: Path) -> None:
 
 
 def test_the_folder_of_a_run_ends_with_it(runtime: Path) -> None:
-    run = RunFolder()
+    run, other = RunFolder(), RunFolder()
+    run.open()
     assert run.path.stat().st_mode & 0o777 == 0o700
-    other = RunFolder()  # does not take the first for one that was left
+    other.open()  # does not take the first for one that was left
     assert run.path.is_dir()
-    run.close()
-    other.close()
-    assert not list((runtime / "function-executor").iterdir())
+    for each in (run, other, run):
+        each.close()
+    assert [path.name for path in (runtime / "function-executor").iterdir()] == ["runs.lock"]
 
 
-def test_a_folder_that_was_left_is_removed() -> None:
-    left = runtime_folder() / "run-left"
+def test_folders_that_were_left_are_removed() -> None:
+    left, just_begun = runtime_folder() / "run-left", runtime_folder() / "run-begun"
     left.mkdir()
+    just_begun.mkdir()
     (left / "lock").touch()
-    being_made = runtime_folder() / "run-new"
-    being_made.mkdir()
-    RunFolder().close()
+    run = RunFolder()
+    run.open()
+    run.close()
     assert not left.exists()
-    assert being_made.exists()
+    assert not just_begun.exists()
 
 
 def test_neighbours_on_the_same_cores_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

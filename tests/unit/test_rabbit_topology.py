@@ -13,7 +13,7 @@ def test_all_queues_are_quorum_queues() -> None:
     queues = {
         **NAMES.of_width(3),
         **NAMES.of_worker("w", (3, 10, 8)),
-        **NAMES.of_run("r", stays=True),
+        **NAMES.of_kept_run("n", "r"),
         **NAMES.common(),
     }
     assert {arguments["x-queue-type"] for arguments in queues.values()} == {"quorum"}
@@ -42,6 +42,6 @@ def test_the_acknowledgement_timeout_is_asked_for_where_the_broker_knows_that(
 
 
 def test_only_a_run_that_is_left_there_outlives_its_dispatcher() -> None:
-    (expires,) = (arguments["x-expires"] for arguments in NAMES.of_run("r", stays=False).values())
+    (expires,) = (arguments["x-expires"] for arguments in NAMES.of_run("r").values())
     assert expires == 600_000
-    assert not any("x-expires" in arguments for arguments in NAMES.of_run("r", stays=True).values())
+    assert not any("x-expires" in arguments for arguments in NAMES.of_kept_run("n", "r").values())

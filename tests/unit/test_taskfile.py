@@ -352,6 +352,97 @@ def test_a_file_that_cannot_be_parsed_gives_one_line(
     assert found.startswith(mistake)
 
 
+# Keys that stand twice: of one of their two values nothing would be left
+
+
+class Pairs(list[tuple[str, object]]):
+    """An object of JSON as it may be written: a key can come more than once."""
+
+
+def written(value: object) -> str:
+    if isinstance(value, Pairs):
+        return "{" + ", ".join(f"{json.dumps(key)} : {written(inner)}" for key, inner in value) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(written, value)) + "]"
+    return json.dumps(value)
+
+
+def ambiguous(value: object) -> list[str]:
+    """Return the keys that come more than once in an object, for each of those objects."""
+    if isinstance(value, Pairs):
+        keys = [key for key, _ in value]
+        return [k for k in set(keys) if keys.count(k) > 1] + [k for _, v in value for k in ambiguous(v)]
+    return [key for item in value for key in ambiguous(item)] if isinstance(value, list) else []
+
+
+TWICE = (
+    '{"function": "f", "kwargs": {"seed": 1, "seed": 2}, "params": [{"a:b": [{"x": 1, "x": 1}]}], '
+    '"id": 1, "id": 2}'
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("t.jsonl", '{"function": "f"}\n' + TWICE, "t.jsonl:2"),
+        ("t.json", '[{"function": "f"}, ' + TWICE + "]", "t.json: tasks[1]"),
+        ("t.json", '{"tasks": [{"function": "f"}, ' + TWICE + "]}", "t.json: tasks[1]"),
+    ],
+)
+def test_keys_that_stand_twice_are_named_with_their_place(
+    write: WriteTasks, name: str, content: str, place: str
+) -> None:
+    assert sorted(mistakes(lambda: read_tasks(write(name, content)))) == [
+        f"{place}: the key {key!r} stands twice in one object" for key in ("id", "seed", "x")
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"function": "f", "params": [1], "params": [2]}',
+        '{"function": "f", "kwargs": {"params": 1, "params": 2}}',
+    ],
+)
+def test_one_key_that_stands_twice_is_enough(write: WriteTasks, line: str) -> None:
+    wrong = "the key 'params' stands twice in one object"
+    assert mistakes(lambda: read_text(line)) == [f"stdin:1: {wrong}"]
+    assert mistakes(lambda: read_tasks(write("t.json", f"[{line}]"))) == [f"t.json: tasks[0]: {wrong}"]
+
+
+def test_in_a_cell_and_around_the_tasks_they_are_named_too(write: WriteTasks) -> None:
+    cell = '"{""a"": 1, ""a"": 2}"'
+    assert mistakes(lambda: read_tasks(write("t.csv", f"function,kwargs\nf,{cell}\n"))) == [
+        "t.csv:2: kwargs: the key 'a' stands twice in one object"
+    ]
+    assert mistakes(lambda: read_tasks(write("t.json", '{"tasks": [], "tasks": [{"function": "f"}]}'))) == [
+        "t.json: the key 'tasks' stands twice in one object"
+    ]
+
+
+@given(
+    st.recursive(
+        st.one_of(st.integers(), st.text(':"\\ab', max_size=4)),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.lists(st.tuples(st.sampled_from(["a", "b", "function", ":", '"']), inner), max_size=3).map(
+                Pairs
+            )
+        ),
+    )
+)
+def test_no_key_that_stands_twice_is_missed_and_no_other_taken_for_one(value: object) -> None:
+    text = f'{{"function": "f", "params": [{written(value)}]}}'
+    twice = ambiguous(value)
+    if not twice:
+        assert len(read_text(text)) == 1
+    else:
+        found = mistakes(lambda: read_text(text))
+        assert sorted(found) == sorted(
+            f"stdin:1: the key {key!r} stands twice in one object" for key in twice
+        )
+
+
 def test_a_file_that_cannot_be_read_gives_one_line(write: WriteTasks) -> None:
     Path("folder.json").mkdir()
     assert mistakes(lambda: read_tasks("none.yaml")) == [

@@ -11,7 +11,7 @@ held.py         what a worker has, and how much more it wants
 lookout.py      into which queue it looks next
 runs.py         which runs it takes part in
 replies.py      what leaves its hands: reports, and calls that go back into line
-worker.py       the worker's end;  dispatcher.py  the dispatcher's
+worker.py       the worker's end;  dispatcher.py  the dispatcher's;  kept.py  ... of runs that it leaves there
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from executor.messages import Hello
 from transports import base
 from transports.base import Say
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
+from transports.rabbitmq.kept import RabbitKeepingEnd
 from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.words import parameters
 from transports.rabbitmq.worker import RabbitWorkerEnd
@@ -63,14 +64,14 @@ class RabbitMQ(base.Transport):
         )  # fmt: skip
 
     @classmethod
-    def kept_run(cls, settings: Any, run: str, *, collects: bool, say: Say) -> RabbitDispatcherEnd:
-        if not _NAME.fullmatch(run):
+    def kept_run(cls, settings: Any, name: str, *, collects: bool, say: Say) -> RabbitKeepingEnd:
+        if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"{run!r}: a run's name has letters, digits, and . _ - between them, 100 at most"
+                f"{name!r}: a run's name has letters, digits, and . _ - between them, 100 at most"
             )
-        return RabbitDispatcherEnd(
-            settings.url, _topology(settings), say=say, heartbeat=settings.heartbeat,
-            largest=settings.largest, run=run, collects=collects,
+        return RabbitKeepingEnd(
+            settings.url, _topology(settings), name, say=say, heartbeat=settings.heartbeat,
+            largest=settings.largest, collects=collects,
         )  # fmt: skip
 
     @classmethod

@@ -166,6 +166,10 @@ class Connection:
         self._ask(lambda done: self._channel.queue_bind(queue, exchange, callback=done))
         self.consume(queue, unacknowledged=False)
 
+    def claim(self, queue: str) -> None:
+        """Make a queue of this connection alone, to say so; it breaks if another has it (`Lost.locked`)."""
+        self._ask(lambda done: self._channel.queue_declare(queue, exclusive=True, callback=done))
+
     def declare_fanout(self, exchange: str) -> None:
         """Make a durable exchange that copies what it is sent to every queue that hears it."""
         self._ask(

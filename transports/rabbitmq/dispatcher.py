@@ -10,9 +10,9 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable
+from typing import Any
 
-from executor.errors import BadFrame, CannotTravel, ConfigError, NobodyThere
+from executor.errors import BadFrame, CannotTravel, TransportError
 from executor.messages import (
     NIL,
     PROTOCOL,
@@ -22,7 +22,6 @@ from executor.messages import (
     Hello,
     Message,
     Over,
-    Parts,
     Pushed,
     Refused,
     Report,
@@ -33,11 +32,11 @@ from executor.messages import (
     share_out,
     too_large,
 )
-from transports.base import Delivery, Jobs, KeepingEnd, Say, WorkerView, wait_readable
+from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered, Tag
-from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, pack, report_of, unpack
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, pack, unpack
 from transports.rabbitmq.mending import Mending, headers
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post
@@ -64,9 +63,6 @@ REAPING = 10.0
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
 
-#: Seconds that the broker gets to take what is still to be published at the end.
-PARTING = 5.0
-
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
 
@@ -82,19 +78,15 @@ class _Peer:
         self.answered = True  # since the run was stopped
 
 
-class RabbitDispatcherEnd(KeepingEnd):
-    """The dispatcher's end of RabbitMQ.
-
-    `run` names a run that is to be left in the broker, or, with `collects`, one that lies there; "" for one
-    that ends with this dispatcher. With `temporary`, all queues are removed at the end.
+class RabbitDispatcherEnd(DispatcherEnd):
+    """The dispatcher's end of RabbitMQ. With `temporary`, all queues are removed at the end.
 
     Raises:
         ConfigError: the URL is none.
     """
 
     def __init__(
-        self, url: str, names: Topology, *, say: Say, heartbeat: float, largest: int, run: str = "",
-        collects: bool = False, temporary: bool = False,
+        self, url: str, names: Topology, *, say: Say, heartbeat: float, largest: int, temporary: bool = False
     ) -> None:  # fmt: skip
         me = secrets.token_hex(4)
         self._connection = Connection(url, name=f"dispatcher {me}", heartbeat=names.patience)
@@ -104,9 +96,9 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._say = say
         self._heartbeat = heartbeat
         self._largest = largest
-        self._run = run
-        self._stays = bool(run)
-        self._collects = collects
+        self._run = ""
+        self._stays = False  # the run goes on without its dispatcher
+        self._stands = False  # its results queue was seen to be there
         self._temporary = temporary
         self._post = Post(self._connection)
         self._mending = Mending(self._connection, self._post, names)
@@ -122,7 +114,6 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._arrived: list[Delivery] = []
         self._tags: list[Tag] = []
         self._found: dict[str, int | None] = {}
-        self._records: list[tuple[Tag, Parts]] = []
         self._getting = ""
         self._returned_at = 0.0
         self._reaping: dict[
@@ -138,15 +129,15 @@ class RabbitDispatcherEnd(KeepingEnd):
     # -- the contract
 
     def push(self, jobs: Jobs) -> None:
+        self._run = jobs.id
         self._adopt(jobs)
         for width, count in self._open.items():
             self._together[width] = max(1, min(CALLS_MOST, -(-count // MESSAGES)))
         if self._outage.opened:
-            self._declare_run()
+            self._open_run()
 
     def _adopt(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._run = jobs.id
         self._open.update(jobs.widths)
         self._reported = bytearray(len(jobs.widths))
 
@@ -241,89 +232,6 @@ class RabbitDispatcherEnd(KeepingEnd):
             self._end_run()
         self._connection.close()
 
-    # -- runs that stay in the broker
-
-    def check_name(self, wait: float | None) -> None:
-        if self._look_for(self._names.results(self._run), wait) is not None:
-            raise ConfigError(
-                f"--run {self._run}: there is a run of that name; collect it (--collect {self._run}), "
-                f"or end it (--cancel {self._run})"
-            )
-
-    def keep(self, records: Iterable[Parts], wait: float | None) -> None:
-        manifest = self._names.manifest(self._run)
-        *chunks, head = records  # the head comes last: with it the run is whole
-        self._declare_run()
-        for record in chunks:
-            self._post.send(manifest, pack(record), _nothing)
-        self._until(lambda: self._pushed() and not self._post, wait, "pushed")
-        self._post.send(manifest, pack(head), _nothing)
-        self._until(lambda: not self._post, wait, "pushed")
-        self._tell(Pushed(sorted(set(self._together))))
-
-    def kept(self, wait: float | None) -> list[Parts]:
-        manifest = self._names.manifest(self._run)
-        if self._look_for(self._names.results(self._run), wait) is None:
-            raise ConfigError(f"--collect {self._run}: there is no run of that name at {self.address}")
-        while True:
-            self._records.clear()
-            self._until(lambda: self._outage.opened and not self._getting, wait, "reached")
-            for _ in range(self._look_for(manifest, wait) or 0):
-                self._getting = manifest
-                self._connection.get(manifest)
-                self._until(lambda: not self._getting, wait, "read")
-            if self._outage.opened:
-                break
-        # The last, which is the head of one that nobody reads, stays ours as long as we are here; the rest,
-        # and later all, goes back.
-        for tag, _ in self._records[:-1]:
-            self._connection.reject(tag)
-        return [record for _, record in self._records]
-
-    def gather(self, jobs: Jobs) -> None:
-        self._adopt(jobs)
-        self._next = len(jobs.widths)
-        self._connection.consume(self._names.results(self._run), prefetch=PREFETCH)
-
-    def forget(self) -> None:
-        self._stays = False
-
-    def note(self, record: Parts) -> None:
-        self._post.send(self._names.manifest(self._run), pack(record), _nothing)
-        try:
-            self._until(lambda: not self._post, PARTING, "reached")
-        except NobodyThere as nobody:
-            self._say(str(nobody))
-
-    def drop(self, wait: float | None) -> None:
-        if self._look_for(self._names.results(self._run), wait) is None:
-            raise ConfigError(f"--cancel {self._run}: there is no run of that name at {self.address}")
-        self._tell(Cancel(self._run))
-        self._end_run()
-
-    def _look_for(self, queue: str, wait: float | None) -> int | None:
-        self._until(lambda: self._outage.opened, wait, "reached")
-        self._found.pop(queue, None)
-        self._connection.look_for(queue)
-        self._until(lambda: queue in self._found or not self._outage.opened, wait, "reached")
-        return self._found[queue] if queue in self._found else self._look_for(queue, wait)
-
-    def _until(self, condition: object, wait: float | None, what: str) -> None:
-        """Take turns until a condition holds.
-
-        Raises:
-            NobodyThere: it does not within `wait` seconds.
-        """
-        assert callable(condition)
-        deadline = None if wait is None else time.monotonic() + max(wait, 1.0)
-        while not condition():
-            now = self._turn()
-            if deadline is not None and now >= deadline:
-                raise NobodyThere(
-                    f"RabbitMQ at {self._connection.address} could not be {what} within {wait:g} s"
-                )
-            wait_readable(self._connection.fileno(), min(0.1, self._patience(now)))
-
     # -- hearing
 
     def _turn(self) -> float:
@@ -358,16 +266,14 @@ class RabbitDispatcherEnd(KeepingEnd):
             self._post.confirmed(event)
         elif isinstance(event, events.Found):
             self._found[event.queue] = event.messages
+            if event.queue == self._names.results(self._run):
+                self._look_at_results(event.messages is not None)
         elif isinstance(event, events.Empty):
             self._getting = ""
         elif event.queue == self._listening:
             self._meet(event, now)
         elif event.queue == self._names.results(self._run):
             self._take(event)
-        elif event.queue == self._names.manifest(self._run):
-            self._getting = ""
-            if event.tag is not None:
-                self._records.append((event.tag, unpack(event.body)))
         else:
             self._mend(event)
 
@@ -382,29 +288,44 @@ class RabbitDispatcherEnd(KeepingEnd):
         self._connection.listen(names.presence, self._listening)
         for peer in self._peers.values():  # we were not there to hear them
             peer.heard_at = now
-        if self._jobs is not None:
-            if self._collects:
-                self._connection.consume(names.results(self._run), prefetch=PREFETCH)
-            else:
-                self._declare_run()
+        if self._stands:
+            self._connection.look_for(names.results(self._run))
+        elif self._jobs is not None:
+            self._open_run()
         self._post.opened()
         self._tell(Who())
         self._beat_at = 0.0
 
+    def _look_at_results(self, there: bool) -> None:
+        """The results queue is there, or not: with it, somebody removed the run."""
+        if self._stands and not there:
+            raise TransportError(
+                f"the run is gone from {self.address}: it was cancelled, or its results queue deleted"
+            )
+        if self._stands and self._jobs is not None:
+            self._open_run()
+
+    def _open_run(self) -> None:
+        """Declare what the run needs, and have its reports delivered."""
+        self._declare_run()
+        self._consume()
+
     def _declare_run(self) -> None:
-        names = self._names
         for width in sorted(set(self._open)):
-            for queue, arguments in names.of_width(width).items():
+            for queue, arguments in self._names.of_width(width).items():
                 self._connection.declare(queue, arguments)
-        for queue, arguments in names.of_run(self._run, stays=self._stays).items():
+        for queue, arguments in self._queues_of_run().items():
             self._connection.declare(queue, arguments)
-        if not self._stays:
-            self._connection.consume(names.results(self._run), prefetch=PREFETCH)
+
+    def _queues_of_run(self) -> dict[str, dict[str, Any]]:
+        return self._names.of_run(self._run)
+
+    def _consume(self) -> None:
+        self._connection.consume(self._names.results(self._run), prefetch=PREFETCH)
 
     def _lose(self, event: events.Lost, now: float) -> None:
         self._outage.loses(event, now)
         self._getting = ""
-        self._records.clear()
         self._tags.clear()  # they come again, and are known by their places
         self._mending.lost()
         self._post.lost(event.most)
@@ -451,6 +372,8 @@ class RabbitDispatcherEnd(KeepingEnd):
         shares = share_out(message.items, buffers)
         worker, host = event.headers.get("worker"), event.headers.get("host")
         for index, report in enumerate(message.items):
+            if self._jobs is not None:
+                self._jobs.tried(report.place, report.attempt)
             self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
             self._close_place(report.place)
 
@@ -510,13 +433,9 @@ class RabbitDispatcherEnd(KeepingEnd):
             return None
 
     def _report(self, report: Report) -> None:
-        """Report of a call that goes nowhere; where nobody gathers now, to who will."""
-        if self._stays:
-            body = report_of(self._run, [report], ())
-            self._post.send(self._names.results(self._run), body, _nothing, headers=headers())
-        else:
-            self._arrived.append(Delivery(None, None, report))
-            self._close_place(report.place)
+        """Report of a call that goes nowhere."""
+        self._arrived.append(Delivery(None, None, report))
+        self._close_place(report.place)
 
     def _send(self, queue: str, some: list[Call]) -> None:
         width = some[0].item.width
@@ -524,6 +443,7 @@ class RabbitDispatcherEnd(KeepingEnd):
 
         def done(outcome: Outcome) -> None:
             if outcome is Outcome.SAFE:
+                self._stands = True  # as it was declared before
                 self._fresh.add(width)
                 return
             if outcome is Outcome.TOO_LARGE:
@@ -605,7 +525,7 @@ class RabbitDispatcherEnd(KeepingEnd):
     def _end_run(self) -> None:
         """Tell all that the run is over, and remove what it has in the broker."""
         self._tell(Over(self._run))
-        for queue in self._names.of_run(self._run, stays=True):
+        for queue in self._queues_of_run():
             self._connection.delete(queue)
         if self._temporary:
             names = self._names
@@ -614,7 +534,3 @@ class RabbitDispatcherEnd(KeepingEnd):
                 self._connection.delete(queue)
             for exchange in (names.control, names.presence):
                 self._connection.delete_exchange(exchange)
-
-
-def _nothing(outcome: Outcome) -> None:
-    """Nothing waits for it but the post's being empty."""

@@ -26,12 +26,14 @@ class Opened(NamedTuple):
 class Lost(NamedTuple):
     """The connection broke, or could not be made; `fatal` says what to do if trying again is no use.
 
-    `most` is how many bytes the broker takes in a message, where it hung up on one that was larger.
+    `most` is how many bytes the broker takes in a message, where it hung up on one that was larger; `locked`
+    is whether another connection has a queue that was claimed.
     """
 
     why: str
     fatal: str = ""
     most: int | None = None
+    locked: bool = False
 
 
 class Blocked(NamedTuple):

@@ -6,7 +6,9 @@
     QUEUE.held.WORKER       what a worker was given: its copy, unacknowledged for as long as it has it
     QUEUE.orphaned.WORKER   the same after its connection broke: it is back within its patience, or
     QUEUE.returned          what a worker had that vanished, or what came back too often: split, tried again
-    QUEUE.results.RUN       reports;  QUEUE.manifest.RUN  the tasks of a run that was left in the broker
+    QUEUE.results.RUN       reports
+    QUEUE.manifest.NAME     what a run is that was left in the broker under that name
+    QUEUE.claim.NAME        empty, of the one dispatcher that pushes or collects such a run: nobody else may
     QUEUE.control           exchange: from dispatchers, and from workers about calls that came back
     QUEUE.presence          exchange: from workers, who they are and what they have
 
@@ -23,6 +25,9 @@ DELIVERIES = 100
 
 #: For queues whose messages are never given up; without it RabbitMQ 4 drops them after 20 deliveries.
 _ENDLESS = 1_000_000_000
+
+#: Arguments of a queue that keeps what it has.
+_PLAIN = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}
 
 #: Seconds after which the broker removes the queues of a worker that is gone, long emptied by then.
 _WORKER_QUEUES = 86_400
@@ -80,9 +85,13 @@ class Topology(NamedTuple):
         """The queue of a run's reports."""
         return f"{self.queue}.results.{run}"
 
-    def manifest(self, run: str) -> str:
-        """The queue of a run's tasks."""
-        return f"{self.queue}.manifest.{run}"
+    def manifest(self, name: str) -> str:
+        """The queue of the records of a run that is kept under a name."""
+        return f"{self.queue}.manifest.{name}"
+
+    def claim(self, name: str) -> str:
+        """The queue that is there while a dispatcher pushes or collects such a run."""
+        return f"{self.queue}.claim.{name}"
 
     def of_width(self, width: int) -> dict[str, dict[str, Any]]:
         """Return the queues of a width, with their arguments."""
@@ -108,16 +117,17 @@ class Topology(NamedTuple):
             self.orphaned(worker): {**self._to(self.returned), **common},
         }
 
-    def of_run(self, run: str, *, stays: bool) -> dict[str, dict[str, Any]]:
-        """Return the queues of a run, with their arguments; `stays` when it is left in the broker."""
-        plain = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}
-        if stays:
-            return {self.results(run): plain, self.manifest(run): plain}
-        return {self.results(run): {**plain, "x-expires": RUN_WITHOUT_DISPATCHER * 1000}}
+    def of_run(self, run: str) -> dict[str, dict[str, Any]]:
+        """Return the queues of a run that ends with its dispatcher, with their arguments."""
+        return {self.results(run): {**_PLAIN, "x-expires": RUN_WITHOUT_DISPATCHER * 1000}}
+
+    def of_kept_run(self, name: str, run: str) -> dict[str, dict[str, Any]]:
+        """Return the queues of a run that is left in the broker, with their arguments."""
+        return {self.results(run): dict(_PLAIN), self.manifest(name): dict(_PLAIN)}
 
     def common(self) -> dict[str, dict[str, Any]]:
         """Return the queues that are always there, with their arguments."""
-        return {self.returned: {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}}
+        return {self.returned: dict(_PLAIN)}
 
     def _to(self, target: str) -> dict[str, Any]:
         return {

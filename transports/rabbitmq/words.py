@@ -13,7 +13,7 @@ from executor.errors import ConfigError
 from transports.rabbitmq.events import NO_ANSWER, Lost
 
 #: AMQP reply codes. After the first, and some of the last, somebody must act before one tries again.
-ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED = 403, 404, 406
+ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405, 406
 
 #: What the broker says as it hangs up on a message beyond its `max_message_size`.
 _TOO_LARGE = re.compile(r"larger than (?:configured )?max size (\d+)")
@@ -63,7 +63,7 @@ def channel_lost(reason: object) -> Lost:
     code, text = getattr(reason, "reply_code", 0), in_words(reason)
     fatal = code == ACCESS_REFUSED or (code == PRECONDITION_FAILED and "inequivalent" in text)
     most = _TOO_LARGE.search(text)
-    return Lost(text, text if fatal else "", int(most[1]) if most else None)
+    return Lost(text, text if fatal else "", int(most[1]) if most else None, code == RESOURCE_LOCKED)
 
 
 def in_words(error: object) -> str:

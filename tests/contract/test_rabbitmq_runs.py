@@ -1,0 +1,389 @@
+"""Runs that RabbitMQ keeps while no dispatcher is there, and runs that were stopped."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.contract.proxy import Proxy
+from tests.contract.runs import NAME, Runs, echoes, holds, one_line
+from tests.contract.suite import scripts_in
+from tests.contract.wires import RabbitMQ, free_addresses
+from tests.e2e.scripts import ROOT, Scripts, wait_until
+from tests.e2e.scripts import task as record
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Iterator[Scripts]:
+    with scripts_in(tmp_path) as scripts:
+        yield scripts
+
+
+@pytest.fixture
+def runs(scripts: Scripts, rabbitmq_url: str) -> Runs:
+    return Runs(scripts, RabbitMQ(rabbitmq_url))
+
+
+# -- to leave a run, and to collect it
+
+
+def test_a_run_is_left_before_any_worker_is_there_and_collected_elsewhere(runs: Runs, tmp_path: Path) -> None:
+    many = [
+        *echoes(2500),
+        record("jobs.ones", 40, 50, id="array", resources=2),
+        record("jobs.values", id="values"),
+    ]
+    left = runs.detach(*many)
+    assert left.stdout == f"{NAME}\n"
+    assert f"2,502 tasks of run {NAME} now at" in left.stderr
+    assert f"--collect {NAME} --output FILE" in left.stderr
+    assert runs.waiting("2") == 1
+    assert runs.results() == 0
+
+    worker = runs.worker(2)
+    away, home = tmp_path / "away", tmp_path / "home"
+    away.mkdir(), home.mkdir()
+    runs.run(
+        "--collect", NAME, "--output", "here.jsonl", "--quiet",
+        folder=away, environment={"HOME": str(home), "XDG_RUNTIME_DIR": str(home)},
+    )  # fmt: skip
+    found = runs.scripts.by_id("away/here.jsonl")
+    assert {key for key, result in found.items() if result["status"] != "ok"} == set()
+    assert [found[str(number)]["value"] for number in range(2500)] == list(range(2500))
+    assert (np.load(away / found["array"]["value"]["$npy"]) == np.arange(2000.0).reshape(40, 50)).all()
+    assert found["values"]["value"]["big"] == 2**100
+    assert found["values"]["submitted"] <= found["values"]["started"]
+    runs.nothing_is_left()
+    assert "no run of that name" in one_line(runs.collect(output="again.jsonl", status=2))
+    runs.drain(worker)
+
+
+def test_a_run_is_done_while_no_dispatcher_is_there(runs: Runs) -> None:
+    worker = runs.worker()
+    runs.detach(
+        *echoes(3), record("jobs.flaky", "flaky", id="flaky", retries=1), record("jobs.fail", id="fails")
+    )
+    wait_until(lambda: runs.results() == 5, "all reports lie in the broker")
+    runs.drain(worker)
+    collected = runs.collect(status=1)
+    found = runs.scripts.by_id()
+    assert {key: (result["status"], result["attempt"]) for key, result in found.items()} == {
+        "0": ("ok", 1), "1": ("ok", 1), "2": ("ok", 1), "flaky": ("ok", 2), "fails": ("error", 1),
+    }  # fmt: skip
+    assert "5 of 5 tasks done: 4 ok, 1 error" in collected.stdout
+    runs.nothing_is_left()
+
+
+def test_the_runs_own_retries_and_timeout_go_with_it(runs: Runs) -> None:
+    some = [record("jobs.flaky", "flaky", id="flaky"), record("time.sleep", 60, id="long")]
+    runs.run(
+        "--tasks", runs.scripts.tasks(*some), "--detach", "--run", NAME, "--retries", "1", "--timeout", "0.3"
+    )
+    runs.worker(2)
+    runs.collect(status=1)
+    found = runs.scripts.by_id()
+    assert (found["flaky"]["status"], found["flaky"]["attempt"]) == ("ok", 2)
+    assert found["long"]["status"] == "timeout"
+
+
+def test_without_a_name_one_is_made(runs: Runs) -> None:
+    names = []
+    for _ in range(2):
+        names.append(runs.run("--tasks", runs.scripts.tasks(*echoes(1)), "--detach").stdout)
+        assert re.fullmatch(r"run-\d{8}-\d{6}-[0-9a-f]{6}\n", names[-1])
+    assert len(set(names)) == 2
+    for name in names:
+        runs.run("--cancel", name.strip())
+
+
+def test_a_name_in_use_is_refused(runs: Runs) -> None:
+    runs.detach(*echoes(3))
+    line = one_line(runs.detach(*echoes(5), status=2))
+    assert f"--run {NAME}: there is a run of that name; collect it (--collect {NAME})" in line
+    runs.worker()
+    runs.collect()
+    assert sorted(runs.recorded("results.jsonl")) == ["0", "1", "2"]
+    runs.detach(*echoes(1))  # now it is free again
+    runs.collect(output="again.jsonl")
+
+
+@pytest.mark.parametrize("name", ["", "two words", ".hidden", "a/b", "n" * 101, "nàme"])
+def test_a_name_that_is_none_is_refused(runs: Runs, name: str) -> None:
+    assert "a run's name has letters, digits" in one_line(runs.detach(*echoes(1), name=name, status=2))
+    assert "a run's name has letters, digits" in one_line(runs.run("--collect", name, status=2))
+
+
+@pytest.mark.parametrize("option", [["--detach"], ["--collect", NAME], ["--cancel", NAME]])
+@pytest.mark.parametrize("yaml", ["", "zmq.yml", "grpc.yml", "rpyc.yml"])
+def test_a_wire_without_a_broker_keeps_no_run(scripts: Scripts, yaml: str, option: list[str]) -> None:
+    wire = ["--yaml", str(ROOT / yaml)] if yaml else []
+    line = one_line(scripts.run(*wire, *option, status=2))
+    assert "a run can't be left on transport" in line
+    assert "--yaml rabbitmq.yml" in line
+
+
+def test_a_run_that_was_never_pushed_is_said_to_be(runs: Runs) -> None:
+    for option in ("--collect", "--cancel"):
+        line = one_line(runs.run(option, NAME, status=2))
+        assert f"{option} {NAME}: there is no run of that name at amqp://127.0.0.1" in line
+
+
+@pytest.mark.parametrize("option", [["--detach"], ["--collect", NAME], ["--cancel", NAME]])
+def test_a_broker_that_does_not_answer_is_waited_for_so_long(runs: Runs, option: list[str]) -> None:
+    (free,) = free_addresses(1)
+    ended = runs.run(*option, "--wait", "1", "--address", f"amqp://{free}", status=3)
+    assert "could not be reached within 1 s" in ended.stderr.splitlines()[-1]
+    assert ended.stdout == ""
+
+
+def test_collect_waits_for_results_no_longer_than_it_was_told(runs: Runs) -> None:
+    runs.detach(*holds(2))
+    ended = runs.collect("--wait", "1", output="none.jsonl", status=3)
+    assert f"no result of run {NAME} came within 1 s" in ended.stderr
+    assert f"2 results of run {NAME} stay with the broker" in ended.stderr
+    worker = runs.worker(2)
+    runs.runs("held-0").touch()
+    runs.collect("--wait", "2", output="one.jsonl", status=3)
+    assert runs.recorded("one.jsonl") == ["0"]
+    runs.runs("held-1").touch()
+    ended = runs.collect("--wait", "30", output="other.jsonl")
+    assert f"of run {NAME}, 1 result collected before, 1 to come" in ended.stderr
+    assert runs.recorded("other.jsonl") == ["1"]
+    runs.nothing_is_left()
+    runs.drain(worker)
+
+
+def test_what_is_too_large_for_the_wire_is_an_error_and_what_is_large_is_not(
+    scripts: Scripts, rabbitmq_url: str
+) -> None:
+    runs = Runs(scripts, RabbitMQ(rabbitmq_url), largest=3_000_000)
+    runs.detach(
+        *echoes(2),
+        record("jobs.echo", "x" * 2_500_000, id="large"),
+        record("jobs.echo", "y" * 3_500_000, id="too large"),
+    )
+    assert runs.results() == 1, "it was reported when it was pushed"
+    runs.worker()
+    runs.collect(status=1)
+    found = runs.scripts.by_id()
+    assert {key: result["status"] for key, result in found.items()} == {
+        "0": "ok", "1": "ok", "large": "ok", "too large": "error",
+    }  # fmt: skip
+    assert found["large"]["value"] == found["large"]["params"][0] == "x" * 2_500_000
+    assert found["too large"]["params"] == ["y" * 3_500_000]
+    assert found["too large"]["attempt"] == 0
+    assert "the call is too large" in found["too large"]["error"]["message"]
+
+
+def test_a_push_that_is_interrupted_leaves_nothing(runs: Runs) -> None:
+    with Proxy(runs.place.listen[0]) as proxy:
+        runs.place.reach = [proxy.address]
+        runs.place.listen = [proxy.address]
+        slow = runs.write("slow.yml")
+        tasks = runs.scripts.tasks(*(record("jobs.echo", "x" * 300_000, id=str(n)) for n in range(150)))
+        pushing = runs.scripts.dispatcher("--yaml", slow, "--tasks", tasks, "--detach", "--run", NAME)
+        wait_until(lambda: runs.waiting("1"), "it has begun to push")
+        proxy.stall()
+        runs.id = runs.find_id()
+        pushing.send(signal.SIGINT)
+        proxy.heal()
+        assert pushing.ends() == 130, pushing.log()
+    assert pushing.stdout == ""
+    assert f"run {NAME} was not pushed to its end, and is removed" in pushing.stderr
+    runs.nothing_is_left()
+    worker = runs.worker()
+    runs.no_call_waits()
+    runs.drain(worker)
+    runs.no_call_waits()
+
+
+# -- collectors that go, and others that come
+
+
+def test_a_second_collector_is_refused_while_the_first_is_there(runs: Runs) -> None:
+    runs.detach(*holds(2))
+    runs.worker(2)
+    first = runs.collector("first.jsonl")
+    runs.runs("held-0").touch()
+    wait_until(lambda: runs.recorded("first.jsonl") == ["0"], "a result is collected")
+    line = one_line(runs.collect(output="second.jsonl", status=2))
+    assert f"run {NAME} is being pushed or collected by another dispatcher" in line
+    runs.runs("held-1").touch()
+    assert first.ends() == 0
+    assert runs.recorded("first.jsonl") == ["0", "1"]
+    assert runs.recorded("second.jsonl") == []
+
+
+def test_of_two_collectors_that_come_at_once_one_collects(runs: Runs) -> None:
+    runs.detach(*holds(3))
+    runs.worker(3)
+    for number in range(3):
+        runs.runs(f"held-{number}")
+    both = {name: runs.collector(name) for name in ("a.jsonl", "b.jsonl")}
+    wait_until(lambda: any(script.ended for script in both.values()), "one is refused")
+    for number in range(3):
+        (runs.folder / f"held-{number}.go").touch()
+    ends = {name: script.ends() for name, script in both.items()}
+    assert sorted(ends.values()) == [0, 2]
+    assert {name: sorted(runs.recorded(name)) for name in both} == {
+        name: ["0", "1", "2"] if status == 0 else [] for name, status in ends.items()
+    }
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_a_collector_leaves_the_next_one_collects(runs: Runs, how: signal.Signals) -> None:
+    """The union is whole, and nothing is in it twice, however the first ended."""
+    runs.detach(*holds(6))
+    worker = runs.worker(6)
+    files = ["first.jsonl", "second.jsonl", "third.jsonl"]
+    for number, output in enumerate(files[:2]):
+        collector = runs.collector(output)
+        for place in (2 * number, 2 * number + 1):
+            runs.runs(f"held-{place}").touch()
+        wait_until(lambda: len(runs.recorded(output)) == 2, "two are collected")  # noqa: B023 — now
+        if how is signal.SIGKILL:  # without a word: it must have told before
+            wait_until(lambda: len(runs.noted()) == 2 * number + 2, "that is noted")  # noqa: B023 — now
+        collector.send(how)
+        assert collector.ends() == 128 + how
+        if how is not signal.SIGKILL:
+            assert f"{4 - 2 * number} results of run {NAME} stay with the broker" in collector.stderr
+    for place in (4, 5):
+        runs.runs(f"held-{place}").touch()
+    last = runs.collect(output=files[2])
+    assert f"of run {NAME}, 4 results collected before, 2 to come" in last.stderr
+    assert [sorted(runs.recorded(output)) for output in files] == [["0", "1"], ["2", "3"], ["4", "5"]]
+    runs.nothing_is_left()
+    runs.drain(worker)
+
+
+def test_a_collector_whose_link_is_cut_goes_on(runs: Runs) -> None:
+    runs.detach(*holds(4))
+    runs.worker(4)
+    with Proxy(runs.place.listen[0]) as proxy:
+        runs.place.listen = runs.place.reach = [proxy.address]
+        collector = runs.scripts.dispatcher(
+            "--yaml", runs.write("proxy.yml"), "--collect", NAME, "--output", "results.jsonl"
+        )
+        for number in range(4):
+            runs.runs(f"held-{number}").touch()
+            wait_until(lambda: len(runs.recorded("results.jsonl")) == number + 1, "it is collected")  # noqa: B023 — now
+            proxy.cut()
+            proxy.heal()
+        assert collector.ends() == 0, collector.log()
+    assert runs.recorded("results.jsonl") == ["0", "1", "2", "3"]
+    runs.nothing_is_left()
+
+
+# -- with no dispatcher there
+
+
+def test_a_task_that_kills_its_workers_is_lost_while_no_dispatcher_is_there(runs: Runs) -> None:
+    runs.detach(record("jobs.kill_worker", id="assassin"), record("jobs.echo", "alive", id="last"))
+    for name in ("first", "second", "third"):
+        assert runs.worker(1, "--name", name).ends() == 137
+    worker = runs.worker(1, "--name", "fourth")
+    wait_until(lambda: runs.results() == 2, "both reports lie in the broker")
+    runs.drain(worker)
+    runs.collect(status=1)
+    found = runs.scripts.by_id()
+    assert {key: (result["status"], result["attempt"]) for key, result in found.items()} == {
+        "assassin": ("lost", 3), "last": ("ok", 1),
+    }  # fmt: skip
+    assert found["assassin"]["worker"] == "third"
+    assert re.fullmatch(r"its worker third on .* vanished", found["assassin"]["error"]["message"])
+
+
+# -- runs that were stopped
+
+
+def test_a_run_that_is_cancelled_never_runs_again(runs: Runs) -> None:
+    runs.detach(*holds(20))
+    worker = runs.worker(2)
+    running = [
+        psutil.Process(int((runs.runs(name).with_suffix(".runs")).read_text()))
+        for name in ("held-0", "held-1")
+    ]
+    said = runs.run("--cancel", NAME)
+    assert f"run {NAME} is cancelled" in one_line(said)
+    wait_until(lambda: not any(process.is_running() for process in running), "what ran is killed")
+    runs.nothing_is_left()
+    runs.never_again(worker, 2)
+    for option in ("--collect", "--cancel"):
+        assert "there is no run of that name" in one_line(runs.run(option, NAME, status=2))
+
+
+def test_a_run_that_is_cancelled_before_any_worker_came_never_runs(runs: Runs) -> None:
+    runs.detach(*holds(3))
+    runs.run("--cancel", NAME)
+    runs.never_again(runs.worker(2), 0)
+
+
+def test_a_run_is_none_of_an_earlier_one_of_its_name(runs: Runs) -> None:
+    runs.detach(*holds(3))
+    runs.run("--cancel", NAME)
+    runs.detach(*echoes(3))
+    worker = runs.worker(2)
+    runs.collect()
+    assert {key: result["value"] for key, result in runs.scripts.by_id().items()} == {"0": 0, "1": 1, "2": 2}
+    runs.detach(*echoes(2))  # nor does the worker take it for one that is over
+    runs.collect(output="next.jsonl")
+    runs.never_again(worker, 0)
+
+
+def test_cancelling_a_run_ends_who_collects_it(runs: Runs) -> None:
+    runs.detach(*holds(2))
+    runs.worker(2)
+    collector = runs.collector("results.jsonl")
+    runs.runs("held-0").touch()
+    wait_until(lambda: runs.recorded("results.jsonl") == ["0"], "a result is collected")
+    runs.run("--cancel", NAME)
+    assert collector.ends() == 1
+    assert "the run is gone from amqp://" in collector.stderr.splitlines()[-1]
+    assert "stay with the broker" not in collector.stderr
+
+
+def test_a_run_whose_dispatcher_was_interrupted_never_runs_again(runs: Runs) -> None:
+    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(20)))
+    wait_until(lambda: runs.waiting("1") == 20, "all is pushed")
+    dispatcher.send(signal.SIGINT)
+    assert dispatcher.ends() == 130
+    runs.never_again(runs.worker(2), 0)
+
+
+def test_a_run_whose_dispatcher_was_killed_runs_until_its_time_is_over_and_never_again(runs: Runs) -> None:
+    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(20)))
+    first = runs.worker()
+    runs.runs("held-0")
+    dispatcher.kill()
+    first.kill()  # what it held comes back
+    runs.expire(first)
+    runs.never_again(runs.worker(2), 1)
+
+
+def test_a_run_whose_time_is_over_while_it_runs_is_dropped(runs: Runs) -> None:
+    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(20)))
+    worker = runs.worker()
+    go = runs.runs("held-0")
+    dispatcher.kill()
+    runs.expire(worker)
+    go.touch()
+    worker.says("is left")
+    runs.never_again(worker, 1)
+
+
+def test_a_dispatcher_whose_run_was_removed_from_the_broker_says_so(runs: Runs) -> None:
+    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(3)), "--output", "results.jsonl")
+    worker = runs.worker()
+    runs.runs("held-0").touch()
+    runs.runs("held-1")
+    wait_until(lambda: runs.recorded("results.jsonl") == ["0"], "a result is recorded")
+    runs.expire(worker)
+    assert dispatcher.ends() == 1
+    assert "the run is gone from amqp://" in dispatcher.stderr.splitlines()[-1]
+    runs.never_again(worker, 2)

@@ -1,0 +1,263 @@
+"""A dispatcher's end of RabbitMQ for runs that are left there: to leave one, to collect it, to cancel it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from executor.errors import ConfigError, ExecutorError, NobodyThere
+from executor.messages import Cancel, Pushed, Report
+from transports.base import Jobs, KeepingEnd, Say, wait_readable
+from transports.rabbitmq import events
+from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
+from transports.rabbitmq.events import Delivered, Tag
+from transports.rabbitmq.frames import report_of
+from transports.rabbitmq.mending import headers
+from transports.rabbitmq.post import Outcome
+from transports.rabbitmq.topology import Topology
+
+#: Patiences after which the broker has certainly missed a connection that broke: it waits for two heartbeats,
+#: which are a patience each.
+LINGERING = 3
+
+#: Seconds that the broker gets at the end to take what is still to be published, or removed.
+PARTING = 5.0
+
+
+class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
+    """The dispatcher's end for the run of a name, which it leaves in the broker, or finds there (`collects`).
+
+    Under its name stands its manifest; the run itself has an id that no other ever had, so that calls of
+    one that was cancelled are none of the next one's of the same name. Each record tells it.
+
+    Raises:
+        ConfigError: the URL is none.
+    """
+
+    def __init__(
+        self, url: str, names: Topology, name: str, *, say: Say, heartbeat: float, largest: int,
+        collects: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(url, names, say=say, heartbeat=heartbeat, largest=largest)
+        self._stays = True
+        self._name = name
+        self._collects = collects
+        self._manifest = names.manifest(name)
+        self._records: list[tuple[Tag, bytes]] = []
+        self._recorded: list[Tag] = []  # results that were recorded: acknowledged when that is noted
+        self._left: Jobs | None = None  # what is to be pushed
+        self._claims = False  # that it is the only dispatcher of its run
+        self._claimed = False
+        self._claimed_at = 0.0  # when another was first found to have claimed what was ours
+        self._removing = False
+        self._breaks = 0  # connections that broke
+
+    # -- to leave one
+
+    def check_name(self, wait: float | None) -> None:
+        self._claim()
+        if self._look_for(self._manifest, wait) is not None:
+            raise ConfigError(
+                f"--run {self._name}: there is a run of that name; collect it (--collect {self._name}), "
+                f"or end it (--cancel {self._name})"
+            )
+
+    def push(self, jobs: Jobs) -> None:
+        self._left = jobs  # until its manifest is there: without it nobody could cancel the run
+        self._run = jobs.id
+
+    def keep(self, records: Sequence[bytes], wait: float | None, stopped: Callable[[], bool]) -> bool:
+        assert self._left is not None
+        *chunks, head = records  # the head comes last: with it the run is whole
+        self._declare_manifest()
+        for record in chunks:
+            self._write(record)
+        self._until(lambda: stopped() or not self._post, wait, "pushed")
+        if not stopped():
+            super().push(self._left)
+            self._until(lambda: stopped() or (self._pushed() and not self._post), wait, "pushed")
+        if not stopped():
+            self._write(head)
+            self._until(lambda: not self._post, wait, "pushed")
+            self._tell(Pushed(sorted(set(self._together))))
+        return not stopped()
+
+    def _declare_manifest(self) -> None:
+        self._connection.declare(self._manifest, self._queues_of_run()[self._manifest])
+
+    def _write(self, record: bytes, done: Callable[[Outcome], None] = lambda outcome: None) -> None:
+        self._post.send(self._manifest, record, done, headers=headers(run=self._run))
+
+    def _report(self, report: Report) -> None:
+        body = report_of(self._run, [report], ())
+        self._post.send(self._names.results(self._run), body, lambda outcome: None, headers=headers())
+
+    # -- to collect it
+
+    def kept(self, wait: float | None) -> list[bytes]:
+        self._claim()
+        if self._look_for(self._manifest, wait) is None:
+            raise ConfigError(f"--collect {self._name}: there is no run of that name at {self.address}")
+        while not self._read(None, wait):
+            pass  # from the beginning, over a new connection
+        self._stands = True
+        return [record for _, record in self._records]
+
+    def gather(self, jobs: Jobs) -> None:
+        self._adopt(jobs)
+        self._next = len(jobs.widths)
+        self._consume()
+
+    def acknowledge(self) -> None:
+        if self._collects:
+            self._recorded += self._tags  # until it is noted
+            self._tags = []
+        else:
+            super().acknowledge()
+
+    def note(self, record: bytes) -> None:
+        tags, self._recorded = self._recorded, []
+
+        def done(outcome: Outcome) -> None:
+            for tag in tags:
+                self._connection.ack(tag)
+
+        self._write(record, done)
+
+    def forget(self) -> None:
+        self._stays = False
+
+    # -- to end it
+
+    def drop(self, wait: float | None) -> None:
+        deadline = time.monotonic() + LINGERING * self._names.patience
+        while not self._run:
+            count = self._look_for(self._manifest, wait)
+            if count is None:
+                raise ConfigError(f"--cancel {self._name}: there is no run of that name at {self.address}")
+            self._read(min(1, count), wait)
+            if not count and time.monotonic() > deadline:  # nor does anybody read it just now
+                break  # so nothing else was ever there
+        if self._run:
+            self._tell(Cancel(self._run))
+        self._remove(wait)
+
+    def close(self) -> None:
+        if not self._closed and self._collects and self._jobs is not None:
+            try:
+                if self._stays:
+                    self._until(lambda: not self._post or not self._outage.opened, PARTING, "reached")
+                    text = "who collects the rest gets the last of these results again" if self._post else ""
+                else:
+                    self._remove(PARTING)
+                    text = ""
+            except ExecutorError:
+                text = f"--cancel {self._name} removes what is left of the run"
+            if text:
+                self._say(f"can't reach RabbitMQ at {self._connection.address}: {text}")
+        self._stays = True  # all that had to be done is done
+        super().close()
+
+    def _remove(self, wait: float | None) -> None:
+        """Remove the run, and see that it is."""
+        self._removing, self._stands, self._stopped = True, False, True
+        while True:
+            if self._run:
+                self._end_run()
+            self._connection.delete(self._manifest)
+            if self._look_for(self._manifest, wait) is None:
+                return
+
+    def _queues_of_run(self) -> dict[str, dict[str, Any]]:
+        return self._names.of_kept_run(self._name, self._run)
+
+    # -- what is there
+
+    def _claim(self) -> None:
+        """Be the only dispatcher of the run: what is asked for after this is done when it is."""
+        self._claims = True
+        if self._outage.opened:
+            self._connection.claim(self._names.claim(self._name))
+
+    def _read(self, most: int | None, wait: float | None) -> bool:
+        """Fetch records of the run, which stay there; return whether the connection stood as long as that."""
+        count = self._look_for(self._manifest, wait) or 0
+        breaks = self._breaks
+        self._records.clear()
+        for _ in range(count if most is None else most):
+            self._until(lambda: not self._getting, wait, "read")
+            if self._breaks != breaks:
+                return False
+            self._getting = self._manifest
+            self._connection.get(self._manifest)
+        self._until(lambda: not self._getting, wait, "read")
+        for tag, _ in self._records:
+            self._connection.reject(tag)
+        return self._breaks == breaks
+
+    def _look_for(self, queue: str, wait: float | None) -> int | None:
+        """Return how many messages wait in a queue, or None if there is no such queue."""
+        while True:
+            self._until(lambda: self._outage.opened, wait, "reached")
+            breaks = self._breaks
+            self._found.pop(queue, None)
+            self._connection.look_for(queue)
+            self._until(lambda: queue in self._found or self._breaks != breaks, wait, "reached")  # noqa: B023
+            if queue in self._found:
+                return self._found[queue]
+
+    def _until(self, condition: Callable[[], object], wait: float | None, what: str) -> None:
+        """Take turns until a condition holds.
+
+        Raises:
+            NobodyThere: it does not within `wait` seconds.
+        """
+        deadline = None if wait is None else time.monotonic() + max(wait, 1.0)
+        while not condition():
+            now = self._turn()
+            if deadline is not None and now >= deadline:
+                raise NobodyThere(
+                    f"RabbitMQ at {self._connection.address} could not be {what} within {wait:g} s"
+                )
+            wait_readable(self._connection.fileno(), min(0.1, self._patience(now)))
+
+    # -- hearing
+
+    def _hear(self, event: events.AMQPEvent, now: float) -> None:
+        if isinstance(event, events.Ended) and self._removing:
+            return
+        if isinstance(event, events.Found):
+            self._claimed, self._claimed_at = self._claims, 0.0  # as that was asked for before
+        if isinstance(event, Delivered) and event.queue == self._manifest:
+            self._getting = ""
+            if event.tag is not None:
+                self._records.append((event.tag, event.body))
+            self._run = self._run or str(event.headers.get("run", ""))
+            return
+        super()._hear(event, now)
+
+    def _open_all(self, event: events.Opened, now: float) -> None:
+        if self._claims:
+            self._connection.claim(self._names.claim(self._name))
+        if self._left is not None and not self._removing:
+            self._declare_manifest()
+        super()._open_all(event, now)
+
+    def _open_run(self) -> None:
+        if self._removing:
+            return
+        if self._collects:
+            self._consume()
+        else:
+            self._declare_run()
+
+    def _lose(self, event: events.Lost, now: float) -> None:
+        super()._lose(event, now)
+        self._breaks += 1
+        self._records.clear()
+        self._recorded.clear()
+        if event.locked:  # by another dispatcher, or by a broken connection of ours
+            self._claimed_at = self._claimed_at or now
+            if not self._claimed or now - self._claimed_at > LINGERING * self._names.patience:
+                raise ConfigError(f"run {self._name} is being pushed or collected by another dispatcher")

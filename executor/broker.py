@@ -66,7 +66,7 @@ class Broker:
 
     def __init__(self) -> None:
         self._widths: list[int] = []
-        self._state = bytearray()
+        self._state = bytearray()  # leased is what exactly one worker holds, settled what nobody need run now
         self._lines = Lines()
         self._repeats: set[int] = set()  # an attempt failed: they hurry, until they are settled
         self._suspects: set[int] = set()  # held by a worker that vanished: they travel singly
@@ -93,7 +93,7 @@ class Broker:
         self._hungry.update(self._roomy)
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
-        """Put a place back into line where it stood, for another attempt.
+        """Put a place back into line where it stood, for another attempt; who holds it makes an earlier one.
 
         A `suspect` one travels in a frame of its own; one that is to run `alone` is given to a worker that
         holds nothing else meanwhile, and others pass it by. Any other hurries.
@@ -105,6 +105,10 @@ class Broker:
         if alone:
             self._loners.add(place)
         self._repeats.add(place)
+        if self._state[place] == _LEASED:  # rare: a worker that was given up before told of its attempt
+            for name, worker in self._workers.items():
+                if self._drop(worker, place):
+                    self._weigh(name)
         self._put_back(place)
 
     def withdraw(self, width: int | None = None) -> list[int]:
@@ -185,10 +189,13 @@ class Broker:
         for known in (self._hungry, self._roomy, self._laden):
             known.pop(worker, None)
         if gone.backfill:
-            return sorted(gone.held)
-        begun = {*gone.begun(sorted(gone.held)), *gone.begun(gone.held)}
+            begun = {*gone.held}
+        else:
+            begun = {*gone.begun(sorted(gone.held)), *gone.begun(gone.held)}
         for place in gone.held:
-            if place not in begun and self._state[place] == _LEASED:
+            if place in begun:
+                self._state[place] = _SETTLED  # until its owner decides
+            else:
                 self._suspects.add(place)
                 self._put_back(place)
         return sorted(begun)
@@ -213,7 +220,7 @@ class Broker:
             return
         mine.recalled = False
         for place in places:
-            if self._drop(mine, place) and self._state[place] == _LEASED:
+            if self._drop(mine, place):
                 self._put_back(place)
         self._hungry[worker] = None
         self._weigh(worker)
@@ -228,7 +235,7 @@ class Broker:
         width = None
         for place in places:
             width = self._widths[place]
-            if mine is not None and self._drop(mine, place) and self._state[place] == _LEASED:
+            if mine is not None and self._drop(mine, place):
                 self._state[place] = _SETTLED
                 self._repeats.discard(place)
                 self._suspects.discard(place)
@@ -397,9 +404,9 @@ class Broker:
 
     def _put_back(self, place: int) -> None:
         """Put a place back into line where it stood, and wake who could take it."""
+        self._state[place] = _SETTLED if self._halted else _WAITING
         if self._halted:
             return
-        self._state[place] = _WAITING
         self._hungry.update(self._roomy)
         if place in self._loners:
             self._alone[place] = None

@@ -11,6 +11,7 @@ calls `step()`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -24,7 +25,7 @@ from executor.cores import CoreSet
 from executor.errors import NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
-from executor.messages import Buffer, Item, Report, rejected, share_out
+from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
 from executor.process import BATCH_MOST, STATUS_OF, Child
 
 #: Seconds of work that a batch should hold: a wake-up of the worker costs well below a tenth of it.
@@ -157,12 +158,12 @@ class Pool:
                 self._kill(child, "cancelled", doomed)
         return dropped
 
-    def holding(self) -> dict[str, list[int]]:
-        """Return the places of what is unfinished, by run."""
-        held = self._line.places()
-        for child in self._children:
-            for entry in child.entries.values():
-                held.setdefault(entry.run, []).append(entry.item.place)
+    def holding(self) -> Holding:
+        """Return what is unfinished."""
+        held: Holding = {}
+        for entry in itertools.chain(*(child.entries.values() for child in self._children), self._line):
+            attempts = held.setdefault(entry.run, {})
+            attempts[entry.item.place] = max(entry.item.attempt, attempts.get(entry.item.place, 0))
         return held
 
     def running(self) -> list[Running]:

@@ -40,7 +40,7 @@ from executor.messages import (
     share_out,
     too_large,
 )
-from executor.session import Order, Session
+from executor.session import Begin, Order, Session
 from transports.base import (
     Came,
     Delivery,
@@ -272,9 +272,11 @@ class DirectDispatcherEnd(DispatcherEnd):
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
-            holding = set(hello.holding.get(self._jobs.id, ())) if self._jobs else set()
-            missing = [place for place in self._broker.held(peer.key) if place not in holding]
-            self._broker.give_back(peer.key, missing)
+            if self._jobs is not None:
+                holding = hello.holding.get(self._jobs.id, {})
+                held = self._broker.held(peer.key)
+                missing = [place for place in held if not self._is_present(place, holding.get(place, -1))]
+                self._broker.give_back(peer.key, missing)
             self._meet(peer)
         elif peer.peer != link_peer:
             return  # of a link that broke meanwhile; it greets again on the present one
@@ -318,11 +320,14 @@ class DirectDispatcherEnd(DispatcherEnd):
             name, host = peer.hello.name, peer.hello.host
             for index, report in enumerate(message.items):
                 self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
-            self._broker.settle(
-                peer.key,
-                self._of_this_run([item.place for item in message.items]),
-                _mean_seconds(message.items),
-            )
+            # Of an attempt given up meanwhile: if this worker holds the place, then for a later one.
+            present = [each.place for each in message.items if self._is_present(each.place, each.attempt)]
+            self._broker.settle(peer.key, present, _mean_seconds(message.items))
+
+    def _is_present(self, place: int, attempt: int) -> bool:
+        """Whether that is the present attempt at a task of this run; what never began is reported as 0."""
+        assert self._jobs is not None
+        return 0 <= place < len(self._jobs.widths) and attempt in (0, self._jobs.attempt(place))
 
     def _of_this_run(self, places: list[int]) -> list[int]:
         assert self._jobs is not None
@@ -335,27 +340,33 @@ class DirectDispatcherEnd(DispatcherEnd):
         """Send workers what the broker grants them."""
         if self._jobs is None:
             return
-        for grant in self._broker.grants():
-            peer = self._instances.get(grant.worker)
-            if peer is None:  # lost since: what it held is reported already
+        while grants := self._broker.grants():
+            for worker, places in grants:
+                self._send_tasks(self._jobs, self._instances[worker], deque(places))
+            if self._arrived:  # the caller comes again at once; else some may have come to nothing
+                break
+
+    def _send_tasks(self, jobs: Jobs, peer: _Peer, left: deque[int]) -> None:
+        """Send a worker tasks, in as many frames as they need; what does not reach it goes back."""
+        frame = _TasksFrame()
+        while left:
+            self._add(frame, peer.key, left.popleft())
+            if left and frame.size < FRAME_BYTES:
                 continue
+            tasks = Tasks(jobs.id, frame.items)
+            if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
+                unseen = [item.place for item in frame.items]
+                self._miss(peer, "it can't be reached")
+                self._broker.give_back(peer.key, [*unseen, *left])
+                return
             frame = _TasksFrame()
-            left = deque(grant.places)
-            while left:
-                self._add(frame, grant.worker, left.popleft())
-                if left and frame.size < FRAME_BYTES:
-                    continue
-                tasks = Tasks(self._jobs.id, frame.items)
-                if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
-                    unseen = [item.place for item in frame.items]
-                    self._miss(peer, "it can't be reached")
-                    self._broker.give_back(peer.key, [*unseen, *left])
-                    break
-                frame = _TasksFrame()
 
     def _add(self, frame: _TasksFrame, worker: str, place: int) -> None:
-        """Add a task to a frame, or report that it can't travel."""
+        """Add a task to a frame, or report that it can't travel; unless it was recorded while it waited."""
         assert self._jobs is not None
+        if self._jobs.is_recorded(place):  # an attempt given up ended well after all
+            self._broker.settle(worker, [place])
+            return
         try:
             item, buffers = self._jobs.item(place)
             size = _size(item.call, buffers)
@@ -482,12 +493,22 @@ class DirectWorkerEnd(WorkerEnd):
             self._say(f"ignored a stranger's frame on {self.address}: {bad}")
             return []
         orders = session.hear(message, buffers, now)
+        if any(isinstance(order, Begin) for order in orders):
+            self._supersede(session)
         if session.refused is None:
             self._refused.pop(event.peer, None)
         elif session.refused != self._refused.get(event.peer):
             self._refused[event.peer] = session.refused
             self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
         return orders
+
+    def _supersede(self, present: Session) -> None:
+        """Drop an earlier session in the same run, when the link knows its dispatcher by another name now."""
+        for peer, session in list(self._sessions.items()):
+            if session is not present and session.run == present.run:
+                del self._sessions[peer]
+                self._gone.discard(peer)
+                self._refused.pop(peer, None)
 
     def _forget(self) -> None:
         """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""

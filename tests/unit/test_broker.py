@@ -171,13 +171,16 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def again(self, data: st.DataObject) -> None:
         waiting = sorted(self.waiting)[:3]  # that changes nothing
-        place = data.draw(st.sampled_from([*sorted(self.settled | self.adrift), *waiting]))
+        held = sorted(place for worker in self.workers.values() for place in worker.held)[:3]
+        place = data.draw(st.sampled_from([*sorted(self.settled | self.adrift), *waiting, *held]))
         suspect = place in self.adrift and data.draw(st.booleans())
         alone = suspect and data.draw(st.booleans())
         self.broker.again(place, suspect=suspect, alone=alone)
         if not self.halted:
             self.settled.discard(place)
             self.adrift.discard(place)
+            for worker in self.workers.values():
+                worker.held.pop(place, None)
             if place not in waiting:
                 self.repeats.add(place)
             self.waiting.add(place)

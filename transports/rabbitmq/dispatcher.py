@@ -372,6 +372,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
         shares = share_out(message.items, buffers)
         worker, host = event.headers.get("worker"), event.headers.get("host")
         for index, report in enumerate(message.items):
+            if self._jobs is not None:
+                self._jobs.tried(report.place, report.attempt)
             self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
             self._close_place(report.place)
 

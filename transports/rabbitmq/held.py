@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
-from executor.messages import Report
+from executor.messages import Holding, Report
 from transports.rabbitmq.events import Tag
 from transports.rabbitmq.frames import Call
 
@@ -127,12 +127,12 @@ class Held:
         """Return the runs of which there are calls, those on their way back included."""
         return {key.run for key in self._entries}
 
-    def holding(self) -> dict[str, list[int]]:
-        """Return the places of the calls that take cores, by run."""
-        found: dict[str, list[int]] = {}
+    def holding(self) -> Holding:
+        """Return the calls that take cores."""
+        found: Holding = {}
         for key, entry in self._entries.items():
             if not entry.out:
-                found.setdefault(key.run, []).append(key.place)
+                found.setdefault(key.run, {})[key.place] = entry.call.item.attempt
         return found
 
     def leave(self, keys: Iterable[Key]) -> list[Entry]:

@@ -29,6 +29,7 @@ import msgspec
 from executor import codec
 from executor.board import Batch, Board, encode_done
 from executor.call import describe, function_executor, make_importable, set_argument
+from executor.cgroup import Group
 from executor.channel import Channel
 from executor.errors import BadFrame, CannotTravel, UnknownFunction
 from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
@@ -70,15 +71,16 @@ encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 
 
-def main(descriptors: list[int]) -> NoReturn:
+def main(descriptors: list[int], groups: Path | None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
     `descriptors` are, in this order: the channel's socket, the tokens' pipe, the board, and the files that
-    keep what tasks print to stdout and stderr.
+    keep what tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes
+    a cgroup of its own.
     """
     status = 1
     try:
-        _Child(descriptors).serve()
+        _Child(descriptors, groups).serve()
         status = 0
     except SystemExit as stop:  # a task called sys.exit: as it would have ended a script of its own
         if isinstance(stop.code, int):
@@ -96,7 +98,7 @@ def main(descriptors: list[int]) -> NoReturn:
 class _Child:
     """State of a child process between its tasks."""
 
-    def __init__(self, descriptors: list[int]) -> None:
+    def __init__(self, descriptors: list[int], groups: Path | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
         channel, self._tokens, board, stdout, stderr = descriptors
@@ -112,6 +114,12 @@ class _Child:
         self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         make_importable(str(Path.cwd()))
         self._pid = os.getpid()
+        self._group: Group | None = None
+        if groups is not None:
+            with contextlib.suppress(OSError):  # then its worker's watching must do
+                group = Group(groups, self._pid)
+                group.enter()
+                self._group = group
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
         self._mask: set[int] = set()
@@ -145,6 +153,8 @@ class _Child:
             self._come_back(batch.pin)
             now = time.time()
             self._board.begin(batch.first + index, time.monotonic(), now)
+            if self._group is not None:
+                self._group.bound(item.memory)
             report, out = self._call(item, buffers.pop(index, ()), cores, now)
             self._used = True
             self._keep(batch.first + index, report, out)

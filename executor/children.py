@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from executor.cgroup import Group, delegated
 from executor.errors import NoProcess
 from executor.guardian import DIED, FORKED, Guardian
 from executor.line import Entry
@@ -56,6 +57,7 @@ class Children:
         self._refusal = NoProcess("")  # the last one, and until when it is not tried again
         self._refused_until = 0.0
         self._unheard: list[Event] = []
+        self._groups = delegated()
         self._guardian = self._new_guardian()
 
     def __iter__(self) -> Iterator[Child]:
@@ -176,6 +178,8 @@ class Children:
             elif what == FORKED:
                 child = self._by_slot[first]
                 child.pid = second
+                if self._groups is not None:
+                    child.group = Group(self._groups, second)
                 self._by_pid[second] = child
                 if child.ending is not None:  # decided before its number was known
                     self._signal(child)
@@ -194,7 +198,7 @@ class Children:
         self._unheard.append(Died(child, status))
 
     def _new_guardian(self) -> Guardian:
-        guardian = Guardian()
+        guardian = Guardian(self._groups)
         self._selector.register(guardian.sock, selectors.EVENT_READ, None)
         return guardian
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from executor.cgroup import lineage
+
 _CPUS = Path("/sys/devices/system/cpu")
 
 
@@ -252,32 +254,14 @@ def cgroup_quota(root: Path = Path("/"), groups: str | None = None) -> float | N
     """Return how many cores' worth of time the cgroup allows, or None without a limit.
 
     Every group from this process's own up to the top may set one, and the least holds (cgroup v2:
-    ``cpu.max``; v1: ``cpu.cfs_quota_us``). `root` and `groups` stand for the file system and the text
-    of /proc/self/cgroup in tests.
+    ``cpu.max``; v1: ``cpu.cfs_quota_us``). `root` and `groups` are as in `executor.cgroup.lineage`.
     """
-    if groups is None:
-        try:
-            groups = (root / "proc/self/cgroup").read_text()
-        except OSError:  # not Linux
-            return None
-    least: float | None = None
-    for line in groups.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers == "":
-            bases, read = ["sys/fs/cgroup", "sys/fs/cgroup/unified"], _quota_v2
-        elif "cpu" in controllers.split(","):
-            bases, read = [f"sys/fs/cgroup/{controllers}", "sys/fs/cgroup/cpu"], _quota_v1
-        else:
-            continue
-        for base in bases:
-            folder = root / base / path.strip("/")
-            while folder.is_relative_to(root / base):
-                quota = read(folder)
-                if quota is not None and (least is None or quota < least):
-                    least = quota
-                folder = folder.parent
-    return least
+    quotas = [
+        quota
+        for version, folder in lineage("cpu", root, groups)
+        if (quota := _quota_v2(folder) if version == 2 else _quota_v1(folder)) is not None
+    ]
+    return min(quotas, default=None)
 
 
 def _quota_v2(folder: Path) -> float | None:

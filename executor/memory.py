@@ -8,10 +8,9 @@ import os
 import re
 from pathlib import Path
 
-#: Counts, among much else, how often the kernel killed for want of memory, the machine's or a cgroup's.
-_VMSTAT = Path("/proc/vmstat")
+from executor.cgroup import kills
 
-#: Seconds between two looks at that counter. A process of many gigabytes takes seconds to die.
+#: Seconds between two looks at how often the kernel killed. A process of many gigabytes takes seconds to die.
 _LATELY_SECONDS = 10.0
 
 
@@ -98,36 +97,24 @@ def _proportional(pid: int, otherwise: int) -> int:
 
 
 class OutOfMemory:
-    """Whether the kernel has killed for want of memory lately, on this machine or in a cgroup of it.
-
-    Whom it killed it tells nobody but the log, which is not for everybody to read.
-    """
+    """Whether the kernel has killed for want of memory lately, where this process is."""
 
     def __init__(self) -> None:
-        self._before = self._after = _kills()
+        self._before = self._after = kills()
         self._look_at = 0.0
 
     def look(self, now: float) -> None:
         """Note the present count; to be called often while calls run. `now` is on the monotonic clock."""
         if now >= self._look_at:
-            self._before, self._after = self._after, _kills()
+            self._before, self._after = self._after, kills()
             self._look_at = now + _LATELY_SECONDS
 
     def lately(self) -> bool | None:
         """Whether it has, within some seconds; None where the system does not tell."""
-        count = _kills()
+        count = kills()
         if count is None or self._before is None:
             return None
         return count > self._before
-
-
-def _kills() -> int | None:
-    """Return how often the kernel killed for want of memory since it started; None if it does not tell."""
-    try:
-        found = re.search(rb"^oom_kill (\d+)", _VMSTAT.read_bytes(), re.MULTILINE)
-    except OSError:
-        return None
-    return None if found is None else int(found[1])
 
 
 def in_words(size: int) -> str:

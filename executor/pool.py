@@ -363,6 +363,7 @@ class Pool:
         A call that had begun when its child was killed for another is as good as not begun.
         """
         self._rescue(child)
+        child.convict()
         current = child.current()
         back: list[Entry] = []
         for entry in child.entries.values():

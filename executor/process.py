@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 
 from executor.board import Batch, Board
+from executor.cgroup import Group
 from executor.channel import Channel
 from executor.child import PRINTED_BYTES, PRINTED_MOST, encoder, read_printed
 from executor.guardian import Guardian
@@ -65,6 +66,7 @@ class Child:
         self.slot = slot
         self.run: str | None = None  # that it serves, from its first batch on
         self.pid = 0  # until the guardian says it
+        self.group: Group | None = None  # that bounds its memory, where such a thing can be
         self.cores: tuple[int, ...] = ()  # that it has now; () when idle
         self.last_cores: tuple[int, ...] = ()
         self.entries: dict[int, Entry] = {}  # given and not reported, by index, in order
@@ -162,6 +164,14 @@ class Child:
             return "Timeout", f"killed after {had:.3g} s; its timeout is {entry.item.timeout:g} s"
         return "Cancelled", "killed because its run was cancelled"
 
+    def convict(self) -> None:
+        """Take note, when it is dead, if the kernel killed it for the memory of its present call."""
+        current = self.current()
+        if current is None or self.group is None or not self.group.exceeded():
+            return
+        self.ending, self.condemned = "memory", (current[0],)
+        self.peak = current[0].item.memory or 0  # it never got more
+
     def bound_printed(self) -> None:
         """Let go of what its call printed but for the end, if that is much."""
         for file in (self.stdout, self.stderr):
@@ -173,8 +183,10 @@ class Child:
                 fcntl.lockf(file, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Let go of what was shared with it."""
+        """Let go of what was shared with it, when it is dead."""
         self._made.close()
+        if self.group is not None:
+            self.group.remove()
 
 
 def death_in_words(status: int, *, starved: bool | None = False) -> str:

@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+MB = 10**6
+
 _kept: list[object] = []
 
 #: What OpenMP would have found, had it been loaded by this module.
@@ -117,6 +119,13 @@ def grow_undeterred(size: int) -> int:
     """The same, with SIGTERM ignored."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return grow(size)
+
+
+def fill_a_file(size: int) -> None:
+    """Hold so many bytes in a file in memory, which no resident size shows."""
+    descriptor = os.memfd_create("full")
+    for _ in range(size // MB):
+        os.write(descriptor, b"1" * MB)
 
 
 def grow_elsewhere(size: int) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from driving import Driver, item, value
 
+from executor.cgroup import kills
+
 Start = Callable[..., Driver]
 Gone = Callable[[int], bool]
 
@@ -107,8 +109,9 @@ def test_a_call_that_died_for_its_memory_is_charged_alone(start: Start) -> None:
 def test_memory_is_blamed_when_the_kernel_killed_or_nobody_can_tell(
     start: Start, monkeypatch: pytest.MonkeyPatch, before: str | None, after: str | None, said: bool
 ) -> None:
-    counter = Path.cwd() / "vmstat"
-    monkeypatch.setattr("executor.memory._VMSTAT", counter)
+    counter = Path.cwd() / "proc/vmstat"
+    counter.parent.mkdir()
+    monkeypatch.setattr("executor.memory.kills", lambda: kills(Path.cwd(), ""))
     if before is not None:
         counter.write_text(before)
     driver = start(1)

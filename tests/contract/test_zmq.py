@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import struct
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import zmq
 
 from executor.broker import AHEAD_MOST, Broker
 from executor.messages import Beat, encode, introduce
+from executor.private import Lock
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
 from tests.contract.suite import scripts_in
@@ -42,6 +44,25 @@ def test_nothing_is_kept_for_a_dispatcher_that_is_not_there() -> None:
     """It would reach the next one, stale."""
     with Place(WIRE).worker_end(introduce("worker", 1)) as end:
         assert end._link.send(b"dispatcher", encode(Beat())) is False
+
+
+def test_who_waits_its_turn_says_so_now_and_then(monkeypatch: pytest.MonkeyPatch, scripts: Scripts) -> None:
+    monkeypatch.setattr(zeromq, "SAY_AGAIN", 0.0)
+    other = Lock(scripts.runtime / "zmq.lock")
+    assert other.acquire()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            other.release()
+
+    settings = zeromq.Settings(address=f"unix:{scripts.runtime}/zmq")
+    with zeromq.ZeroMQ.dispatcher_end(settings, say=say, wait=None):
+        assert len(said) == 3
+    assert set(said) == {
+        f"another dispatcher (process {os.getpid()}) is at unix:{scripts.runtime}/zmq; waiting for its end"
+    }
 
 
 def test_a_message_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:

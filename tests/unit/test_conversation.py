@@ -32,7 +32,6 @@ from executor.messages import (
 from executor.run import Run
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
-from transports import direct
 from transports.base import Came, Event, Frame, Gone, Link, Settings
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 
@@ -333,8 +332,9 @@ class World:
 @contextlib.contextmanager
 def a_world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(World()) as made:
-        patch.setattr(direct, "time", SimpleNamespace(monotonic=made.monotonic))
-        patch.setattr(direct, "wait_readable", made.idle)
+        for module in ("transports.direct.dispatcher", "transports.direct.worker"):
+            patch.setattr(f"{module}.time", SimpleNamespace(monotonic=made.monotonic))
+            patch.setattr(f"{module}.wait_readable", made.idle)
         yield made
 
 

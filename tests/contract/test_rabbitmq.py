@@ -306,3 +306,15 @@ def test_a_broker_that_cannot_be_used(
     assert says in (started.stderr.splitlines()[-1] if status == 2 else started.stderr)
     assert "se-cret" not in started.stderr + started.stdout
     assert "Traceback" not in started.stderr
+
+
+def test_a_run_is_left_with_a_broker_that_takes_small_messages_only(own: RabbitMQ, scripts: Scripts) -> None:
+    file = yaml(scripts, own)
+    sizes = [100_000] * 20 + [400_000]
+    records = [record("jobs.echo", "x" * size, id=str(number)) for number, size in enumerate(sizes)]
+    scripts.run("--yaml", file, "--tasks", scripts.tasks(*records), "--detach", "--run", "large")
+    scripts.worker("--yaml", file, "--cores", "1")
+    scripts.run("--yaml", file, "--collect", "large", "--output", "results.jsonl", status=1)
+    found = scripts.by_id()
+    assert [len(found[str(number)]["value"] or "") for number in range(21)] == [*sizes[:20], 0]
+    assert "the broker's `max_message_size` is 300,000" in found["20"]["error"]["message"]

@@ -19,7 +19,6 @@ from tests.contract.conftest import start_rabbitmq
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.rabbit import RabbitMQ as Broker
-from tests.contract.suite import scripts_in
 from tests.contract.wires import RabbitMQ, free_addresses
 from tests.e2e.scripts import Script, Scripts, wait_until
 from tests.e2e.scripts import task as record
@@ -48,12 +47,6 @@ def wire(rabbitmq_url: str) -> RabbitMQ:
 def own(broker: Broker) -> RabbitMQ:
     """The wire to the broker that may be killed."""
     return RabbitMQ(broker.url)
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 def slowly(params: list[Any]) -> Any:

@@ -247,6 +247,8 @@ class RabbitWorkerEnd(WorkerEnd):
         for queue in self._own:
             self._connection.consume(queue)
         self._post.opened()
+        for run in self._present():  # we were not there to hear that it was over
+            self._connection.look_for(names.results(run))
         self._lookout.forget()
         self._beat_at = 0.0
 
@@ -351,10 +353,18 @@ class RabbitWorkerEnd(WorkerEnd):
             self._move(delivered, run, some, now)
         elif event.messages is not None:
             self._lookout.exists(event.queue)
+        else:
+            for run in self._present():
+                if self._names.results(run) == event.queue:
+                    self._gone(run)
+
+    def _present(self) -> set[str]:
+        """The runs that this worker takes part in, or has calls of."""
+        return {*self._runs.begun(), *self._held.holding()}
 
     def _gone(self, run: str) -> None:
         """A run's results queue is gone: so is the run."""
-        if run in self._runs.begun():
+        if run in self._present():
             self._orders.append(Stop(run, None))
         self._over(run, time.monotonic(), "its results queue is gone", complete=False)
 

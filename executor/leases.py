@@ -30,8 +30,6 @@ class Leases:
 
     def hold(self, place: int, width: int) -> None:
         """It was handed a place."""
-        if place in self.held:  # an earlier attempt at it that was given up, but still runs there
-            return
         self.held[place] = width
         self.load += width
         self.widths[width] = self.widths.get(width, 0) + 1

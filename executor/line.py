@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from executor.messages import Buffer, Item
 
@@ -115,9 +115,5 @@ class Line:
         self._entries = deque(entry for entry in self._entries if not unwanted(entry))
         return places
 
-    def places(self) -> dict[str, list[int]]:
-        """Return the places of all entries, by run."""
-        found: dict[str, list[int]] = {}
-        for entry in self._entries:
-            found.setdefault(entry.run, []).append(entry.item.place)
-        return found
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)

@@ -50,6 +50,9 @@ Parts: TypeAlias = Sequence[Buffer]
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
+#: By run, the places of unfinished calls, each with the number of the latest attempt at it.
+Holding: TypeAlias = dict[str, dict[int, int]]
+
 
 class Item(msgspec.Struct, array_like=True, gc=False):
     """A task on its way: `call` is the codec's head of (function, params, kwargs).
@@ -96,7 +99,7 @@ class _Message(msgspec.Struct, array_like=True, gc=False):
 
 
 class Hello(_Message, tag="hello"):
-    """A worker introduces itself; `holding` says which calls it has, by run, after a healed link."""
+    """A worker introduces itself, and says what it has, in particular after a healed link."""
 
     protocol: int
     instance: str  # random, new for each process start: tells a worker from its successor
@@ -105,7 +108,7 @@ class Hello(_Message, tag="hello"):
     pid: int
     cores: Positive
     backfill: bool = False
-    holding: dict[str, list[int]] = {}
+    holding: Holding = {}
     episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
     leaving: bool = False  # it drains, and takes no more
 

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import math
 import textwrap
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from executor import __version__
+from executor.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
     Group: TypeAlias = argparse._ArgumentGroup  # which has no public name
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the usage that would push it out of sight."""
+
+    def error(self, message: str) -> NoReturn:
+        start, colon, rest = message.partition("unrecognized arguments: ")
+        if colon and not start:
+            word, known = rest.split()[0].partition("=")[0], self._option_string_actions
+            near = difflib.get_close_matches(word, known, n=1, cutoff=0.75)
+            message += f"; did you mean {near[0]}?" if near else "; --help lists the options"
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+
 def parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
     """Return an empty parser with ``--help`` and ``--version``."""
-    parse = argparse.ArgumentParser(
+    parse = _Parser(
         prog=name,
         description=textwrap.fill(description, 78),  # the formatter leaves both as they are
         epilog=epilog,

@@ -1,53 +1,52 @@
-"""How long calls take, and so how many of them a child is given at once. Pure."""
+"""How long calls take, as lately seen, and so how many a worker is given ahead. Pure."""
 
 from __future__ import annotations
 
-#: Seconds of work that a batch should hold: a wake-up of the worker costs well below a tenth of it.
-BATCH_SECONDS = 0.004
+import math
+from collections.abc import Iterable, Mapping
 
-#: Calls in one batch at most; a child has two at most, and so many tokens fit into a pipe on every system.
-BATCH_MOST = 512
+from executor.messages import Report
 
-#: A call that runs longer than this, and than its like, doesn't keep others waiting behind it.
-SLOW_SECONDS = 0.01
+#: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
+AHEAD_SECONDS = 0.05
 
-#: Calls that take longer than this are not given to a child before it is free: the wake-up is little beside.
-LOOK_AHEAD_MOST = 0.1
-
-#: Seconds of work behind a running call that are worth the trouble of moving them to free cores.
-SHARED_SECONDS = 0.001
+#: What even the smallest call costs a worker; keeps the number of calls held within reason.
+LEAST_SECONDS = 20e-6
 
 
 class Pace:
-    """The seconds that calls of each width take, as lately seen."""
+    """The seconds that a call takes, by its width in cores."""
 
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
 
-    def saw(self, width: int, count: int, seconds: float) -> None:
-        """Take note of `count` calls that took so many seconds together."""
-        pace = max(0.0, seconds) / count
-        old = self._seconds.get(width)
-        self._seconds[width] = pace if old is None else (old + pace) / 2
+    def learn(self, width: int, seconds: float | None) -> None:
+        """Calls of a width took so long on average; None, or what is beyond reason, teaches nothing."""
+        if seconds is not None and math.isfinite(seconds):
+            old = self._seconds.get(width)
+            self._seconds[width] = seconds if old is None else (old + seconds) / 2
 
-    def batch(self, width: int, waiting: int, lanes: int) -> int:
-        """Return how many calls to give to a child: as make up BATCH_SECONDS, but no more than is fair.
+    def work(self, counts: Mapping[int, int]) -> float:
+        """Return the core-seconds that so many calls of each width take; unknown ones count for tiny."""
+        seconds = self._seconds
+        return sum(
+            width * count * max(LEAST_SECONDS, seconds.get(width, 0.0)) for width, count in counts.items()
+        )
 
-        That is when so many are `waiting`, for `lanes` children at once.
+    def ahead(self, width: int, cores: int, counts: Mapping[int, int]) -> tuple[int, int]:
+        """Return how many calls of a width keep so many cores busy for `AHEAD_SECONDS`, and the missing ones.
+
+        Those are missing beside `counts`, what is in hand of each width; they may be less than none. Nothing
+        of unknown duration is given ahead: (0, 0).
         """
-        pace = self._seconds.get(width)
-        if pace is None or pace >= BATCH_SECONDS:
-            return 1
-        return min(BATCH_MOST, int(BATCH_SECONDS / max(pace, 1e-6)), -(-waiting // max(1, lanes)))
+        seconds = self._seconds.get(width)
+        if seconds is None:
+            return 0, 0
+        each, whole = width * max(LEAST_SECONDS, seconds), cores * AHEAD_SECONDS
+        return int(whole / each), int((whole - self.work(counts)) / each)
 
-    def looks_ahead(self, width: int) -> bool:
-        """Whether calls are so short that the next one should wait in the child already."""
-        return self._seconds.get(width, LOOK_AHEAD_MOST) < LOOK_AHEAD_MOST
 
-    def is_slow(self, width: int, seconds: float) -> bool:
-        """Whether a call that runs for so long takes much longer than others of its width did."""
-        return seconds > SLOW_SECONDS + 2 * self._seconds.get(width, 0.0)
-
-    def is_much(self, width: int, count: int) -> bool:
-        """Whether so many calls are worth the trouble of moving them to free cores."""
-        return count * self._seconds.get(width, 0.0) > SHARED_SECONDS
+def mean_seconds(reports: Iterable[Report]) -> float | None:
+    """Return how long the calls of these reports took on average; None if none of them began."""
+    spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
+    return max(0.0, sum(spans)) / len(spans) if spans else None

@@ -11,6 +11,7 @@ calls `step()`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -18,14 +19,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from executor.batching import SHARED_SECONDS, SLOW_SECONDS, Batching
 from executor.board import Done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
 from executor.errors import NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
-from executor.messages import Buffer, Item, Report, rejected, share_out
-from executor.pace import SHARED_SECONDS, SLOW_SECONDS, Pace
+from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
 from executor.process import STATUS_OF, Child
 
 #: Seconds for which narrow calls may overtake a wide one that waits for its cores, with ``--backfill``.
@@ -76,7 +77,7 @@ class Pool:
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
         self._children = Children(grace)
         self._line = Line()
-        self._pace = Pace()
+        self._pace = Batching()
         self._finished: list[Finished] = []
         self._watch_at = 0.0
         self._starved = OutOfMemory()
@@ -146,12 +147,12 @@ class Pool:
                 self._kill(child, "cancelled", doomed)
         return dropped
 
-    def holding(self) -> dict[str, list[int]]:
-        """Return the places of what is unfinished, by run."""
-        held = self._line.places()
-        for child in self._children:
-            for entry in child.entries.values():
-                held.setdefault(entry.run, []).append(entry.item.place)
+    def holding(self) -> Holding:
+        """Return what is unfinished."""
+        held: Holding = {}
+        for entry in itertools.chain(*(child.entries.values() for child in self._children), self._line):
+            attempts = held.setdefault(entry.run, {})
+            attempts[entry.item.place] = max(entry.item.attempt, attempts.get(entry.item.place, 0))
         return held
 
     def running(self) -> list[Running]:
@@ -324,7 +325,7 @@ class Pool:
             if began is None:
                 began = report.started
         if began is not None and ended is not None:
-            self._pace.saw(len(child.cores), count, ended - began)
+            self._pace.learn(len(child.cores), max(0.0, ended - began) / count)
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)

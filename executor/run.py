@@ -85,6 +85,11 @@ class Run:
         """Return the number of the present attempt at a task, from 1."""
         return self._attempts.get(place, 1)
 
+    def tried(self, place: int, attempt: int) -> None:
+        """Workers try again by themselves, where a broker lies between: this attempt has been made."""
+        if 0 <= place < len(self.tasks) and attempt > self.attempt(place):
+            self._attempts[place] = attempt
+
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Encode the task at a place for its journey; return it and its large buffers."""
         task = self.tasks[place]
@@ -107,24 +112,24 @@ class Run:
         """Return the result to record, or None: another attempt is due (`attempt` grew), or it has one.
 
         Raises:
-            BadFrame: the report is about no task of this run.
+            BadFrame: the report is about no task of this run, or about an attempt that was not made.
         """
         place = report.place
         if not 0 <= place < len(self.tasks):
             raise BadFrame(f"a report about place {place} of {len(self.tasks)}")
+        if report.attempt > self.attempt(place):
+            raise BadFrame(
+                f"a report about attempt {report.attempt} at place {place}, after {self.attempt(place)}"
+            )
         if self._recorded[place]:
             return None
-        if report.attempt > self.attempt(
-            place
-        ):  # where a broker lies between, workers try again by themselves
-            self._attempts[place] = report.attempt
         status, value, error = report.status, None, None
         if status == "ok":
             try:
                 value = codec.decode([report.value, *buffers])
             except BadFrame as bad:
                 status, error = "error", Error("BadFrame", f"the result could not be read: {bad}")
-        if status not in ("ok", "lost") and report.attempt not in (0, self.attempt(place)):
+        if status != "ok" and report.attempt not in (0, self.attempt(place)):
             return None  # of an attempt that was given up meanwhile
         if report.error is not None:
             error = Error(*report.error)

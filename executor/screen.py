@@ -10,11 +10,13 @@ import os
 import reprlib
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
+from unicodedata import east_asian_width
 
 from executor.cores import named
 from executor.errors import OutputFailed
@@ -27,19 +29,32 @@ if TYPE_CHECKING:
 #: Seconds between progress lines where there is no terminal: soon once, then rarely.
 _FIRST_LINE, _LINES = 5.0, 30.0
 
+#: Lines of a message in the summary: as much as a remedy takes on a narrow terminal.
+_MESSAGE_LINES = 4
+
 #: Characters of a value or a message on a line that no terminal bounds.
 _PIPED_WIDTH = 400
 
 
+def columns(text: str) -> int:
+    """Return how many columns of a terminal a text of printable characters takes, or a few too many."""
+    return len(text) if text.isascii() else len(text) + sum(east_asian_width(c) in "WF" for c in text)
+
+
 def one_line(text: str, width: int) -> str:
-    """Return text on one line of at most `width` characters (at least 1)."""
+    """Return text on one line of at most `width` columns (at least 1)."""
     start = text[: 20 * width + 1000]  # a message may be as long as memory allows
     cut = len(start) < len(text)
     if not start.isprintable():
         if any(c in start for c in "\n\r\t"):
             start = " ".join(start.split())
         start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
-    return start if len(start) <= width and not cut else start[: max(0, width - 1)] + "…"
+    if columns(start) <= width and not cut:
+        return start
+    start = start[: max(0, width - 1)]
+    while columns(start) > width - 1:
+        start = start[:-1]
+    return start + "…"
 
 
 class _Brief(reprlib.Repr):
@@ -138,7 +153,7 @@ def result_line(result: Result, width: int) -> str:
         came = " = " + brief(result.value, max(10, left // 2))
     else:
         came = one_line(f": {result.error.type}: {result.error.message}", max(10, left * 2 // 3))
-    what = call(result.function, result.params, result.kwargs, max(10, left - len(came)))
+    what = call(result.function, result.params, result.kwargs, max(10, left - columns(came)))
     if result.error is not None:  # what the call left free
         came = one_line(f": {result.error.type}: {result.error.message}", width)
     return one_line(f"{head}{what}{came}", width)
@@ -192,13 +207,25 @@ class Summary:
                 text += f", efficiency {used:.0%} of {plural(self.cores, 'core')}"
             lines.append(text)
         failures = sorted(self._failures.items(), key=lambda item: -item[1][0])
+        digits = len(f"{failures[0][1][0]:,}") if failures else 0
         for (status, kind, message), (count, first) in failures[:most]:
-            lines.append(one_line(f"  {count:,} × {kind}: {message}", width))
-            lines.append(f"      {status}, first {first}")
+            mark = f"  {count:>{digits},} × "
+            told = _wrapped(f"{kind}: {message}", max(20, width - len(mark)))
+            for line in (*told, f"{status}, first {first}"):
+                lines.append(mark + line)
+                mark = " " * len(mark)
         if len(failures) > most:
             rest = sum(count for _, (count, _) in failures[most:])
             lines.append(f"  {rest:,} more, of {plural(len(failures) - most, 'other kind')}")
         return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return the lines of a text of at most `width` columns each; of a long one, its beginning."""
+    text = one_line(text, _MESSAGE_LINES * width)
+    if columns(text) > len(text):
+        width //= 2
+    return textwrap.wrap(text, width, max_lines=_MESSAGE_LINES, placeholder=" …")
 
 
 def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:

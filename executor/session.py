@@ -20,6 +20,7 @@ from executor.messages import (
     Buffer,
     Cancel,
     Hello,
+    Holding,
     Item,
     Leaving,
     Message,
@@ -204,10 +205,10 @@ class Session:
         """Whether everything reported has been recorded."""
         return not self._kept and not self.outbox
 
-    def tick(self, now: float, holding: Callable[[], dict[str, list[int]]]) -> list[Order]:
+    def tick(self, now: float, holding: Callable[[], Holding]) -> list[Order]:
         """Let time pass: greet, beat, or find that the dispatcher is gone.
 
-        `holding` gives the places of unfinished calls, by run, for a greeting.
+        `holding` gives what the worker has, for a greeting.
         """
         if self.run is not None and now - self._heard_at > self._patience:
             return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
@@ -222,7 +223,7 @@ class Session:
             self._beat_at = now + self._heartbeat
         return []
 
-    def _greet(self, holding: Callable[[], dict[str, list[int]]]) -> None:
+    def _greet(self, holding: Callable[[], Holding]) -> None:
         mine = {} if self.run is None else {self.run: self._unfinished(holding())}
         self.outbox = deque(each for each in self.outbox if isinstance(each[0], Over))
         if self._greeted != self._episode:  # else this is the same greeting again, whose `holding` isn't read
@@ -230,10 +231,10 @@ class Session:
             self._unsaid = []
         self._send(msgspec.structs.replace(self._hello, holding=mine, episode=self._episode))
 
-    def _unfinished(self, holding: dict[str, list[int]]) -> list[int]:
-        """All places of the run that this worker answers for: those it has, and those not yet recorded."""
-        kept = [report.place for frame, _ in self._kept for report in frame.items]
-        return [*holding.get(self.run or "", ()), *kept]
+    def _unfinished(self, holding: Holding) -> dict[int, int]:
+        """All places of the run that this worker answers for: those not yet recorded, and those it has."""
+        kept = {report.place: report.attempt for frame, _ in self._kept for report in frame.items}
+        return {**kept, **holding.get(self.run or "", {})}
 
     def deadline(self) -> float:
         """Return when `tick` must be called next, on the owner's clock."""

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAli
 import msgspec
 
 from executor.errors import ConfigError
-from executor.messages import Buffer, Hello, Item, Parts, Report
+from executor.messages import Buffer, Hello, Holding, Item, Parts, Report
 from executor.session import Order
 
 #: Says one line to the user.
@@ -67,6 +67,15 @@ class Jobs(Protocol):
     @property
     def widths(self) -> Sequence[int]:
         """Cores of each task, in the order in which they are to be handed out."""
+
+    def is_recorded(self, place: int) -> bool:
+        """Whether the task at a place has its result, so that nobody need run it any more."""
+
+    def attempt(self, place: int) -> int:
+        """Return the number of the present attempt at a task, from 1."""
+
+    def tried(self, place: int, attempt: int) -> None:
+        """Workers try again by themselves on this wire: that attempt has been made."""
 
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Return the task at a place, with its large buffers.
@@ -228,8 +237,8 @@ class WorkerEnd(ABC):
     address: str
     #: Bytes of the largest result that it sends.
     largest: int = LARGEST
-    #: Asked for the places of unfinished calls, by run, when a dispatcher is greeted.
-    holding: Callable[[], dict[str, list[int]]] = dict
+    #: Asked for what is unfinished when a dispatcher is greeted.
+    holding: Callable[[], Holding] = dict
 
     @abstractmethod
     def pull(self, timeout: float | None) -> list[Order]:

@@ -19,6 +19,7 @@ import zmq
 from executor.errors import ConfigError, NobodyThere
 from executor.messages import Hello, Parts
 from executor.private import Lock, check_socket_path, runtime_folder
+from executor.waiting import SAY_AGAIN
 from transports import base
 from transports.base import LARGEST_FRAME, Came, Event, Frame, Link, Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
@@ -190,11 +191,12 @@ class _Listener(_ZmqLink):
         except OSError as error:
             raise ConfigError(f"can't listen on {self.address}: {error.strerror}") from error
         deadline = None if wait is None else time.monotonic() + wait
-        said = False
+        say_at = 0.0
         while not self._lock.acquire():
-            if not said:
-                said = True
-                say(f"another dispatcher (process {self._lock.holder()}) is at {self.address}; waiting")
+            if time.monotonic() >= say_at:
+                say_at = time.monotonic() + SAY_AGAIN
+                other = f"another dispatcher (process {self._lock.holder()})"
+                say(f"{other} is at {self.address}; waiting for its end")
             if deadline is not None and time.monotonic() >= deadline:
                 raise NobodyThere(f"another dispatcher is still at {self.address} after {wait:g} s")
             time.sleep(0.05)

@@ -16,7 +16,7 @@ import msgspec
 
 import transports
 from executor import codec
-from executor.messages import NIL, Hello, Item, Report, introduce, share_out
+from executor.messages import NIL, Hello, Holding, Item, Report, introduce, share_out
 from executor.run import Run
 from executor.session import Begin, Ended, GiveBack, Stop, Take
 from executor.task import Result, Task
@@ -111,10 +111,10 @@ class StandIn(threading.Thread):
             self.failure = failure
             self._open.set()
 
-    def _holding(self) -> dict[str, list[int]]:
-        held: dict[str, list[int]] = {}
+    def _holding(self) -> Holding:
+        held: Holding = {}
         for run, item, _ in self._line:
-            held.setdefault(run, []).append(item.place)
+            held.setdefault(run, {})[item.place] = item.attempt
         return held
 
     def _turn(self, end: WorkerEnd) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import zmq
 
 from executor.broker import AHEAD_MOST, Broker
 from executor.messages import Beat, encode, introduce
+from executor.private import Lock
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
-from tests.contract.suite import scripts_in
 from tests.contract.wires import ZeroMQ, free_addresses
 from tests.e2e.scripts import Scripts
 from transports import threads, zeromq
@@ -24,12 +23,6 @@ from transports import threads, zeromq
 pytestmark = pytest.mark.timeout(60)
 
 WIRE = ZeroMQ()
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 def test_what_is_sent_to_nobody_is_told() -> None:
@@ -42,6 +35,25 @@ def test_nothing_is_kept_for_a_dispatcher_that_is_not_there() -> None:
     """It would reach the next one, stale."""
     with Place(WIRE).worker_end(introduce("worker", 1)) as end:
         assert end._link.send(b"dispatcher", encode(Beat())) is False
+
+
+def test_who_waits_its_turn_says_so_now_and_then(monkeypatch: pytest.MonkeyPatch, scripts: Scripts) -> None:
+    monkeypatch.setattr(zeromq, "SAY_AGAIN", 0.0)
+    other = Lock(scripts.runtime / "zmq.lock")
+    assert other.acquire()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 3:
+            other.release()
+
+    settings = zeromq.Settings(address=f"unix:{scripts.runtime}/zmq")
+    with zeromq.ZeroMQ.dispatcher_end(settings, say=say, wait=None):
+        assert len(said) == 3
+    assert set(said) == {
+        f"another dispatcher (process {os.getpid()}) is at unix:{scripts.runtime}/zmq; waiting for its end"
+    }
 
 
 def test_a_message_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -524,14 +524,14 @@ def test_too_wide_for_every_worker_so_far(scripts: Scripts) -> None:
         (["--retries", "-1"], "--retries: must be an integer of at least 0, not '-1'"),
         (["--max-failures", "0"], "--max-failures: must be an integer of at least 1"),
         (["--overwrite"], "--overwrite goes with --output FILE"),
-        (["--outptu", "x"], "unrecognized arguments: --outptu x"),
-        (["stray"], "unrecognized arguments: stray"),
+        (["--outptu", "x"], "unrecognized arguments: --outptu x; did you mean --output?"),
+        (["stray"], "unrecognized arguments: stray; --help lists the options"),
     ],
 )
 def test_a_wrong_command_line(scripts: Scripts, arguments: list[str], says: str) -> None:
     done = scripts.run(*arguments, status=2)
-    assert says in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    [line] = done.stderr.splitlines()
+    assert says in line
 
 
 @pytest.mark.parametrize("script", ["dispatcher.py", "worker.py"])

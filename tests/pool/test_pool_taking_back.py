@@ -34,7 +34,7 @@ def test_what_has_not_begun_goes_back_the_last_first(start: Start) -> None:
     assert driver.pool.recall("run", 3) == [399, 398, 397]
     assert driver.pool.recall("another") == []
     assert sorted(driver.pool.recall("run")) == list(range(301, 397))
-    assert driver.pool.holding() == {"run": [300]}
+    assert driver.pool.holding() == {"run": {300: 1}}
     assert not driver.pool.idle
     Path("go").touch()
     driver.until(lambda: driver.pool.idle)

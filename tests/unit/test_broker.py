@@ -19,8 +19,9 @@ from hypothesis.stateful import (
 )
 
 from executor import codec
-from executor.broker import AHEAD_SECONDS, FRAME_MOST, LEAST_SECONDS, Broker
+from executor.broker import FRAME_MOST, Broker
 from executor.messages import NIL, Report
+from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
 from executor.run import Run
 from executor.task import Result, Task
 
@@ -171,13 +172,16 @@ class BrokerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def again(self, data: st.DataObject) -> None:
         waiting = sorted(self.waiting)[:3]  # that changes nothing
-        place = data.draw(st.sampled_from([*sorted(self.settled | self.adrift), *waiting]))
+        held = sorted(place for worker in self.workers.values() for place in worker.held)[:3]
+        place = data.draw(st.sampled_from([*sorted(self.settled | self.adrift), *waiting, *held]))
         suspect = place in self.adrift and data.draw(st.booleans())
         alone = suspect and data.draw(st.booleans())
         self.broker.again(place, suspect=suspect, alone=alone)
         if not self.halted:
             self.settled.discard(place)
             self.adrift.discard(place)
+            for worker in self.workers.values():
+                worker.held.pop(place, None)
             if place not in waiting:
                 self.repeats.add(place)
             self.waiting.add(place)

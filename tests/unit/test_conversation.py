@@ -16,11 +16,22 @@ from hypothesis import strategies as st
 
 from executor import codec
 from executor.errors import BadFrame
-from executor.messages import NIL, PROTOCOL, Buffer, Hello, Item, Parts, Report, Welcome, encode, introduce
+from executor.messages import (
+    NIL,
+    PROTOCOL,
+    Buffer,
+    Hello,
+    Holding,
+    Item,
+    Parts,
+    Report,
+    Welcome,
+    encode,
+    introduce,
+)
 from executor.run import Run
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
-from transports import direct
 from transports.base import Came, Event, Frame, Gone, Link, Settings
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 
@@ -144,10 +155,10 @@ class FakeWorker:
         self.ran: Counter[int] = Counter()
         self.asleep = self.lazy = False
 
-    def holding(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for run, item in self.queue:
-            found.setdefault(run, []).append(item.place)
+    def holding(self) -> Holding:
+        found: Holding = {}
+        for run, item in sorted(self.queue, key=lambda entry: entry[1].attempt):
+            found.setdefault(run, {})[item.place] = item.attempt
         return found
 
     def turn(self) -> None:
@@ -321,8 +332,9 @@ class World:
 @contextlib.contextmanager
 def a_world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(World()) as made:
-        patch.setattr(direct, "time", SimpleNamespace(monotonic=made.monotonic))
-        patch.setattr(direct, "wait_readable", made.idle)
+        for module in ("transports.direct.dispatcher", "transports.direct.worker"):
+            patch.setattr(f"{module}.time", SimpleNamespace(monotonic=made.monotonic))
+            patch.setattr(f"{module}.wait_readable", made.idle)
         yield made
 
 
@@ -435,11 +447,14 @@ def test_reports_about_tasks_that_there_are_not_do_no_harm(world: World) -> None
     run = dispatcher.run.id
     worker.end.reply(run, [Report(place, 1, "ok", NIL) for place in (3, 10**15)], [])
     worker.end.reply("another run", [Report(0, 1, "ok", NIL)], [])
+    worker.end.reply(run, [Report(0, 7, "error", NIL)], [])
     worker.end.give_back(run, [7, -1, 10**15])
     worker.lazy = False
     world.until(dispatcher.done)
     dispatcher.check()
     assert [line for line in dispatcher.said if "place 3 of 3" in line]
+    assert [line for line in dispatcher.said if "attempt 7 at place 0" in line]
+    assert {(result.status, result.attempt) for result in dispatcher.results} == {("ok", 1)}
 
 
 # -- cuts
@@ -561,6 +576,62 @@ def test_no_result_is_swallowed_when_the_dispatcher_slept(world: World) -> None:
     assert worker.count(Begin) == 2
 
 
+def test_a_dispatcher_that_comes_back_by_another_name_goes_on_with_its_run(world: World) -> None:
+    """Over a link that names it anew for each connection."""
+    dispatcher = world.dispatcher(6)
+    worker = world.worker()
+    worker.lazy = worker.cable.renames = True
+    worker.cable.join(dispatcher.link, worker.link)
+    world.until(lambda: len(worker.queue) == 2)
+    worker.cable.cut()
+    worker.cable.heal()
+    world.turns(2 * PATIENCE)
+    assert worker.count(Ended) == 0
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    dispatcher.check()
+    dispatcher.end.close()
+    world.turns(1)
+    assert worker.count(Ended) == 1
+
+
+def test_a_repeat_that_got_lost_on_the_way_to_who_failed_is_handed_out_again(world: World) -> None:
+    """When it greets, it still answers for the first attempt, as it did not hear that this was recorded."""
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.work()
+    worker.cable.cut(swallows=True)
+    world.turns(0.1)
+    assert dispatcher.run.attempt(0) == 2
+    worker.cable.heal()
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    assert worker.ran == Counter({0: 2})
+
+
+def test_a_repeat_that_got_lost_on_the_way_to_who_still_runs_an_earlier_one(world: World) -> None:
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    sleeper = world.worker("sleeper", at=dispatcher)
+    sleeper.lazy = True
+    world.until(lambda: sleeper.queue)
+    sleeper.asleep = True
+    world.until(lambda: dispatcher.said)
+    sleeper.asleep = False
+    world.until(lambda: len(sleeper.queue) == 2)
+    sleeper.cable.cut(swallows=True)
+    _, (_, lost) = sleeper.queue
+    assert lost.attempt == 2
+    del sleeper.queue[1]
+    sleeper.cable.heal()
+    sleeper.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    dispatcher.check()
+
+
 @pytest.mark.parametrize("failed", [True, False])
 def test_a_worker_that_slept_comes_back(world: World, failed: bool) -> None:
     """It was given up: what it reports of that time is recorded if it is ok, and stops nothing if not."""
@@ -579,6 +650,68 @@ def test_a_worker_that_slept_comes_back(world: World, failed: bool) -> None:
     world.until(dispatcher.done, seconds=2 * PATIENCE)
     dispatcher.check()
     assert {result.status for result in dispatcher.results} == {"ok"}
+
+
+def test_a_late_failure_leaves_the_next_attempt_with_its_worker(world: World) -> None:
+    """It has both, and dies: what is lost then is the next attempt, which nobody else has."""
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    sleeper = world.worker("sleeper", at=dispatcher)
+    sleeper.lazy = True
+    world.until(lambda: sleeper.queue)
+    sleeper.asleep = True
+    world.until(lambda: dispatcher.said)
+    sleeper.asleep = False
+    world.until(lambda: len(sleeper.queue) == 2)
+    sleeper.work(1)
+    world.turns(0.1)
+    sleeper.die()
+    world.worker("other", at=dispatcher)
+    world.until(dispatcher.done, seconds=2 * PATIENCE)
+    dispatcher.check()
+    assert [(result.status, result.attempt) for result in dispatcher.results] == [("ok", 3)]
+
+
+def test_who_was_given_up_and_tells_of_a_failure_takes_nothing_from_the_next_attempt(world: World) -> None:
+    """What it had not begun, as it seemed, was handed out uncharged: its attempt is the present one."""
+    dispatcher = world.dispatcher(60)
+    sleeper = world.worker("sleeper", cores=1, at=dispatcher)
+    world.until(lambda: len(dispatcher.results) > 10)
+    sleeper.lazy = True
+    world.until(lambda: len(sleeper.queue) > 2)
+    *_, (_, last) = sleeper.queue
+    sleeper.asleep = True
+    world.until(lambda: dispatcher.said)
+    other = world.worker("other", cores=sum(dispatcher.end.waiting().values()), at=dispatcher)
+    other.lazy = True
+    world.until(lambda: any(item.place == last.place for _, item in other.queue))
+    third = world.worker("third", at=dispatcher)
+    world.fails = {(last.place, 1)}
+    sleeper.asleep = False
+    world.until(lambda: sleeper.end.connected)
+    sleeper.end.reply(dispatcher.run.id, [world.outcome(last, [])], [])
+    world.until(lambda: third.ran)
+    sleeper.die()
+    other.lazy = False
+    world.until(dispatcher.done, seconds=2 * PATIENCE)
+    dispatcher.check()
+    assert sum(view.held for view in dispatcher.end.workers()) == 0
+
+
+def test_what_was_recorded_while_it_waited_is_not_handed_out(world: World) -> None:
+    """A worker that was given up had done it."""
+    dispatcher = world.dispatcher(5)
+    buffers: list[Buffer] = []
+    done = world.outcome(dispatcher.run.item(2)[0], buffers)
+    result = dispatcher.run.accept(done, buffers)
+    assert result is not None
+    dispatcher.results.append(result)
+    worker = world.worker(at=dispatcher)
+    world.until(dispatcher.done)
+    dispatcher.check()
+    assert worker.ran == Counter([0, 1, 3, 4])
+    assert dispatcher.end.waiting() == {}
+    assert sum(view.held for view in dispatcher.end.workers()) == 0
 
 
 # -- partings
@@ -730,6 +863,23 @@ def test_an_idle_worker_gets_what_a_busy_one_has_not_begun(world: World) -> None
     dispatcher.check()
 
 
+def test_how_long_calls_take_is_seen_for_each_width(world: World) -> None:
+    """Of a long and a tiny one that are reported together, the tiny one says that its like are tiny."""
+    dispatcher = world.dispatcher(0, push=False)
+    widths = [2, *[1] * 60]
+    dispatcher.end.push(Run([Task(function="f", id=str(n), resources=w) for n, w in enumerate(widths)]))
+    worker = world.worker(cores=3, at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: len(worker.queue) == 2)
+    (run, _), _ = worker.queue
+    worker.queue.clear()
+    times = [(0, 100.0), (1, 0.001)]
+    worker.end.reply(
+        run, [Report(n, 1, "ok", NIL, started=1.0, finished=1.0 + took) for n, took in times], []
+    )
+    world.until(lambda: len(worker.queue) > 3)
+
+
 def test_withdrawn_tasks_are_not_handed_out(world: World) -> None:
     dispatcher = world.dispatcher(5)
     assert dispatcher.end.waiting() == {1: 5}
@@ -750,7 +900,8 @@ EVENTS = st.one_of(
         st.sampled_from(["cut", "swallow", "notice", "heal", "slow", "arrive", "sleep", "wake", "work"]), WHO
     ),
     st.tuples(st.sampled_from(["dispatcher sleeps", "dispatcher wakes"]), st.just(0)),
-    st.tuples(st.sampled_from(["drain", "die"]), st.just(0)),
+    st.tuples(st.just("drain"), st.just(0)),
+    st.tuples(st.just("die"), st.integers(0, 1)),
 )
 
 
@@ -801,7 +952,8 @@ def test_every_task_ends_in_one_result(
         for event, which in events:
             act(world, event, which)
         dispatcher.asleep = False
-        for worker in world.workers[1:]:
+        living = [worker for worker in world.workers[1:] if not worker.link.closed]
+        for worker in living:
             worker.asleep = worker.lazy = False
             worker.cable.arrive()
             worker.cable.heal()
@@ -811,7 +963,7 @@ def test_every_task_ends_in_one_result(
         assert {result.status for result in dispatcher.results} <= {"ok", "error"}
         world.turns(2 * PATIENCE)
         assert sum(view.held for view in dispatcher.end.workers()) == 0
-        assert all(worker.end.settled for worker in world.workers[1:])
+        assert all(worker.end.settled for worker in living)
 
 
 @settings(max_examples=60, deadline=None, phases=set(Phase) - {Phase.explain})

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
 from executor.messages import NIL, Item, Report
+from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
 from transports.rabbitmq.frames import Call
 from transports.rabbitmq.held import STALE_SECONDS, Entry, Held, Key
 
@@ -182,11 +182,9 @@ class HeldMachine(RuleBasedStateMachine):
     @invariant()
     def what_takes_cores_is_counted(self) -> None:
         busy = [each.item for key, each in self.calls.items() if key not in self.out]
-        places = {run: sorted(key.place for key in self.calls if key.run == run and key not in self.out)
-                  for run in RUNS}  # fmt: skip
-        assert {run: sorted(each) for run, each in self.held.holding().items()} == {
-            run: each for run, each in places.items() if each
-        }
+        attempts = {run: {key.place: each.item.attempt for key, each in self.calls.items()
+                          if key.run == run and key not in self.out} for run in RUNS}  # fmt: skip
+        assert self.held.holding() == {run: each for run, each in attempts.items() if each}
         load = sum(item.width for item in busy)
         assert self.held.load == load
         assert self.held.lone == any(item.lone for item in busy)
@@ -236,7 +234,7 @@ def test_a_call_in_two_copies_is_begun_once_and_lets_both_go(held: Held) -> None
     held.add("one", "r", [call(1)])
     assert held.add("other", "r", [call(1)]) == ([], [])
     held.void("one")
-    assert held.holding() == {"r": [1]}, "the other copy still stands for it"
+    assert held.holding() == {"r": {1: 1}}, "the other copy still stands for it"
     assert [copy.id for copy in held.finish(keys("r", 1))] == ["other"]
 
 

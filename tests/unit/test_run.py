@@ -69,6 +69,7 @@ def test_who_held_too_much_memory_gets_no_other_attempt() -> None:
 def test_attempts_of_different_ends_add_up() -> None:
     run = Run([task()])
     assert run.accept(report("lost", 0)) is None
+    assert run.accept(report("lost", 1)) is None  # the same, told by a broker
     assert run.accept(report("crashed", 2)) is None
     assert run.due == [Due(0, suspect=True, alone=False), Due(0, suspect=False, alone=False)]
     assert run.item(0)[0].attempt == 3
@@ -100,6 +101,28 @@ def test_a_late_success_that_is_unreadable_is_a_late_failure() -> None:
     run.accept(report("lost", 0))
     assert run.accept(Report(0, 1, "ok", msgspec.Raw(b"\xc1"))) is None
     assert run.unrecorded == 1
+
+
+def test_an_attempt_that_was_not_made_uses_up_none() -> None:
+    run = Run([task(retries=1)])
+    for status in ("ok", *ERRORS):
+        with pytest.raises(BadFrame, match="attempt 2 at place 0, after 1"):
+            run.accept(report(status, 2))
+    assert run.accept(report("error")) is None
+    result = run.accept(report("error", 2))
+    assert result is not None
+    assert result.attempt == 2
+
+
+def test_where_workers_try_again_by_themselves_their_count_holds() -> None:
+    run = Run([task(retries=3)])
+    run.tried(0, 3)
+    run.tried(0, 2)
+    run.tried(5, 2)  # no task of this run
+    assert run.accept(report("error", 2)) is None
+    assert (run.attempt(0), run.due) == (3, [])
+    assert run.accept(report("error", 3)) is None
+    assert run.attempt(0) == 4
 
 
 def test_duplicates_are_ignored() -> None:
@@ -198,9 +221,13 @@ REPORTS = st.tuples(
     st.lists(REPORTS, max_size=60),
     st.none() | st.integers(0, 3),
     st.lists(st.none() | st.integers(0, 3), min_size=COUNT),
+    st.booleans(),
 )
 def test_each_place_gets_one_result_whatever_is_reported(
-    sent: list[tuple[Status, int, int, bytes]], for_all: int | None, own: list[int | None]
+    sent: list[tuple[Status, int, int, bytes]],
+    for_all: int | None,
+    own: list[int | None],
+    by_themselves: bool,
 ) -> None:
     run = Run([task(place, retries=own[place]) for place in range(COUNT)], retries=for_all)
     results: list[Result] = []
@@ -209,9 +236,14 @@ def test_each_place_gets_one_result_whatever_is_reported(
     ]
 
     def accept(report: Report) -> None:
+        if by_themselves:  # workers have tried again
+            run.tried(report.place, report.attempt)
         before = run.attempt(report.place)
-        if not run.is_recorded(report.place):  # workers may have tried again by themselves
-            before = max(before, report.attempt)
+        if report.attempt > before:
+            with pytest.raises(BadFrame, match="attempt"):
+                run.accept(report)
+            assert (run.attempt(report.place), run.due) == (before, [])
+            return
         result = run.accept(report)
         if result is not None:
             results.append(result)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from executor.screen import Summary, brief, call, duration, one_line, plural, progress_text, rate, result_line
 from executor.task import Error, Result
@@ -41,10 +42,10 @@ def test_counts_and_rates() -> None:
     assert rate(0.25) == "0.25/s"
 
 
-@given(st.text(), st.integers(1, 100))
+@given(st.text(st.characters() | st.sampled_from("日本語ｗ")), st.integers(1, 100))
 def test_one_line_is_one_line_of_that_width(text: str, width: int) -> None:
     line = one_line(text, width)
-    assert len(line) <= width
+    assert cell_len(line) <= width
     assert len(line.splitlines()) <= 1
     assert line.isprintable()
 
@@ -72,11 +73,11 @@ def test_calls_lose_their_module_before_their_arguments() -> None:
     assert len(call("os.path.join", ["results", "run-1"], {}, 6)) == 6
 
 
-@given(st.text(), st.integers(60, 200))
+@given(st.text(st.characters() | st.sampled_from("日本語ｗ")), st.integers(60, 200))
 def test_a_result_has_one_line_of_the_screens_width(text: str, width: int) -> None:
     for each in (result(value=text), result("error", error=Error("ValueError", text), params=[text])):
         line = result_line(each, width)
-        assert len(line) <= width
+        assert cell_len(line) <= width
         assert len(line.splitlines()) == 1
 
 
@@ -113,6 +114,28 @@ def test_the_summary_groups_failures() -> None:
     assert "first first" in text
     assert "first second" not in text
     assert max(map(len, lines)) <= 100
+
+
+def test_a_message_in_the_summary_is_wrapped_whole() -> None:
+    message = (
+        "a value of type _thread.lock can't travel; return plain values: numbers, text, bytes, lists, arrays"
+    )
+    summary = Summary(20)
+    for i in range(12):
+        summary.add(result("error", id=f"long-{i}", error=Error("CannotTravel", message)))
+    summary.add(result("error", id="short", error=Error("E", "x" * 1000)))
+    summary.add(result("error", id="wide", error=Error("E", "語" * 60)))
+    lines = summary.lines(1.0, 60)
+    assert lines[2:6] == [
+        "  12 × CannotTravel: a value of type _thread.lock can't",
+        "       travel; return plain values: numbers, text, bytes,",
+        "       lists, arrays",
+        "       error, first long-0",
+    ]
+    assert lines[6].startswith("   1 × E:")
+    assert sum("xxx" in line for line in lines) == 4
+    assert "".join(lines).count("語") == 60
+    assert max(map(cell_len, lines)) <= 60
 
 
 def test_the_summary_of_nothing() -> None:

@@ -9,6 +9,7 @@ from executor.messages import (
     Beat,
     Cancel,
     Hello,
+    Holding,
     Item,
     Leaving,
     Message,
@@ -35,7 +36,7 @@ class Talk:
 
     def __init__(self) -> None:
         self.now = 100.0
-        self.holding: dict[str, list[int]] = {}
+        self.holding: Holding = {}
         self.session = Session(introduce("w", 4))
 
     def tick(self, seconds: float = 0.0) -> list[object]:
@@ -139,7 +140,7 @@ def test_reports_are_kept_until_they_are_recorded(welcomed: Talk) -> None:
     welcomed.hear(Recorded("r1", first.number))
     assert not welcomed.session.settled
     welcomed.session.connected(welcomed.now)
-    assert welcomed.greeting().holding == {"r1": [3]}
+    assert welcomed.greeting().holding == {"r1": {3: 1}}
     welcomed.hear(WELCOME)
     assert welcomed.sent() == [second]
     welcomed.hear(Recorded("r1", second.number))
@@ -147,14 +148,14 @@ def test_reports_are_kept_until_they_are_recorded(welcomed: Talk) -> None:
 
 
 def test_what_ends_while_the_link_is_broken_is_sent_after_the_welcome(welcomed: Talk) -> None:
-    welcomed.holding = {"r1": [4, 5], "r0": [9]}
+    welcomed.holding = {"r1": {4: 1, 5: 2}, "r0": {9: 1}}
     welcomed.session.lost(welcomed.now + 1)
     welcomed.report(1)
     assert welcomed.sent() == []
     welcomed.tick()
     assert welcomed.sent() == []
     welcomed.now += 1
-    assert welcomed.greeting().holding == {"r1": [4, 5, 1]}
+    assert welcomed.greeting().holding == {"r1": {1: 1, 4: 1, 5: 2}}
     assert welcomed.hear(WELCOME) == []
     assert places(welcomed.sent()) == [[1]]
 
@@ -211,11 +212,11 @@ def test_tasks_that_come_before_the_welcome_are_not_taken(welcomed: Talk) -> Non
 
 
 def test_what_goes_back_after_the_greeting_named_it_is_said_after_the_welcome(welcomed: Talk) -> None:
-    welcomed.holding = {"r1": [4, 5]}
+    welcomed.holding = {"r1": {4: 1, 5: 1}}
     welcomed.session.lost(welcomed.now)
-    assert welcomed.greeting().holding == {"r1": [4, 5]}
+    assert welcomed.greeting().holding == {"r1": {4: 1, 5: 1}}
     welcomed.session.give_back("r1", [5])
-    welcomed.holding = {"r1": [4]}
+    welcomed.holding = {"r1": {4: 1}}
     welcomed.tick(GREETING_SECONDS)  # the same greeting: the dispatcher reads the first of them
     welcomed.sent()
     welcomed.hear(WELCOME)
@@ -225,7 +226,7 @@ def test_what_goes_back_after_the_greeting_named_it_is_said_after_the_welcome(we
 def test_what_goes_back_before_the_greeting_is_only_missing_in_it(welcomed: Talk) -> None:
     welcomed.session.lost(welcomed.now)
     welcomed.session.give_back("r1", [5])
-    assert welcomed.greeting().holding == {"r1": []}
+    assert welcomed.greeting().holding == {"r1": {}}
     welcomed.hear(WELCOME)
     assert welcomed.sent() == []
 
@@ -235,9 +236,9 @@ def test_a_greeting_names_what_came_just_before_the_link_broke(welcomed: Talk) -
     welcomed.session.connected(welcomed.now)
     welcomed.tick()
     assert welcomed.sent() == []  # its owner has not got to it yet
-    welcomed.holding = {"r1": [7]}
+    welcomed.holding = {"r1": {7: 1}}
     assert welcomed.session.deadline() <= welcomed.now
-    assert welcomed.greeting().holding == {"r1": [7]}
+    assert welcomed.greeting().holding == {"r1": {7: 1}}
 
 
 def test_a_silent_dispatcher_is_left(welcomed: Talk) -> None:
@@ -299,7 +300,7 @@ def test_an_unknown_worker_greets_at_once(welcomed: Talk) -> None:
     welcomed.report(1)
     welcomed.sent()
     welcomed.hear(Unknown())
-    assert welcomed.greeting().holding == {"r1": [1]}
+    assert welcomed.greeting().holding == {"r1": {1: 1}}
     welcomed.hear(WELCOME)
     assert places(welcomed.sent()) == [[1]]
 
@@ -335,7 +336,7 @@ def test_a_drained_worker_still_brings_its_results_home(welcomed: Talk) -> None:
     welcomed.session.lost(welcomed.now)
     assert welcomed.session.drain() == [GiveBack("r1", None)]
     welcomed.report(1)
-    assert welcomed.greeting().holding == {"r1": [1]}
+    assert welcomed.greeting().holding == {"r1": {1: 1}}
     welcomed.hear(WELCOME)
     leaving, *rest = welcomed.sent()
     assert leaving == Leaving()

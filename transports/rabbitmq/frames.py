@@ -48,12 +48,10 @@ def unpack(body: bytes) -> list[Buffer]:
     """
     try:
         (count,) = _COUNT.unpack_from(body, 0)
-        at = _COUNT.size + count * _LENGTH.size
-        if at > len(body):
-            raise BadFrame("a body that is too short")
         lengths = [_LENGTH.unpack_from(body, _COUNT.size + index * _LENGTH.size)[0] for index in range(count)]
     except struct.error as error:
         raise BadFrame("a body that is too short") from error
+    at = _COUNT.size + count * _LENGTH.size
     if not count or at + sum(lengths) != len(body):
         raise BadFrame(f"{len(body)} bytes that are no frame")
     parts: list[Buffer] = []

@@ -11,7 +11,7 @@ from transports.rabbitmq.events import NO_ANSWER, Blocked, Lost
 #: Seconds without a connection after which it is said: many are back before anybody has read that they went.
 SAY_AFTER = 1.0
 
-#: Seconds between two lines that the broker takes connections, and then leaves questions unanswered.
+#: Seconds between two lines that say the same.
 SAY_AGAIN = 30.0
 
 
@@ -26,14 +26,14 @@ class Outage:
         #: When the last one broke, or the first was asked for, on the owner's clock.
         self.since = time.monotonic()
         self._why = "no answer yet"
-        self._said = False
+        self._said_at: float | None = None
         self._no_answer_said_at = -SAY_AGAIN
 
     def opens(self) -> None:
         """There is a connection."""
-        if self._said:
+        if self._said_at is not None:
             self._say(f"reached RabbitMQ again at {self._address}")
-        self.opened, self._said = True, False
+        self.opened, self._said_at = True, None
 
     def loses(self, event: Lost, now: float) -> bool:
         """A connection broke, or could not be made; return whether there was one.
@@ -52,9 +52,10 @@ class Outage:
         return broke
 
     def tick(self, now: float) -> None:
-        """Say that the broker can't be reached, once that is worth a line."""
-        if not self.opened and not self._said and now - self.since > SAY_AFTER:
-            self._said = True
+        """Say that the broker can't be reached, once that is worth a line, and now and then."""
+        due = self.since + SAY_AFTER if self._said_at is None else self._said_at + SAY_AGAIN
+        if not self.opened and now > due:
+            self._said_at = now
             self._say(f"can't reach RabbitMQ at {self._address} ({self._why}); trying again")
 
     def blocks(self, event: Blocked) -> None:

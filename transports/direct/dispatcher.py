@@ -1,8 +1,4 @@
-"""What the wires without a broker share: both ends of the contract, over a `Link`.
-
-The dispatcher's end carries the broker (`executor.broker`), the worker's end one session for each
-dispatcher (`executor.session`). Both are pure; here they meet the link and the clock.
-"""
+"""The dispatcher's end over a link: the embedded broker, the workers that are there, and what they sent."""
 
 from __future__ import annotations
 
@@ -40,9 +36,8 @@ from executor.messages import (
     share_out,
     too_large,
 )
-from executor.session import Order, Session
+from executor.pace import mean_seconds
 from transports.base import (
-    Came,
     Delivery,
     DispatcherEnd,
     Event,
@@ -53,7 +48,6 @@ from transports.base import (
     Say,
     Settings,
     Sign,
-    WorkerEnd,
     WorkerView,
     wait_readable,
 )
@@ -63,9 +57,6 @@ FRAME_BYTES = 8 << 20
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
 RECALL_SECONDS = 0.05
-
-#: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
-ABSENT_SECONDS = 1.0
 
 #: Seconds that workers get to answer that a run is over; those that hang don't keep a dispatcher from ending.
 PARTING_SECONDS = 1.0
@@ -272,9 +263,11 @@ class DirectDispatcherEnd(DispatcherEnd):
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
-            holding = set(hello.holding.get(self._jobs.id, ())) if self._jobs else set()
-            missing = [place for place in self._broker.held(peer.key) if place not in holding]
-            self._broker.give_back(peer.key, missing)
+            if self._jobs is not None:
+                holding = hello.holding.get(self._jobs.id, {})
+                held = self._broker.held(peer.key)
+                missing = [place for place in held if not self._is_present(place, holding.get(place, -1))]
+                self._broker.give_back(peer.key, missing)
             self._meet(peer)
         elif peer.peer != link_peer:
             return  # of a link that broke meanwhile; it greets again on the present one
@@ -318,11 +311,24 @@ class DirectDispatcherEnd(DispatcherEnd):
             name, host = peer.hello.name, peer.hello.host
             for index, report in enumerate(message.items):
                 self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
-            self._broker.settle(
-                peer.key,
-                self._of_this_run([item.place for item in message.items]),
-                _mean_seconds(message.items),
-            )
+            self._settle(self._jobs, peer, message.items)
+
+    def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> None:
+        """Tell the broker what a worker ended.
+
+        But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
+        """
+        by_width: dict[int, list[Report]] = {}
+        for report in reports:
+            if self._is_present(report.place, report.attempt):
+                by_width.setdefault(jobs.widths[report.place], []).append(report)
+        for group in by_width.values():
+            self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
+
+    def _is_present(self, place: int, attempt: int) -> bool:
+        """Whether that is the present attempt at a task of this run; what never began is reported as 0."""
+        assert self._jobs is not None
+        return 0 <= place < len(self._jobs.widths) and attempt in (0, self._jobs.attempt(place))
 
     def _of_this_run(self, places: list[int]) -> list[int]:
         assert self._jobs is not None
@@ -335,27 +341,33 @@ class DirectDispatcherEnd(DispatcherEnd):
         """Send workers what the broker grants them."""
         if self._jobs is None:
             return
-        for grant in self._broker.grants():
-            peer = self._instances.get(grant.worker)
-            if peer is None:  # lost since: what it held is reported already
+        while grants := self._broker.grants():
+            for worker, places in grants:
+                self._send_tasks(self._jobs, self._instances[worker], deque(places))
+            if self._arrived:  # the caller comes again at once; else some may have come to nothing
+                break
+
+    def _send_tasks(self, jobs: Jobs, peer: _Peer, left: deque[int]) -> None:
+        """Send a worker tasks, in as many frames as they need; what does not reach it goes back."""
+        frame = _TasksFrame()
+        while left:
+            self._add(frame, peer.key, left.popleft())
+            if left and frame.size < FRAME_BYTES:
                 continue
+            tasks = Tasks(jobs.id, frame.items)
+            if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
+                unseen = [item.place for item in frame.items]
+                self._miss(peer, "it can't be reached")
+                self._broker.give_back(peer.key, [*unseen, *left])
+                return
             frame = _TasksFrame()
-            left = deque(grant.places)
-            while left:
-                self._add(frame, grant.worker, left.popleft())
-                if left and frame.size < FRAME_BYTES:
-                    continue
-                tasks = Tasks(self._jobs.id, frame.items)
-                if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
-                    unseen = [item.place for item in frame.items]
-                    self._miss(peer, "it can't be reached")
-                    self._broker.give_back(peer.key, [*unseen, *left])
-                    break
-                frame = _TasksFrame()
 
     def _add(self, frame: _TasksFrame, worker: str, place: int) -> None:
-        """Add a task to a frame, or report that it can't travel."""
+        """Add a task to a frame, or report that it can't travel; unless it was recorded while it waited."""
         assert self._jobs is not None
+        if self._jobs.is_recorded(place):  # an attempt given up ended well after all
+            self._broker.settle(worker, [place])
+            return
         try:
             item, buffers = self._jobs.item(place)
             size = _size(item.call, buffers)
@@ -415,137 +427,3 @@ class DirectDispatcherEnd(DispatcherEnd):
 def _size(head: msgspec.Raw, buffers: Sequence[Buffer]) -> int:
     """Return the bytes of a call's or a result's value on the wire."""
     return len(head) + sum(len(buffer) for buffer in buffers)
-
-
-def _mean_seconds(reports: Sequence[Report]) -> float | None:
-    """Return how long each of these took on average."""
-    spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
-    return max(0.0, sum(spans)) / len(spans) if spans else None
-
-
-class DirectWorkerEnd(WorkerEnd):
-    """The worker's end over a link: one session for each dispatcher that is there."""
-
-    def __init__(self, link: Link, hello: Hello, *, say: Say) -> None:
-        self.address = link.address
-        self._link = link
-        self._say = say
-        self._hello = hello
-        self.largest = link.largest
-        self._sessions: dict[bytes, Session] = {}
-        self._gone: set[bytes] = set()  # of the sessions, those whose link is broken
-        self._draining = False
-        self._refused: dict[bytes, str] = {}
-        self._closed = False
-
-    def pull(self, timeout: float | None) -> list[Order]:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while True:
-            now = time.monotonic()
-            orders: list[Order] = []
-            while events := self._link.receive():
-                for event in events:
-                    orders += self._hear(event, now)
-            for session in self._sessions.values():
-                orders += session.tick(now, self.holding)
-            self._forget()
-            self._flush()
-            if orders or (deadline is not None and now >= deadline):
-                return orders
-            waits = [
-                w for w in (self.patience(), None if deadline is None else deadline - now) if w is not None
-            ]
-            wait_readable(self._link.fileno(), min(waits) if waits else None)
-
-    def _hear(self, event: Event, now: float) -> list[Order]:
-        session = self._sessions.get(event.peer)
-        if isinstance(event, Sign):
-            if session is not None:
-                session.sign(now)
-            return []
-        if isinstance(event, Gone):
-            if session is not None:
-                session.lost(now)
-                self._gone.add(event.peer)
-            return []
-        if session is None:
-            session = self._sessions[event.peer] = Session(self._hello)
-            session.draining = self._draining
-            session.connected(now)
-        if isinstance(event, Came):
-            self._gone.discard(event.peer)
-            session.connected(now)
-            return []
-        try:
-            message, buffers = decode(event.parts)
-        except BadFrame as bad:
-            self._say(f"ignored a stranger's frame on {self.address}: {bad}")
-            return []
-        orders = session.hear(message, buffers, now)
-        if session.refused is None:
-            self._refused.pop(event.peer, None)
-        elif session.refused != self._refused.get(event.peer):
-            self._refused[event.peer] = session.refused
-            self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
-        return orders
-
-    def _forget(self) -> None:
-        """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""
-        for peer in [peer for peer in self._gone if self._sessions[peer].run is None]:
-            self._gone.remove(peer)
-            del self._sessions[peer]
-            self._refused.pop(peer, None)
-
-    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
-        for session in self._sessions.values():
-            session.report(run, reports, buffers)
-        self._flush()
-
-    def give_back(self, run: str, places: Sequence[int]) -> None:
-        for session in self._sessions.values():
-            session.give_back(run, places)
-        self._flush()
-
-    def drain(self) -> list[Order]:
-        self._draining = True
-        self._link.drain()
-        orders = [order for session in self._sessions.values() for order in session.drain()]
-        self._flush()
-        return orders
-
-    @property
-    def connected(self) -> bool:
-        return any(session.run is not None for session in self._sessions.values())
-
-    @property
-    def settled(self) -> bool:
-        return all(session.settled for session in self._sessions.values())
-
-    def fileno(self) -> int:
-        return self._link.fileno()
-
-    def patience(self) -> float | None:
-        if self._link.ready():
-            return 0.0
-        if not self._sessions:
-            return None
-        now = time.monotonic()
-        return max(0.0, min(session.deadline() for session in self._sessions.values()) - now)
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            self._flush()
-            self._link.close()
-
-    def _flush(self) -> None:
-        now = time.monotonic()
-        for peer, session in self._sessions.items():
-            if peer in self._gone:
-                continue
-            while session.outbox:
-                message, buffers = session.outbox[0]
-                if not self._link.send(peer, encode(message, buffers)):
-                    session.lost(now + ABSENT_SECONDS)  # nobody at the other end yet, or no more
-                    break
-                session.outbox.popleft()

@@ -1,0 +1,152 @@
+"""The worker's end over a link: one session for each dispatcher that is there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from executor.errors import BadFrame
+from executor.messages import Buffer, Hello, Report, decode, encode
+from executor.session import Begin, Order, Session
+from transports.base import Came, Event, Gone, Link, Say, Sign, WorkerEnd, wait_readable
+
+#: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
+ABSENT_SECONDS = 1.0
+
+
+class DirectWorkerEnd(WorkerEnd):
+    """The worker's end over a link: one session for each dispatcher that is there."""
+
+    def __init__(self, link: Link, hello: Hello, *, say: Say) -> None:
+        self.address = link.address
+        self._link = link
+        self._say = say
+        self._hello = hello
+        self.largest = link.largest
+        self._sessions: dict[bytes, Session] = {}
+        self._gone: set[bytes] = set()  # of the sessions, those whose link is broken
+        self._draining = False
+        self._refused: dict[bytes, str] = {}
+        self._closed = False
+
+    def pull(self, timeout: float | None) -> list[Order]:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            now = time.monotonic()
+            orders: list[Order] = []
+            while events := self._link.receive():
+                for event in events:
+                    orders += self._hear(event, now)
+            for session in self._sessions.values():
+                orders += session.tick(now, self.holding)
+            self._forget()
+            self._flush()
+            if orders or (deadline is not None and now >= deadline):
+                return orders
+            waits = [
+                w for w in (self.patience(), None if deadline is None else deadline - now) if w is not None
+            ]
+            wait_readable(self._link.fileno(), min(waits) if waits else None)
+
+    def _hear(self, event: Event, now: float) -> list[Order]:
+        session = self._sessions.get(event.peer)
+        if isinstance(event, Sign):
+            if session is not None:
+                session.sign(now)
+            return []
+        if isinstance(event, Gone):
+            if session is not None:
+                session.lost(now)
+                self._gone.add(event.peer)
+            return []
+        if session is None:
+            session = self._sessions[event.peer] = Session(self._hello)
+            session.draining = self._draining
+            session.connected(now)
+        if isinstance(event, Came):
+            self._gone.discard(event.peer)
+            session.connected(now)
+            return []
+        try:
+            message, buffers = decode(event.parts)
+        except BadFrame as bad:
+            self._say(f"ignored a stranger's frame on {self.address}: {bad}")
+            return []
+        orders = session.hear(message, buffers, now)
+        if any(isinstance(order, Begin) for order in orders):
+            self._supersede(session)
+        if session.refused is None:
+            self._refused.pop(event.peer, None)
+        elif session.refused != self._refused.get(event.peer):
+            self._refused[event.peer] = session.refused
+            self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
+        return orders
+
+    def _supersede(self, present: Session) -> None:
+        """Drop an earlier session in the same run, when the link knows its dispatcher by another name now."""
+        for peer, session in list(self._sessions.items()):
+            if session is not present and session.run == present.run:
+                del self._sessions[peer]
+                self._gone.discard(peer)
+                self._refused.pop(peer, None)
+
+    def _forget(self) -> None:
+        """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""
+        for peer in [peer for peer in self._gone if self._sessions[peer].run is None]:
+            self._gone.remove(peer)
+            del self._sessions[peer]
+            self._refused.pop(peer, None)
+
+    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+        for session in self._sessions.values():
+            session.report(run, reports, buffers)
+        self._flush()
+
+    def give_back(self, run: str, places: Sequence[int]) -> None:
+        for session in self._sessions.values():
+            session.give_back(run, places)
+        self._flush()
+
+    def drain(self) -> list[Order]:
+        self._draining = True
+        self._link.drain()
+        orders = [order for session in self._sessions.values() for order in session.drain()]
+        self._flush()
+        return orders
+
+    @property
+    def connected(self) -> bool:
+        return any(session.run is not None for session in self._sessions.values())
+
+    @property
+    def settled(self) -> bool:
+        return all(session.settled for session in self._sessions.values())
+
+    def fileno(self) -> int:
+        return self._link.fileno()
+
+    def patience(self) -> float | None:
+        if self._link.ready():
+            return 0.0
+        if not self._sessions:
+            return None
+        now = time.monotonic()
+        return max(0.0, min(session.deadline() for session in self._sessions.values()) - now)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._flush()
+            self._link.close()
+
+    def _flush(self) -> None:
+        now = time.monotonic()
+        for peer, session in self._sessions.items():
+            if peer in self._gone:
+                continue
+            while session.outbox:
+                message, buffers = session.outbox[0]
+                if not self._link.send(peer, encode(message, buffers)):
+                    session.lost(now + ABSENT_SECONDS)  # nobody at the other end yet, or no more
+                    break
+                session.outbox.popleft()

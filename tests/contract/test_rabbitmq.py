@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from executor.messages import introduce
+from executor.session import GiveBack, Order, Take
 from tests.contract.conftest import start_rabbitmq
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
 from tests.contract.proxy import Proxy
@@ -150,6 +152,35 @@ def test_a_dead_letter_is_split_and_nobody_is_charged(wire: RabbitMQ) -> None:
             results = gathered.all()
     assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
     assert Counter(worker.did) == Counter(range(600))
+
+
+def test_a_worker_that_drains_begins_nothing_that_was_on_its_way(wire: RabbitMQ) -> None:
+    place = Place(wire)
+    with place.dispatcher_end() as end:
+        gathered = Gathered(end, tasks(60))
+        gathered.turn(0.3)
+        for count in range(1, 6):  # calls after which it drains, and the next is on its way
+            with place.worker_end(introduce(f"draining-{count}", 8)) as worker:
+                taken: list[int] = []
+
+                def obey(orders: list[Order]) -> None:
+                    for order in orders:
+                        if isinstance(order, Take):
+                            taken.extend(item.place for item in order.items)  # noqa: B023 — now
+                        elif isinstance(order, GiveBack):
+                            worker.give_back(order.run, taken)  # noqa: B023 — now
+
+                while len(taken) < count:
+                    obey(worker.pull(1.0))
+                before = len(taken)
+                obey(worker.drain())
+                while not worker.settled:
+                    obey(worker.pull(0.01))
+                assert len(taken) == before, "it took calls while it drained"
+        with StandIn(place) as last:
+            results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(last.did) == Counter(range(60))
 
 
 # -- connections

@@ -404,6 +404,9 @@ class RabbitWorkerEnd(WorkerEnd):
     def _move(self, event: Delivered, run: str, some: list[Call], now: float) -> None:
         """Move what we want of a message into our own queue, and the rest to where it comes first."""
         assert event.tag is not None
+        if self._draining:
+            self._connection.reject(event.tag)
+            return
         some = [call for call in some if not self._held.done_before(run, call)]
         if self._runs.stopped(run) or not some:
             self._connection.ack(event.tag)
@@ -457,10 +460,14 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         if move.open:  # it came before its confirmation; the original is acknowledged then
             self._moves[event.message_id] = move
+        fresh, move.fresh = move.fresh, []
+        if self._draining:
+            self._held.never_begun([Key(move.run, call.item.place) for call in fresh])
+            self._replies.put_back(move.run, fresh)
+            return
         if self._runs.begin(move.run, now):
             self._orders.append(Begin(move.run))
             self._beat_at = 0.0
-        fresh, move.fresh = move.fresh, []
         self._orders.append(
             Take(
                 move.run, [call.item for call in fresh], [buffer for call in fresh for buffer in call.buffers]

@@ -183,6 +183,22 @@ def test_a_worker_that_drains_begins_nothing_that_was_on_its_way(wire: RabbitMQ)
     assert Counter(last.did) == Counter(range(60))
 
 
+@pytest.mark.parametrize("queue", ["1.first", "1.alone", "held", "orphaned", "returned"])
+def test_an_empty_queue_that_somebody_deletes_is_made_anew(wire: RabbitMQ, queue: str) -> None:
+    place = Place(wire)
+    hello = introduce("worker", 1)
+    name = f"{queue}.{hello.instance}" if queue in ("held", "orphaned") else queue
+    with place.dispatcher_end() as end, StandIn(place, hello=hello, work=slowly) as worker:
+        gathered = Gathered(end, tasks(200))  # each a message of its own, so that none is put back
+        for goal in (10, 60, 110):
+            gathered.until(lambda: len(gathered.results) >= goal, "some results")  # noqa: B023 — now
+            with wire.channel() as channel:
+                channel.queue_delete(f"{wire.queue}.{name}")
+        results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(worker.did) == Counter(range(200))
+
+
 # -- connections
 
 

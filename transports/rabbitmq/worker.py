@@ -352,7 +352,9 @@ class RabbitWorkerEnd(WorkerEnd):
                 self._runs.seen(run, now)
             self._move(delivered, run, some, now)
         elif event.messages is not None:
-            self._lookout.exists(event.queue)
+            for width in self._lookout.exists(event.queue):
+                for queue, arguments in self._names.of_width(width).items():  # somebody may have deleted one
+                    self._connection.declare(queue, arguments)
         else:
             for run in self._present():
                 if self._names.results(run) == event.queue:
@@ -422,6 +424,9 @@ class RabbitWorkerEnd(WorkerEnd):
         self._runs.touch(run, now)
 
         def confirmed(some: list[Call], size: int, outcome: Outcome) -> None:
+            if outcome is Outcome.NO_QUEUE:  # somebody deleted it: the original goes back into line
+                self._connection.break_off("a queue was deleted")
+                return
             if outcome is Outcome.TOO_LARGE:  # the broker took it once
                 move.fresh = []
                 self._replies.refuse(run, some, size)

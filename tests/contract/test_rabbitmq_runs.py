@@ -145,7 +145,7 @@ def test_collect_waits_for_results_no_longer_than_it_was_told(runs: Runs) -> Non
     runs.detach(*holds(2))
     ended = runs.collect("--wait", "1", output="none.jsonl", status=3)
     assert f"no result of run {NAME} came within 1 s" in ended.stderr
-    assert f"2 results of run {NAME} stay with the broker" in ended.stderr
+    assert f"run {NAME} stays with the broker; --collect {NAME} gathers the other 2 results" in ended.stderr
     worker = runs.worker(2)
     runs.runs("held-0").touch()
     runs.collect("--wait", "2", output="one.jsonl", status=3)
@@ -251,7 +251,7 @@ def test_what_a_collector_leaves_the_next_one_collects(runs: Runs, how: signal.S
         collector.send(how)
         assert collector.ends() == 128 + how
         if how is not signal.SIGKILL:
-            assert f"{4 - 2 * number} results of run {NAME} stay with the broker" in collector.stderr
+            assert f"--collect {NAME} gathers the other {4 - 2 * number} results" in collector.stderr
     for place in (4, 5):
         runs.runs(f"held-{place}").touch()
     last = runs.collect(output=files[2])

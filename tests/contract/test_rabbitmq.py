@@ -33,7 +33,7 @@ PLAIN = ("--quiet", "--no-table-headers")
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """A broker that these tests may kill; it takes small messages only, and wants quick acknowledgements."""
-    server = start_rabbitmq("consumer_timeout = 3000", "max_message_size = 300000")
+    server = start_rabbitmq("consumer_timeout = 5000", "max_message_size = 300000")
     yield server
     server.close()
 
@@ -259,7 +259,7 @@ def test_the_broker_ends_and_is_started_again(broker: Broker, own: RabbitMQ, how
         assert worker.did
 
 
-@pytest.mark.parametrize(("key", "overdue"), [({"acknowledgement_timeout": 3}, False), ({}, True)])
+@pytest.mark.parametrize(("key", "overdue"), [({"acknowledgement_timeout": 5}, False), ({}, True)])
 def test_a_task_outlasts_the_brokers_patience_with_acknowledgements(
     broker: Broker, own: RabbitMQ, scripts: Scripts, key: dict[str, Any], overdue: bool
 ) -> None:
@@ -267,7 +267,7 @@ def test_a_task_outlasts_the_brokers_patience_with_acknowledgements(
     file = yaml(scripts, own, **key)
     before = broker.log().count("timed out")
     worker = scripts.worker("--yaml", file, "--cores", "1")
-    records = [record("jobs.count", "long", 8, id="long"), record("jobs.echo", 1, id="short")]
+    records = [record("jobs.count", "long", 11, id="long"), record("jobs.echo", 1, id="short")]
     scripts.run("--yaml", file, "--tasks", scripts.tasks(*records), "--output", "results.jsonl")
     found = scripts.by_id()
     assert {key: (r["status"], r["attempt"]) for key, r in found.items()} == {

@@ -7,10 +7,10 @@ Order: a worker is given the first place in line among the tasks it can ever run
 another that only a wider worker could take. A place that comes back stands where it stood before, which
 is ahead of all that was not handed out yet.
 
-How much: what a worker can start at once; beyond that as many as keep it busy for `AHEAD_SECONDS`, by
-the durations seen so far. Small calls thus travel in numbers and long ones alone, and of what is left no
-worker gets more than its share. A place whose attempt failed *hurries*: it is given even to a worker that
-has enough, if that holds unstarted what stands behind it, for there it is the next to start.
+How much: what a worker can start at once; beyond that as many as keep it busy for a moment, by the
+durations seen so far (`executor.pace`). Small calls thus travel in numbers and long ones alone, and of what
+is left no worker gets more than its share. A place whose attempt failed *hurries*: it is given even to a
+worker that has enough, if that holds unstarted what stands behind it, for there it is the next to start.
 
 Who is at fault: what a worker held that vanished is suspect, and travels singly; what it may have begun of
 it is charged an attempt. A place whose last attempt that is runs *alone*: a worker is chosen for it, ends
@@ -21,18 +21,12 @@ that they kept.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from executor.leases import Leases
 from executor.lines import Lines
-
-#: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
-AHEAD_SECONDS = 0.05
-
-#: What even the smallest call costs a worker; keeps the number of calls held within reason.
-LEAST_SECONDS = 20e-6
+from executor.pace import Pace
 
 #: Calls that a worker holds at most beyond what it can start. Each may travel in a frame of its own, and a
 #: wire queues 10,000 frames for one worker: credit must never reach that.
@@ -79,7 +73,7 @@ class Broker:
         self._laden: dict[str, None] = {}  # those that hold more than they can have begun, by their last news
         self._cores = 0  # of all workers
         self._halted = False
-        self._seconds: dict[int, float] = {}  # that a task takes, by width
+        self._pace = Pace()
 
     # -- tasks
 
@@ -226,7 +220,7 @@ class Broker:
         self._weigh(worker)
 
     def settle(self, worker: str, places: Iterable[int], seconds: float | None = None) -> None:
-        """A worker ended these tasks, in `seconds` each on average.
+        """A worker ended these tasks, which are of one width, in `seconds` each on average.
 
         One that it does not hold (any more) stays where it is: what came too late may not be what the
         owner records, and a task that is run once too often does less harm than one that never is.
@@ -243,9 +237,8 @@ class Broker:
         if mine is not None:
             self._hungry[worker] = None
             self._weigh(worker)
-        if seconds is not None and width is not None and math.isfinite(seconds):
-            old = self._seconds.get(width)
-            self._seconds[width] = seconds if old is None else (old + seconds) / 2
+        if width is not None:
+            self._pace.learn(width, seconds)
 
     # -- what to do
 
@@ -347,18 +340,11 @@ class Broker:
         return places
 
     def _ahead(self, mine: Leases, width: int, waiting: int, startable: int) -> int:
-        """Return how many places of a width keep a worker busy for `AHEAD_SECONDS`; so many of it wait."""
-        seconds = self._seconds.get(width)
-        if seconds is None:
-            return 0
-        held = sum(w * n * max(LEAST_SECONDS, self._seconds.get(w, 0.0)) for w, n in mine.widths.items())
-        each = width * max(LEAST_SECONDS, seconds)
-        target = int(mine.cores * AHEAD_SECONDS / each)
+        """Return how many places of a width a worker is given for the time after; so many of it wait."""
+        target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         share = -(-waiting * mine.cores // (2 * self._cores))
         unstarted = max(0, mine.load - mine.cores) // width
-        more = min(
-            int((mine.cores * AHEAD_SECONDS - held) / each), share - unstarted, AHEAD_MOST - len(mine.held)
-        )
+        more = min(missing, share - unstarted, AHEAD_MOST - len(mine.held))
         # Topped up by quarters, so that tiny calls don't trickle one by one.
         return max(0, more) if startable or more * 4 >= min(target, share) else 0
 

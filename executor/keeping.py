@@ -120,7 +120,8 @@ class Collector(Gatherer):
 
     def _leave(self) -> None:
         self._note(time.monotonic())
-        self._screen.say(f"{self._run.unrecorded:,} results of run {self._run.name} stay with the broker")
+        name, rest = self._run.name, plural(self._run.unrecorded, "result")
+        self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}")
 
     def _begin(self) -> None:
         self._news_at = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,13 @@ import pytest
 from executor.errors import ConfigError
 from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
-from tests.contract.suite import same, scripts_in
+from tests.contract.suite import same
 from tests.contract.wires import WIRES, Wire
 from tests.e2e.scripts import Scripts, wait_until
 from tests.e2e.scripts import task as record
 from transports.served import address
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 @pytest.fixture(params=[wire for wire in WIRES if wire.workers_listen], ids=repr)

@@ -19,8 +19,9 @@ from hypothesis.stateful import (
 )
 
 from executor import codec
-from executor.broker import AHEAD_SECONDS, FRAME_MOST, LEAST_SECONDS, Broker
+from executor.broker import FRAME_MOST, Broker
 from executor.messages import NIL, Report
+from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
 from executor.run import Run
 from executor.task import Result, Task
 

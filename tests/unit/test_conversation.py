@@ -863,6 +863,23 @@ def test_an_idle_worker_gets_what_a_busy_one_has_not_begun(world: World) -> None
     dispatcher.check()
 
 
+def test_how_long_calls_take_is_seen_for_each_width(world: World) -> None:
+    """Of a long and a tiny one that are reported together, the tiny one says that its like are tiny."""
+    dispatcher = world.dispatcher(0, push=False)
+    widths = [2, *[1] * 60]
+    dispatcher.end.push(Run([Task(function="f", id=str(n), resources=w) for n, w in enumerate(widths)]))
+    worker = world.worker(cores=3, at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: len(worker.queue) == 2)
+    (run, _), _ = worker.queue
+    worker.queue.clear()
+    times = [(0, 100.0), (1, 0.001)]
+    worker.end.reply(
+        run, [Report(n, 1, "ok", NIL, started=1.0, finished=1.0 + took) for n, took in times], []
+    )
+    world.until(lambda: len(worker.queue) > 3)
+
+
 def test_withdrawn_tasks_are_not_handed_out(world: World) -> None:
     dispatcher = world.dispatcher(5)
     assert dispatcher.end.waiting() == {1: 5}

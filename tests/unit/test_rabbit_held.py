@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
 from executor.messages import NIL, Item, Report
+from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
 from transports.rabbitmq.frames import Call
 from transports.rabbitmq.held import STALE_SECONDS, Entry, Held, Key
 

@@ -36,6 +36,7 @@ from executor.messages import (
     share_out,
     too_large,
 )
+from executor.pace import mean_seconds
 from transports.base import (
     Delivery,
     DispatcherEnd,
@@ -310,9 +311,19 @@ class DirectDispatcherEnd(DispatcherEnd):
             name, host = peer.hello.name, peer.hello.host
             for index, report in enumerate(message.items):
                 self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
-            # Of an attempt given up meanwhile: if this worker holds the place, then for a later one.
-            present = [each.place for each in message.items if self._is_present(each.place, each.attempt)]
-            self._broker.settle(peer.key, present, _mean_seconds(message.items))
+            self._settle(self._jobs, peer, message.items)
+
+    def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> None:
+        """Tell the broker what a worker ended.
+
+        But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
+        """
+        by_width: dict[int, list[Report]] = {}
+        for report in reports:
+            if self._is_present(report.place, report.attempt):
+                by_width.setdefault(jobs.widths[report.place], []).append(report)
+        for group in by_width.values():
+            self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
 
     def _is_present(self, place: int, attempt: int) -> bool:
         """Whether that is the present attempt at a task of this run; what never began is reported as 0."""
@@ -416,9 +427,3 @@ class DirectDispatcherEnd(DispatcherEnd):
 def _size(head: msgspec.Raw, buffers: Sequence[Buffer]) -> int:
     """Return the bytes of a call's or a result's value on the wire."""
     return len(head) + sum(len(buffer) for buffer in buffers)
-
-
-def _mean_seconds(reports: Sequence[Report]) -> float | None:
-    """Return how long each of these took on average."""
-    spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
-    return max(0.0, sum(spans)) / len(spans) if spans else None

@@ -40,6 +40,7 @@ from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls,
 from transports.rabbitmq.mending import Mending, headers
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post
+from transports.rabbitmq.presence import Open, Presence
 from transports.rabbitmq.topology import Topology
 
 #: Messages, and bytes, that are published and not confirmed, at most.
@@ -65,17 +66,6 @@ TELL = 0.1
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
-
-
-class _Peer:
-    """A worker as its presence tells."""
-
-    __slots__ = ("answered", "heard_at", "hello")
-
-    def __init__(self, hello: Hello, now: float) -> None:
-        self.hello = hello
-        self.heard_at = now
-        self.answered = True  # since the run was stopped
 
 
 class RabbitDispatcherEnd(DispatcherEnd):
@@ -105,10 +95,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._jobs: Jobs | None = None
         self._next = 0  # place that is pushed next
         self._together: dict[int, int] = {}  # calls in one message, by width
-        self._open: Counter[int] = Counter()  # calls without a report, by width
-        self._reported = bytearray()
+        self._open = Open(())
         self._stopped = False
-        self._peers: dict[str, _Peer] = {}
+        self._presence = Presence()
         self._refused: set[str] = set()
         self._strangers: set[str] = set()
         self._arrived: list[Delivery] = []
@@ -131,15 +120,14 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def push(self, jobs: Jobs) -> None:
         self._run = jobs.id
         self._adopt(jobs)
-        for width, count in self._open.items():
+        for width, count in self._open.counts.items():
             self._together[width] = max(1, min(CALLS_MOST, -(-count // MESSAGES)))
         if self._outage.opened:
             self._open_run()
 
     def _adopt(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._open.update(jobs.widths)
-        self._reported = bytearray(len(jobs.widths))
+        self._open = Open(jobs.widths)
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
         assert self._jobs is not None
@@ -148,8 +136,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         call = Call(*self._jobs.item(place))
         width = call.item.width
         call.item.lone = alone
-        self._reported[place] = 0
-        self._open[width] += 1
+        self._open.reopen(place)
         queue = self._names.alone(width) if alone else self._names.first(width)
         self._send(queue, [call])
 
@@ -171,35 +158,22 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.ack(tag)
 
     def workers(self) -> list[WorkerView]:
-        views = []
-        for peer in self._peers.values():
-            hello = peer.hello
-            places = [place for place in hello.holding.get(self._run, ()) if self._is_open(place)]
-            held = len(places) if peer.answered else max(1, len(places))
-            if held or not hello.leaving:
-                running = self._running(places, hello.cores)
-                views.append(WorkerView(hello.name, hello.host, hello.cores, hello.pid, held, running))
-        return views
+        return self._presence.views(self._run, self._open)
 
     def waiting(self) -> dict[int, int]:
-        left = Counter(self._open)
-        if self._jobs is not None:
-            for peer in self._peers.values():
-                for place in peer.hello.holding.get(self._run, ()):
-                    if self._is_open(place):
-                        left[self._jobs.widths[place]] -= 1
-        return {width: count for width, count in sorted(left.items()) if count > 0}
+        held = Counter(self._open.widths[p] for p in self._presence.held(self._run) if p in self._open)
+        left = {width: count - held[width] for width, count in sorted(self._open.counts.items())}
+        return {width: count for width, count in left.items() if count > 0}
 
     def withdraw(self, width: int | None = None) -> list[int]:
-        assert self._jobs is not None
-        held = {place for peer in self._peers.values() for place in peer.hello.holding.get(self._run, ())}
+        held = self._presence.held(self._run)
         found = [
             place
-            for place, each in enumerate(self._jobs.widths)
-            if (width is None or each == width) and self._is_open(place) and place not in held
+            for place, each in enumerate(self._open.widths)
+            if (width is None or each == width) and place in self._open and place not in held
         ]
         for place in found:  # a worker that finds one later finds that its run is over
-            self._close_place(place)
+            self._open.close(place)
         return found
 
     def halt(self) -> None:
@@ -210,18 +184,15 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def _stop(self, message: Message) -> None:
         self._stopped = True
-        for peer in self._peers.values():
-            peer.answered = False
+        self._presence.stop()
         self._tell(message)
 
     def worker_died(self, pid: int) -> None:
-        host = socket.gethostname()
-        for instance, peer in list(self._peers.items()):
-            if peer.hello.pid == pid and peer.hello.host == host:
-                self._miss(instance, "its process died")
-                until = time.monotonic() + REAPING
-                for queue in (self._names.held(instance), self._names.orphaned(instance)):
-                    self._reaping[queue] = until
+        for hello in self._presence.died(socket.gethostname(), pid):
+            self._miss(hello, "its process died")
+            until = time.monotonic() + REAPING
+            for queue in (self._names.held(hello.instance), self._names.orphaned(hello.instance)):
+                self._reaping[queue] = until
 
     def close(self) -> None:
         if self._closed:
@@ -286,8 +257,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.declare(queue, arguments)
         self._listening = f"{names.queue}.dispatcher.{self._me}.{event.generation}"
         self._connection.listen(names.presence, self._listening)
-        for peer in self._peers.values():  # we were not there to hear them
-            peer.heard_at = now
+        self._presence.forgive(now)
         if self._stands:
             self._connection.look_for(names.results(self._run))
         elif self._jobs is not None:
@@ -311,7 +281,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._consume()
 
     def _declare_run(self) -> None:
-        for width in sorted(set(self._open)):
+        for width in sorted(self._open.counts):
             for queue, arguments in self._names.of_width(width).items():
                 self._connection.declare(queue, arguments)
         for queue, arguments in self._queues_of_run().items():
@@ -339,23 +309,14 @@ class RabbitDispatcherEnd(DispatcherEnd):
         except BadFrame as bad:
             self._stranger(event.queue, bad)
             return
-        instance = hello.instance
         if hello.protocol != PROTOCOL:
-            if instance not in self._refused:
-                self._refused.add(instance)
+            if hello.instance not in self._refused:
+                self._refused.add(hello.instance)
                 self._say(f"refused worker {hello.name} on {hello.host}: it speaks protocol {hello.protocol}")
             reason = f"it speaks protocol {PROTOCOL}, this worker {hello.protocol}: use the same version"
-            self._tell(Refused(reason, instance))
-            return
-        if hello.leaving and not hello.holding:
-            self._peers.pop(instance, None)
-            return
-        peer = self._peers.get(instance)
-        if peer is None:
-            peer = self._peers[instance] = _Peer(hello, now)
-            peer.answered = not self._stopped
+            self._tell(Refused(reason, hello.instance))
         else:
-            peer.hello, peer.heard_at, peer.answered = hello, now, True
+            self._presence.meet(hello, now)
 
     def _take(self, event: Delivered) -> None:
         """Take reports of this run."""
@@ -375,7 +336,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             if self._jobs is not None:
                 self._jobs.tried(report.place, report.attempt)
             self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
-            self._close_place(report.place)
+            self._open.close(report.place)
 
     def _mend(self, event: Delivered) -> None:
         """Calls came back whose worker vanished; of which run does not matter."""
@@ -435,7 +396,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _report(self, report: Report) -> None:
         """Report of a call that goes nowhere."""
         self._arrived.append(Delivery(None, None, report))
-        self._close_place(report.place)
+        self._open.close(report.place)
 
     def _send(self, queue: str, some: list[Call]) -> None:
         width = some[0].item.width
@@ -472,10 +433,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._post.again()
             if self._jobs is not None and not self._stays:
                 self._tell(Alive(self._run))
-            for instance, peer in list(self._peers.items()):
-                silent = now - peer.heard_at
-                if silent > self._names.patience:
-                    self._miss(instance, f"silent for {silent:.0f} s")
+            for hello, seconds in self._presence.silent(now, self._names.patience):
+                self._miss(hello, f"silent for {seconds:.0f} s")
         if self._fresh and now - self._told_at > TELL:
             self._told_at = now
             self._tell(Pushed(sorted(self._fresh)))
@@ -495,32 +454,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._getting = queue
         self._connection.get(queue)
 
-    def _miss(self, instance: str, why: str) -> None:
-        hello = self._peers.pop(instance).hello
-        held = sum(self._is_open(place) for place in hello.holding.get(self._run, ()))
+    def _miss(self, hello: Hello, why: str) -> None:
+        held = sum(place in self._open for place in hello.holding.get(self._run, ()))
         self._say(f"worker {hello.name} on {hello.host} is gone ({why}); it held {held} unfinished")
-
-    # -- parts
-
-    def _is_open(self, place: int) -> bool:
-        return 0 <= place < len(self._reported) and not self._reported[place]
-
-    def _close_place(self, place: int) -> None:
-        if self._is_open(place):
-            assert self._jobs is not None
-            self._reported[place] = 1
-            self._open[self._jobs.widths[place]] -= 1
-
-    def _running(self, places: list[int], cores: int) -> int:
-        """Return how many of these a worker can have begun, as it starts them in order."""
-        assert self._jobs is not None or not places
-        begun = 0
-        for place in sorted(places):
-            cores -= self._jobs.widths[place] if self._jobs is not None else 0
-            if cores < 0:
-                break
-            begun += 1
-        return begun
 
     def _end_run(self) -> None:
         """Tell all that the run is over, and remove what it has in the broker."""
@@ -529,7 +465,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.delete(queue)
         if self._temporary:
             names = self._names
-            queues = [name for width in set(self._open) for name in names.of_width(width)]
+            queues = [name for width in self._open.counts for name in names.of_width(width)]
             for queue in [*queues, *names.common()]:
                 self._connection.delete(queue)
             for exchange in (names.control, names.presence):

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from executor.broker import AHEAD_SECONDS, LEAST_SECONDS
 from executor.messages import Holding, Report
+from executor.pace import AHEAD_SECONDS, Pace, mean_seconds
 from transports.rabbitmq.events import Tag
 from transports.rabbitmq.frames import Call
 
@@ -73,7 +73,7 @@ class Held:
         self._copies: dict[str, Copy] = {}
         self._counts: dict[int, int] = {}  # of calls that take cores, by width
         self._lones = 0  # of these, those that must have the worker to themselves
-        self._seconds: dict[int, float] = {}  # that a call takes, by width
+        self._pace = Pace()
         self._reported_at = 0.0
         self._doubtful: set[tuple[Key, int]] = set()
 
@@ -233,7 +233,7 @@ class Held:
 
         All that can't have begun, if nothing is heard; what is more than is fetched ahead, if that is much.
         """
-        excess, work = self.excess, self._work()
+        excess, work = self.excess, self._pace.work(self._counts)
         if self.stale(now):
             return excess
         if work <= self._cores * SURPLUS_SECONDS:
@@ -244,11 +244,7 @@ class Held:
     def learn(self, reports: Sequence[Report], width: int, now: float) -> None:
         """See how long calls of a width took."""
         self._reported_at = now
-        spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
-        if spans:
-            seconds = max(0.0, sum(spans)) / len(spans)
-            old = self._seconds.get(width)
-            self._seconds[width] = seconds if old is None else (old + seconds) / 2
+        self._pace.learn(width, mean_seconds(reports))
 
     def stale(self, now: float) -> bool:
         """Whether nothing was heard of what runs for so long that it is no longer as short as it was."""
@@ -257,22 +253,12 @@ class Held:
     def appetite(self, width: int, now: float) -> int:
         """Return how many calls of a width should be fetched now: what can start, and a little ahead.
 
-        As the embedded broker does: beyond it work for `AHEAD_SECONDS`, by the durations seen, in quarters.
+        As the embedded broker does: beyond it work for a moment, by the durations seen, in quarters.
         """
         if width > self._cores:
             return 0
         startable = max(0, self._room - self.load) // width
-        seconds = self._seconds.get(width)
-        if seconds is None or (self.load >= self._cores and self.stale(now)):
+        if self.load >= self._cores and self.stale(now):
             return startable
-        each = width * max(LEAST_SECONDS, seconds)
-        target = int(self._cores * AHEAD_SECONDS / each)
-        more = int((self._cores * AHEAD_SECONDS - self._work()) / each)
-        return max(startable, more) if startable or (target and more * 4 >= target) else 0
-
-    def _work(self) -> float:
-        """Return the core-seconds that all calls in hand take, by the durations seen."""
-        return sum(
-            width * count * max(LEAST_SECONDS, self._seconds.get(width, 0.0))
-            for width, count in self._counts.items()
-        )
+        target, missing = self._pace.ahead(width, self._cores, self._counts)
+        return max(startable, missing) if startable or (target and missing * 4 >= target) else 0

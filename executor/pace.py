@@ -1,0 +1,52 @@
+"""How long calls take, as lately seen, and so how many a worker is given ahead. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from executor.messages import Report
+
+#: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
+AHEAD_SECONDS = 0.05
+
+#: What even the smallest call costs a worker; keeps the number of calls held within reason.
+LEAST_SECONDS = 20e-6
+
+
+class Pace:
+    """The seconds that a call takes, by its width in cores."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+
+    def learn(self, width: int, seconds: float | None) -> None:
+        """Calls of a width took so long on average; None, or what is beyond reason, teaches nothing."""
+        if seconds is not None and math.isfinite(seconds):
+            old = self._seconds.get(width)
+            self._seconds[width] = seconds if old is None else (old + seconds) / 2
+
+    def work(self, counts: Mapping[int, int]) -> float:
+        """Return the core-seconds that so many calls of each width take; unknown ones count for tiny."""
+        seconds = self._seconds
+        return sum(
+            width * count * max(LEAST_SECONDS, seconds.get(width, 0.0)) for width, count in counts.items()
+        )
+
+    def ahead(self, width: int, cores: int, counts: Mapping[int, int]) -> tuple[int, int]:
+        """Return how many calls of a width keep so many cores busy for `AHEAD_SECONDS`, and the missing ones.
+
+        Those are missing beside `counts`, what is in hand of each width; they may be less than none. Nothing
+        of unknown duration is given ahead: (0, 0).
+        """
+        seconds = self._seconds.get(width)
+        if seconds is None:
+            return 0, 0
+        each, whole = width * max(LEAST_SECONDS, seconds), cores * AHEAD_SECONDS
+        return int(whole / each), int((whole - self.work(counts)) / each)
+
+
+def mean_seconds(reports: Iterable[Report]) -> float | None:
+    """Return how long the calls of these reports took on average; None if none of them began."""
+    spans = [r.finished - r.started for r in reports if r.started is not None and r.finished is not None]
+    return max(0.0, sum(spans)) / len(spans) if spans else None

@@ -1,0 +1,91 @@
+"""Which workers a dispatcher of RabbitMQ knows of, and what it believes them to have."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from executor.messages import Hello, introduce
+from transports.rabbitmq.presence import Open, Presence
+
+
+def hello(
+    name: str = "w", cores: int = 2, *, leaving: bool = False, holding: list[int] | None = None
+) -> Hello:
+    """Return a worker's announcement, of places of run ``r``."""
+    made = introduce(name, cores)
+    return msgspec.structs.replace(
+        made, instance=name, leaving=leaving, holding={"r": holding} if holding else {}
+    )
+
+
+@given(st.lists(st.integers(1, 4), max_size=20), st.lists(st.tuples(st.booleans(), st.integers(-3, 25))))
+def test_the_counts_are_those_of_the_open_calls(widths: list[int], moves: list[tuple[bool, int]]) -> None:
+    calls = Open(widths)
+    closed: set[int] = set()
+    for closes, place in moves:
+        if closes:
+            calls.close(place)
+            closed.add(place)
+        elif 0 <= place < len(widths):
+            calls.reopen(place)
+            closed.discard(place)
+    still = [place for place in range(-3, 26) if place in calls]
+    assert still == [place for place in range(len(widths)) if place not in closed]
+    assert +calls.counts == Counter(widths[place] for place in still)
+
+
+def test_a_worker_can_have_begun_what_fits_on_its_cores_in_order() -> None:
+    calls = Open([1, 1, 2, 1])
+    assert calls.running([3, 1, 0], 2) == 2
+    assert calls.running([2, 3], 2) == 1
+    assert calls.running([], 2) == 0
+
+
+def test_a_worker_comes_is_seen_with_what_it_has_and_leaves() -> None:
+    presence, calls = Presence(), Open([1, 1, 1, 1])
+    calls.close(0)
+    presence.meet(hello(holding=[0, 1, 2, 3, 99]), 1.0)
+    (view,) = presence.views("r", calls)
+    assert (view.name, view.cores, view.held, view.running) == ("w", 2, 3, 2)
+    assert presence.held("r") == {0, 1, 2, 3, 99}
+    assert presence.held("another") == set()
+    presence.meet(hello(leaving=True, holding=[1]), 2.0)
+    assert [view.held for view in presence.views("r", calls)] == [1]
+    presence.meet(hello(leaving=True), 3.0)
+    assert presence.views("r", calls) == []
+
+
+def test_a_worker_that_is_silent_for_too_long_is_gone_once() -> None:
+    presence = Presence()
+    presence.meet(hello("one"), 1.0)
+    presence.meet(hello("two"), 4.0)
+    assert [(gone.name, seconds) for gone, seconds in presence.silent(6.5, 5.0)] == [("one", 5.5)]
+    assert presence.silent(6.5, 5.0) == []
+    presence.forgive(100.0)
+    assert presence.silent(104.0, 5.0) == []
+    assert [gone.name for gone, _ in presence.silent(106.0, 5.0)] == ["two"]
+
+
+def test_a_process_that_died_is_known_by_host_and_number() -> None:
+    presence = Presence()
+    here = hello("here")
+    presence.meet(here, 1.0)
+    presence.meet(msgspec.structs.replace(hello("there"), host="elsewhere"), 1.0)
+    assert presence.died(here.host, here.pid + 1) == []
+    assert [gone.name for gone in presence.died(here.host, here.pid)] == ["here"]
+    assert presence.died(here.host, here.pid) == []
+
+
+def test_when_the_run_is_stopped_a_worker_has_something_until_it_says_otherwise() -> None:
+    presence, calls = Presence(), Open([1])
+    presence.meet(hello(), 1.0)
+    assert [view.held for view in presence.views("r", calls)] == [0]
+    presence.stop()
+    presence.meet(hello("late"), 1.5)
+    assert {view.name: view.held for view in presence.views("r", calls)} == {"w": 1, "late": 1}
+    presence.meet(hello(), 2.0)
+    assert {view.name: view.held for view in presence.views("r", calls)} == {"w": 0, "late": 1}

@@ -1,0 +1,113 @@
+"""Which workers there are, as they announce themselves, and which calls of a run have no report yet. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from executor.messages import Hello
+from transports.base import WorkerView
+
+
+class Open:
+    """The calls of a run without a report; `widths` are the cores of each, by place."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        self.widths = widths
+        self._reported = bytearray(len(widths))
+        #: How many there are, by width.
+        self.counts = Counter(widths)
+
+    def __contains__(self, place: int) -> bool:
+        return 0 <= place < len(self._reported) and not self._reported[place]
+
+    def close(self, place: int) -> None:
+        """A call was reported, or will not be."""
+        if place in self:
+            self._reported[place] = 1
+            self.counts[self.widths[place]] -= 1
+
+    def reopen(self, place: int) -> None:
+        """A call is tried again."""
+        if place not in self:
+            self._reported[place] = 0
+            self.counts[self.widths[place]] += 1
+
+    def running(self, places: Sequence[int], cores: int) -> int:
+        """Return how many of these a worker of so many cores can have begun, as it starts them in order."""
+        begun = 0
+        for place in sorted(places):
+            cores -= self.widths[place]
+            if cores < 0:
+                break
+            begun += 1
+        return begun
+
+
+class _Peer:
+    __slots__ = ("answered", "heard_at", "hello")
+
+    def __init__(self, hello: Hello, now: float, *, answered: bool) -> None:
+        self.hello = hello
+        self.heard_at = now
+        self.answered = answered  # since the run was stopped
+
+
+class Presence:
+    """Workers, by instance; `now` is the owner's clock, in seconds."""
+
+    def __init__(self) -> None:
+        self._peers: dict[str, _Peer] = {}
+        self._stopped = False
+
+    def meet(self, hello: Hello, now: float) -> None:
+        """A worker announced itself, or that it leaves."""
+        if hello.leaving and not hello.holding:
+            self._peers.pop(hello.instance, None)
+            return
+        peer = self._peers.get(hello.instance)
+        if peer is None:
+            self._peers[hello.instance] = _Peer(hello, now, answered=not self._stopped)
+        else:
+            peer.hello, peer.heard_at, peer.answered = hello, now, True
+
+    def stop(self) -> None:
+        """The run is stopped: a worker has something of it until it says that it has not."""
+        self._stopped = True
+        for peer in self._peers.values():
+            peer.answered = False
+
+    def forgive(self, now: float) -> None:
+        """We were not there to hear them."""
+        for peer in self._peers.values():
+            peer.heard_at = now
+
+    def silent(self, now: float, patience: float) -> list[tuple[Hello, float]]:
+        """Take out the workers that were silent for longer than that; return them, and for how long."""
+        found = [(peer.hello, now - peer.heard_at) for peer in self._peers.values()]
+        return [self._take(hello, seconds) for hello, seconds in found if seconds > patience]
+
+    def died(self, host: str, pid: int) -> list[Hello]:
+        """Take out the workers of a process; return them."""
+        found = [peer.hello for peer in self._peers.values()]
+        return [self._take(hello, 0)[0] for hello in found if (hello.host, hello.pid) == (host, pid)]
+
+    def held(self, run: str) -> set[int]:
+        """Return the places of a run's calls that workers have."""
+        return {place for peer in self._peers.values() for place in peer.hello.holding.get(run, ())}
+
+    def views(self, run: str, calls: Open) -> list[WorkerView]:
+        """Return the workers that can be given calls, or have some of a run."""
+        views = []
+        for peer in self._peers.values():
+            hello = peer.hello
+            places = [place for place in hello.holding.get(run, ()) if place in calls]
+            held = len(places) if peer.answered else max(1, len(places))
+            if held or not hello.leaving:
+                running = calls.running(places, hello.cores)
+                views.append(WorkerView(hello.name, hello.host, hello.cores, hello.pid, held, running))
+        return views
+
+    def _take(self, hello: Hello, seconds: float) -> tuple[Hello, float]:
+        del self._peers[hello.instance]
+        return hello, seconds

@@ -144,7 +144,8 @@ def main() -> int:
     from executor import taskfile
     from executor.ordering import order
 
-    tasks = taskfile.read_tasks(arguments.tasks) if arguments.tasks else taskfile.check_tasks(TASKS, "TASKS")
+    path = arguments.tasks
+    tasks = taskfile.check_tasks(TASKS, "TASKS") if path is None else taskfile.read_tasks(path)
     tasks = order(tasks, arguments.order or "cores")
     if arguments.dry_run:
         from executor.screen import show_order

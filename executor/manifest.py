@@ -18,9 +18,9 @@ from executor.errors import BadFrame, ConfigError
 from executor.messages import Count, Positive
 from executor.task import Task
 
-#: Tasks in one record, and bytes of it, at most.
+#: Tasks in one record, and bytes of it, at most: what every broker takes in a message, however it is set up.
 RECORD_TASKS = 1000
-RECORD_BYTES = 1 << 20
+RECORD_BYTES = 1 << 16
 
 _FIELDS = ("id", "function", "params", "kwargs", "resources", "timeout", "retries", "memory")
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from executor.batching import SHARED_SECONDS, SLOW_SECONDS, Batching
 from executor.board import Done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
@@ -26,19 +27,7 @@ from executor.errors import NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
 from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
-from executor.process import BATCH_MOST, STATUS_OF, Child
-
-#: Seconds of work that a batch should hold: a wake-up of the worker costs well below a tenth of it.
-BATCH_SECONDS = 0.004
-
-#: A call that runs longer than this, and than its like, doesn't keep others waiting behind it.
-SLOW_SECONDS = 0.01
-
-#: Calls that take longer than this are not given to a child before it is free: the wake-up is little beside.
-LOOK_AHEAD_MOST = 0.1
-
-#: Seconds of work behind a running call that are worth the trouble of moving them to free cores.
-SHARED_SECONDS = 0.001
+from executor.process import STATUS_OF, Child
 
 #: Seconds for which narrow calls may overtake a wide one that waits for its cores, with ``--backfill``.
 PUT_OFF_SECONDS = 10.0
@@ -88,7 +77,7 @@ class Pool:
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
         self._children = Children(grace)
         self._line = Line()
-        self._pace: dict[int, float] = {}  # seconds a call takes, by width, as lately seen
+        self._pace = Batching()
         self._finished: list[Finished] = []
         self._watch_at = 0.0
         self._starved = OutOfMemory()
@@ -242,15 +231,14 @@ class Pool:
                 continue
             if child.ending or child.dead or child.worn or child.run != self._line.first.run:
                 continue
-            if self._is_slow(child, now) or self._pace.get(width, LOOK_AHEAD_MOST) >= LOOK_AHEAD_MOST:
+            if self._is_slow(child, now) or not self._pace.looks_ahead(width):
                 continue
             self._send(child, self._next_batch(width), child.cores, now)
 
     def _is_slow(self, child: Child, now: float) -> bool:
         """Whether a child's present call takes much longer than others of its width did."""
         current = child.current()
-        usual = self._pace.get(len(child.cores), 0.0)
-        return current is not None and now - current[1] > SLOW_SECONDS + 2 * usual
+        return current is not None and self._pace.is_slow(len(child.cores), now - current[1])
 
     def _share(self, now: float) -> bool:
         """Take back what waits behind running calls, where free cores could start it; return if any was."""
@@ -263,7 +251,7 @@ class Pool:
                 continue
             count = child.unstarted() - (child.current() is None)  # one that just begins waits behind none
             if count > 0:
-                if count * self._pace.get(width, 0.0) > SHARED_SECONDS or self._is_slow(child, now):
+                if self._pace.is_much(width, count) or self._is_slow(child, now):
                     back += child.take_back()
                 else:
                     self._watch_at = min(self._watch_at, now + SHARED_SECONDS)
@@ -288,13 +276,8 @@ class Pool:
         return not any(0 < len(child.cores) < width and child.unstarted() > 0 for child in self._children)
 
     def _next_batch(self, width: int) -> list[Entry]:
-        """Take a batch from the line: as many equals in a row as make up BATCH_SECONDS, fairly shared."""
-        pace = self._pace.get(width)
-        most = 1
-        if pace is not None and pace < BATCH_SECONDS:
-            fair = -(-len(self._line) // max(1, len(self._cores) // width))
-            most = min(BATCH_MOST, int(BATCH_SECONDS / max(pace, 1e-6)), fair)
-        return self._line.take(most)
+        """Take a batch from the line: equals in a row."""
+        return self._line.take(self._pace.batch(width, len(self._line), len(self._cores) // width))
 
     def _take_all_back(self) -> None:
         """Put everything that has not begun back into the line."""
@@ -342,10 +325,7 @@ class Pool:
             if began is None:
                 began = report.started
         if began is not None and ended is not None:
-            pace = max(0.0, ended - began) / count
-            width = len(child.cores)
-            old = self._pace.get(width)
-            self._pace[width] = pace if old is None else (old + pace) / 2
+            self._pace.learn(len(child.cores), max(0.0, ended - began) / count)
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)

@@ -24,9 +24,6 @@ from executor.memory import in_words
 from executor.messages import NIL, Buffer, Report
 from executor.task import MEMORY_LIMIT, Status
 
-#: Calls in one batch at most; a child has two at most, and so many tokens fit into a pipe on every system.
-BATCH_MOST = 512
-
 #: What a call ends as that is being killed for this reason.
 STATUS_OF: dict[str | None, Status] = {"timeout": "timeout", "cancelled": "cancelled", "memory": "crashed"}
 

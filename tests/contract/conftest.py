@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.contract.rabbit import HOW, RabbitMQ, server_script
+from tests.contract.runs import Runs
+from tests.contract.suite import scripts_in
 from tests.contract.wires import WIRES, Wire
 from tests.contract.wires import RabbitMQ as RabbitMQWire
+from tests.e2e.scripts import Scripts
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -35,6 +39,19 @@ def rabbitmq_url() -> Iterator[str]:
     server = start_rabbitmq()
     yield server.url
     server.close()
+
+
+@pytest.fixture
+def scripts(tmp_path: Path) -> Iterator[Scripts]:
+    """The real scripts, in a folder that gets a module ``jobs``; no process may be left at the end."""
+    with scripts_in(tmp_path) as scripts:
+        yield scripts
+
+
+@pytest.fixture
+def runs(scripts: Scripts, rabbitmq_url: str) -> Runs:
+    """The real scripts around a real RabbitMQ."""
+    return Runs(scripts, RabbitMQWire(rabbitmq_url))
 
 
 def start_rabbitmq(*settings: str) -> RabbitMQ:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import msgspec
 import pytest
 
 from tests.contract.ends import Place
-from tests.contract.suite import scripts_in
 from tests.contract.wires import Wire
 from tests.e2e.scripts import Scripts, task
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 @pytest.mark.timeout(120)

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from executor.messages import introduce
+from executor.session import GiveBack, Order, Take
 from tests.contract.conftest import start_rabbitmq
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.rabbit import RabbitMQ as Broker
-from tests.contract.suite import scripts_in
 from tests.contract.wires import RabbitMQ, free_addresses
 from tests.e2e.scripts import Script, Scripts, wait_until
 from tests.e2e.scripts import task as record
@@ -32,7 +33,7 @@ PLAIN = ("--quiet", "--no-table-headers")
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """A broker that these tests may kill; it takes small messages only, and wants quick acknowledgements."""
-    server = start_rabbitmq("consumer_timeout = 3000", "max_message_size = 300000")
+    server = start_rabbitmq("consumer_timeout = 5000", "max_message_size = 300000")
     yield server
     server.close()
 
@@ -46,12 +47,6 @@ def wire(rabbitmq_url: str) -> RabbitMQ:
 def own(broker: Broker) -> RabbitMQ:
     """The wire to the broker that may be killed."""
     return RabbitMQ(broker.url)
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 def slowly(params: list[Any]) -> Any:
@@ -159,6 +154,51 @@ def test_a_dead_letter_is_split_and_nobody_is_charged(wire: RabbitMQ) -> None:
     assert Counter(worker.did) == Counter(range(600))
 
 
+def test_a_worker_that_drains_begins_nothing_that_was_on_its_way(wire: RabbitMQ) -> None:
+    place = Place(wire)
+    with place.dispatcher_end() as end:
+        gathered = Gathered(end, tasks(60))
+        gathered.turn(0.3)
+        for count in range(1, 6):  # calls after which it drains, and the next is on its way
+            with place.worker_end(introduce(f"draining-{count}", 8)) as worker:
+                taken: list[int] = []
+
+                def obey(orders: list[Order]) -> None:
+                    for order in orders:
+                        if isinstance(order, Take):
+                            taken.extend(item.place for item in order.items)  # noqa: B023 — now
+                        elif isinstance(order, GiveBack):
+                            worker.give_back(order.run, taken)  # noqa: B023 — now
+
+                while len(taken) < count:
+                    obey(worker.pull(1.0))
+                before = len(taken)
+                obey(worker.drain())
+                while not worker.settled:
+                    obey(worker.pull(0.01))
+                assert len(taken) == before, "it took calls while it drained"
+        with StandIn(place) as last:
+            results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(last.did) == Counter(range(60))
+
+
+@pytest.mark.parametrize("queue", ["1.first", "1.alone", "held", "orphaned", "returned"])
+def test_an_empty_queue_that_somebody_deletes_is_made_anew(wire: RabbitMQ, queue: str) -> None:
+    place = Place(wire)
+    hello = introduce("worker", 1)
+    name = f"{queue}.{hello.instance}" if queue in ("held", "orphaned") else queue
+    with place.dispatcher_end() as end, StandIn(place, hello=hello, work=slowly) as worker:
+        gathered = Gathered(end, tasks(200))  # each a message of its own, so that none is put back
+        for goal in (10, 60, 110):
+            gathered.until(lambda: len(gathered.results) >= goal, "some results")  # noqa: B023 — now
+            with wire.channel() as channel:
+                channel.queue_delete(f"{wire.queue}.{name}")
+        results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(worker.did) == Counter(range(200))
+
+
 # -- connections
 
 
@@ -219,7 +259,7 @@ def test_the_broker_ends_and_is_started_again(broker: Broker, own: RabbitMQ, how
         assert worker.did
 
 
-@pytest.mark.parametrize(("key", "overdue"), [({"acknowledgement_timeout": 3}, False), ({}, True)])
+@pytest.mark.parametrize(("key", "overdue"), [({"acknowledgement_timeout": 5}, False), ({}, True)])
 def test_a_task_outlasts_the_brokers_patience_with_acknowledgements(
     broker: Broker, own: RabbitMQ, scripts: Scripts, key: dict[str, Any], overdue: bool
 ) -> None:
@@ -227,7 +267,7 @@ def test_a_task_outlasts_the_brokers_patience_with_acknowledgements(
     file = yaml(scripts, own, **key)
     before = broker.log().count("timed out")
     worker = scripts.worker("--yaml", file, "--cores", "1")
-    records = [record("jobs.count", "long", 8, id="long"), record("jobs.echo", 1, id="short")]
+    records = [record("jobs.count", "long", 11, id="long"), record("jobs.echo", 1, id="short")]
     scripts.run("--yaml", file, "--tasks", scripts.tasks(*records), "--output", "results.jsonl")
     found = scripts.by_id()
     assert {key: (r["status"], r["attempt"]) for key, r in found.items()} == {
@@ -313,3 +353,15 @@ def test_a_broker_that_cannot_be_used(
     assert says in (started.stderr.splitlines()[-1] if status == 2 else started.stderr)
     assert "se-cret" not in started.stderr + started.stdout
     assert "Traceback" not in started.stderr
+
+
+def test_a_run_is_left_with_a_broker_that_takes_small_messages_only(own: RabbitMQ, scripts: Scripts) -> None:
+    file = yaml(scripts, own)
+    sizes = [100_000] * 20 + [400_000]
+    records = [record("jobs.echo", "x" * size, id=str(number)) for number, size in enumerate(sizes)]
+    scripts.run("--yaml", file, "--tasks", scripts.tasks(*records), "--detach", "--run", "large")
+    scripts.worker("--yaml", file, "--cores", "1")
+    scripts.run("--yaml", file, "--collect", "large", "--output", "results.jsonl", status=1)
+    found = scripts.by_id()
+    assert [len(found[str(number)]["value"] or "") for number in range(21)] == [*sizes[:20], 0]
+    assert "the broker's `max_message_size` is 300,000" in found["20"]["error"]["message"]

@@ -1,34 +1,19 @@
-"""Runs that RabbitMQ keeps while no dispatcher is there, and runs that were stopped."""
+"""Runs that RabbitMQ keeps while no dispatcher is there: left, collected, gone on with by another."""
 
 from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from tests.contract.proxy import Proxy
 from tests.contract.runs import NAME, Runs, echoes, holds, one_line
-from tests.contract.suite import scripts_in
 from tests.contract.wires import RabbitMQ, free_addresses
-from tests.e2e.scripts import ROOT, Scripts, wait_until
+from tests.e2e.scripts import ROOT, Script, Scripts, wait_until
 from tests.e2e.scripts import task as record
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
-
-
-@pytest.fixture
-def runs(scripts: Scripts, rabbitmq_url: str) -> Runs:
-    return Runs(scripts, RabbitMQ(rabbitmq_url))
-
 
 # -- to leave a run, and to collect it
 
@@ -113,6 +98,20 @@ def test_a_name_in_use_is_refused(runs: Runs) -> None:
     runs.collect(output="again.jsonl")
 
 
+def test_of_two_that_take_a_name_at_once_one_gets_it(runs: Runs) -> None:
+    both = [
+        runs.dispatcher(
+            "--tasks", runs.scripts.tasks(*echoes(count), name=f"{count}.jsonl"), "--detach", "--run", NAME
+        )
+        for count in (3000, 4000)
+    ]
+    ends = [script.ends() for script in both]
+    assert sorted(ends) == [0, 2], [script.log() for script in both]
+    runs.worker(2)
+    runs.collect("--quiet")
+    assert len(runs.scripts.by_id()) == (3000 if ends[0] == 0 else 4000)
+
+
 @pytest.mark.parametrize("name", ["", "two words", ".hidden", "a/b", "n" * 101, "nàme"])
 def test_a_name_that_is_none_is_refused(runs: Runs, name: str) -> None:
     assert "a run's name has letters, digits" in one_line(runs.detach(*echoes(1), name=name, status=2))
@@ -146,7 +145,7 @@ def test_collect_waits_for_results_no_longer_than_it_was_told(runs: Runs) -> Non
     runs.detach(*holds(2))
     ended = runs.collect("--wait", "1", output="none.jsonl", status=3)
     assert f"no result of run {NAME} came within 1 s" in ended.stderr
-    assert f"2 results of run {NAME} stay with the broker" in ended.stderr
+    assert f"run {NAME} stays with the broker; --collect {NAME} gathers the other 2 results" in ended.stderr
     worker = runs.worker(2)
     runs.runs("held-0").touch()
     runs.collect("--wait", "2", output="one.jsonl", status=3)
@@ -252,7 +251,7 @@ def test_what_a_collector_leaves_the_next_one_collects(runs: Runs, how: signal.S
         collector.send(how)
         assert collector.ends() == 128 + how
         if how is not signal.SIGKILL:
-            assert f"{4 - 2 * number} results of run {NAME} stay with the broker" in collector.stderr
+            assert f"--collect {NAME} gathers the other {4 - 2 * number} results" in collector.stderr
     for place in (4, 5):
         runs.runs(f"held-{place}").touch()
     last = runs.collect(output=files[2])
@@ -280,6 +279,31 @@ def test_a_collector_whose_link_is_cut_goes_on(runs: Runs) -> None:
     runs.nothing_is_left()
 
 
+def test_a_collector_that_hung_finds_that_another_took_over(runs: Runs) -> None:
+    runs.detach(*holds(3))
+    runs.worker(3)
+    first = runs.collector("first.jsonl")
+    runs.runs("held-0").touch()
+    wait_until(lambda: runs.noted() == {0}, "a result is collected, and noted")
+    first.send(signal.SIGSTOP)  # until the broker takes it for dead
+
+    def take_over() -> Script | None:
+        script = runs.collector("second.jsonl")
+        wait_until(lambda: script.ended or "1 result collected before" in script.stderr, "it is answered")
+        return None if script.ended else script
+
+    second = wait_until(take_over, "another may collect")
+    runs.runs("held-1").touch()
+    wait_until(lambda: runs.recorded("second.jsonl") == ["1"], "it does")
+    first.send(signal.SIGCONT)
+    assert first.ends() == 2
+    assert "pushed or collected by another dispatcher" in first.stderr.splitlines()[-1]
+    runs.runs("held-2").touch()
+    assert second.ends() == 0
+    assert (runs.recorded("first.jsonl"), runs.recorded("second.jsonl")) == (["0"], ["1", "2"])
+    runs.nothing_is_left()
+
+
 # -- with no dispatcher there
 
 
@@ -297,93 +321,3 @@ def test_a_task_that_kills_its_workers_is_lost_while_no_dispatcher_is_there(runs
     }  # fmt: skip
     assert found["assassin"]["worker"] == "third"
     assert re.fullmatch(r"its worker third on .* vanished", found["assassin"]["error"]["message"])
-
-
-# -- runs that were stopped
-
-
-def test_a_run_that_is_cancelled_never_runs_again(runs: Runs) -> None:
-    runs.detach(*holds(20))
-    worker = runs.worker(2)
-    running = [
-        psutil.Process(int((runs.runs(name).with_suffix(".runs")).read_text()))
-        for name in ("held-0", "held-1")
-    ]
-    said = runs.run("--cancel", NAME)
-    assert f"run {NAME} is cancelled" in one_line(said)
-    wait_until(lambda: not any(process.is_running() for process in running), "what ran is killed")
-    runs.nothing_is_left()
-    runs.never_again(worker, 2)
-    for option in ("--collect", "--cancel"):
-        assert "there is no run of that name" in one_line(runs.run(option, NAME, status=2))
-
-
-def test_a_run_that_is_cancelled_before_any_worker_came_never_runs(runs: Runs) -> None:
-    runs.detach(*holds(3))
-    runs.run("--cancel", NAME)
-    runs.never_again(runs.worker(2), 0)
-
-
-def test_a_run_is_none_of_an_earlier_one_of_its_name(runs: Runs) -> None:
-    runs.detach(*holds(3))
-    runs.run("--cancel", NAME)
-    runs.detach(*echoes(3))
-    worker = runs.worker(2)
-    runs.collect()
-    assert {key: result["value"] for key, result in runs.scripts.by_id().items()} == {"0": 0, "1": 1, "2": 2}
-    runs.detach(*echoes(2))  # nor does the worker take it for one that is over
-    runs.collect(output="next.jsonl")
-    runs.never_again(worker, 0)
-
-
-def test_cancelling_a_run_ends_who_collects_it(runs: Runs) -> None:
-    runs.detach(*holds(2))
-    runs.worker(2)
-    collector = runs.collector("results.jsonl")
-    runs.runs("held-0").touch()
-    wait_until(lambda: runs.recorded("results.jsonl") == ["0"], "a result is collected")
-    runs.run("--cancel", NAME)
-    assert collector.ends() == 1
-    assert "the run is gone from amqp://" in collector.stderr.splitlines()[-1]
-    assert "stay with the broker" not in collector.stderr
-
-
-def test_a_run_whose_dispatcher_was_interrupted_never_runs_again(runs: Runs) -> None:
-    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(20)))
-    wait_until(lambda: runs.waiting("1") == 20, "all is pushed")
-    dispatcher.send(signal.SIGINT)
-    assert dispatcher.ends() == 130
-    runs.never_again(runs.worker(2), 0)
-
-
-def test_a_run_whose_dispatcher_was_killed_runs_until_its_time_is_over_and_never_again(runs: Runs) -> None:
-    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(20)))
-    first = runs.worker()
-    runs.runs("held-0")
-    dispatcher.kill()
-    first.kill()  # what it held comes back
-    runs.expire(first)
-    runs.never_again(runs.worker(2), 1)
-
-
-def test_a_run_whose_time_is_over_while_it_runs_is_dropped(runs: Runs) -> None:
-    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(20)))
-    worker = runs.worker()
-    go = runs.runs("held-0")
-    dispatcher.kill()
-    runs.expire(worker)
-    go.touch()
-    worker.says("is left")
-    runs.never_again(worker, 1)
-
-
-def test_a_dispatcher_whose_run_was_removed_from_the_broker_says_so(runs: Runs) -> None:
-    dispatcher = runs.dispatcher("--tasks", runs.scripts.tasks(*holds(3)), "--output", "results.jsonl")
-    worker = runs.worker()
-    runs.runs("held-0").touch()
-    runs.runs("held-1")
-    wait_until(lambda: runs.recorded("results.jsonl") == ["0"], "a result is recorded")
-    runs.expire(worker)
-    assert dispatcher.ends() == 1
-    assert "the run is gone from amqp://" in dispatcher.stderr.splitlines()[-1]
-    runs.never_again(worker, 2)

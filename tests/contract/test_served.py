@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,13 @@ import pytest
 from executor.errors import ConfigError
 from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
-from tests.contract.suite import same, scripts_in
+from tests.contract.suite import same
 from tests.contract.wires import WIRES, Wire
 from tests.e2e.scripts import Scripts, wait_until
 from tests.e2e.scripts import task as record
 from transports.served import address
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 @pytest.fixture(params=[wire for wire in WIRES if wire.workers_listen], ids=repr)
@@ -109,6 +102,16 @@ def test_a_unix_socket_does_as_well(wire: Wire, scripts: Scripts) -> None:
     worker.send(signal.SIGTERM)
     assert worker.ends() == 0
     assert not Path(path.removeprefix("unix:")).exists()
+
+
+def test_a_file_in_a_sockets_place_is_refused_and_stays(wire: Wire, scripts: Scripts) -> None:
+    own, precious = scripts.folder / "wire.yml", scripts.runtime / "precious"
+    own.write_text(json.dumps({"transport": wire.transport, "listen": f"unix:{precious}"}))
+    precious.write_text("data")
+    refused = scripts.worker("--yaml", own)
+    assert refused.ends() == 2
+    assert "precious: there is no socket there but something else" in refused.stderr
+    assert precious.read_text() == "data"
 
 
 def test_the_command_line_overrides(wire: Wire, scripts: Scripts) -> None:

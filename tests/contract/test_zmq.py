@@ -6,9 +6,7 @@ import json
 import os
 import resource
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import zmq
@@ -18,7 +16,6 @@ from executor.messages import Beat, encode, introduce
 from executor.private import Lock
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
-from tests.contract.suite import scripts_in
 from tests.contract.wires import ZeroMQ, free_addresses
 from tests.e2e.scripts import Scripts
 from transports import threads, zeromq
@@ -26,12 +23,6 @@ from transports import threads, zeromq
 pytestmark = pytest.mark.timeout(60)
 
 WIRE = ZeroMQ()
-
-
-@pytest.fixture
-def scripts(tmp_path: Path) -> Iterator[Scripts]:
-    with scripts_in(tmp_path) as scripts:
-        yield scripts
 
 
 def test_what_is_sent_to_nobody_is_told() -> None:

@@ -190,6 +190,25 @@ def family(name: str) -> None:
     time.sleep(600)
 
 
+def end_slowly(name: str, seconds: float) -> None:
+    """When told to end, take so long to put things in order, and say so by a file NAME.saved."""
+
+    def save(number: int, frame: object) -> None:
+        time.sleep(seconds)
+        Path(f"{name}.saved").touch()
+        sys.exit()
+
+    signal.signal(signal.SIGTERM, save)
+    hold(name)
+
+
+def grow(size: int) -> int:
+    """Hold so many bytes for good."""
+    held = b"x" * size
+    time.sleep(600)
+    return len(held)
+
+
 def leave_behind() -> int:
     """Return while a process that it started lives on."""
     return subprocess.Popen(["sleep", "600"], start_new_session=True).pid

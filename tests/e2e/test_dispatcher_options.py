@@ -165,12 +165,12 @@ def test_an_empty_file_may_be_written_to(scripts: Scripts) -> None:
     assert [result["value"] for result in scripts.results()] == [1]
 
 
-@pytest.mark.parametrize("output", ["no/such/folder/r.jsonl", "."])
+@pytest.mark.parametrize("output", ["no/such/folder/r.jsonl", ".", ""])
 def test_a_file_that_cannot_be_made_is_a_usage_error(scripts: Scripts, output: str) -> None:
     done = scripts.run(
         "--tasks", scripts.tasks(task("jobs.hold", "x")), "--workers", "1", "--output", output, status=2
     )
-    assert done.stderr.startswith(f"dispatcher.py: error: --output {output}: ")
+    assert done.stderr.startswith(f"dispatcher.py: error: --output {output or repr(output)}: ")
     assert done.stderr.count("\n") == 1
 
 

@@ -107,6 +107,31 @@ def test_timeouts_kill_c_code_too(scripts: Scripts) -> None:
     assert {(result["status"], result["attempt"]) for result in results.values()} == {("ok", 1)}
 
 
+def test_a_task_that_holds_too_much_memory_is_killed_once(scripts: Scripts) -> None:
+    records = [
+        task("jobs.grow", 300_000_000, id="grows", memory="200MB"),
+        *(task("operator.neg", n, id=str(n), memory=2 * 10**9) for n in range(20)),
+    ]
+    command = ["--tasks", scripts.tasks(*records), "--workers", "1", "--cores", "1", "--retries", "3"]
+    scripts.run(*command, "--output", "results.jsonl", status=1)
+    results = scripts.by_id()
+    result = results.pop("grows")
+    assert (result["status"], result["error"]["type"], result["attempt"]) == ("crashed", "MemoryLimit", 1)
+    assert "its limit is 200 MB" in result["error"]["message"]
+    assert {(result["status"], result["attempt"]) for result in results.values()} == {("ok", 1)}
+
+
+def test_a_task_has_the_grace_to_put_its_things_in_order(scripts: Scripts) -> None:
+    scripts.worker(*ONE_CORE, "--grace", "30")
+    records = scripts.tasks(task("jobs.end_slowly", "slow", 1.0, id="slow"))
+    dispatcher = scripts.dispatcher("--tasks", records, "--output", "results.jsonl")
+    wait_until((scripts.folder / "slow.runs").exists, "it runs")
+    dispatcher.send(signal.SIGINT)
+    assert dispatcher.ends() == 130
+    assert scripts.by_id()["slow"]["status"] == "cancelled"
+    assert (scripts.folder / "slow.saved").exists(), "the default of 0.5 s would have been too short"
+
+
 def test_a_worker_that_is_killed_has_its_tasks_run_elsewhere(scripts: Scripts) -> None:
     (scripts.folder / "wire.yml").write_text(
         f"transport: zmq\naddress: unix:{scripts.runtime}/w\nheartbeat: 0.5\npatience: 3\n"

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from scripts import Scripts, task
+from scripts import Scripts, task, wait_until
 
 from executor.cores import granted
 
@@ -65,6 +65,21 @@ def test_uneven_durations_do_not_change_the_order(scripts: Scripts) -> None:
     scripts.run("--tasks", scripts.tasks(*records), "--output", "results.jsonl")
     results = sorted(scripts.results(), key=lambda result: (result["started"], result["resources"]))
     assert [result["resources"] for result in results] == sorted(widths)
+
+
+def test_backfill_lets_narrow_tasks_pass_a_wide_one_that_waits(scripts: Scripts) -> None:
+    records = [task("jobs.hold", "held", id="held"), task("jobs.nap", 0, resources=2, id="wide")]
+    records += [task("jobs.nap", 0, id=str(n)) for n in range(3)]
+    scripts.worker("--cores", "2", "--no-pin", "--backfill")
+    dispatcher = scripts.dispatcher(
+        "--tasks", scripts.tasks(*records), "--output", "results.jsonl", "--order", "file"
+    )
+    wait_until((scripts.folder / "results.jsonl").exists, "results come")
+    wait_until(lambda: len(scripts.results()) == 3, "those behind the wide one are done")
+    assert scripts.by_id().keys() == {"0", "1", "2"}
+    (scripts.folder / "held.go").touch()
+    assert dispatcher.ends() == 0
+    assert len(scripts.results()) == 5
 
 
 @needs_pinning

@@ -210,6 +210,30 @@ def test_a_port_that_is_taken_is_refused(scripts: Scripts) -> None:
     )
 
 
+def test_a_file_in_a_sockets_place_is_refused_and_stays(scripts: Scripts) -> None:
+    """ZeroMQ would delete it."""
+    (scripts.folder / "precious").write_text("data")
+    refused = scripts.dispatcher("--address", "unix:precious")
+    assert refused.ends() == 2
+    assert refused.stderr == (
+        f"dispatcher.py: error: can't listen on unix:{scripts.folder}/precious: "
+        "there is no socket there but something else\n"
+    )
+    assert (scripts.folder / "precious").read_text() == "data"
+
+
+def test_over_ipv6(scripts: Scripts) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("has no IPv6")
+        address = f"tcp://[::1]:{probe.getsockname()[1]}"
+    worker = scripts.worker("--address", address, "--once")
+    scripts.run("--address", address, "--tasks", scripts.tasks(task("min", 1, 2)))
+    assert worker.ends() == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -231,6 +255,12 @@ def test_a_port_that_is_taken_is_refused(scripts: Scripts) -> None:
         ("address: 5555", "wire.yml: address: expected a text"),
         ("address: localhost:5555", "localhost:5555"),
         ("address: tcp://127.0.0.1:port", "tcp://127.0.0.1:port"),
+        (
+            "address: tcp://127.0.0.1:65536",
+            "wire.yml: address: 'tcp://127.0.0.1:65536': write tcp://host:port",
+        ),
+        ("address: tcp://127.0.0.1", "wire.yml: address: 'tcp://127.0.0.1': write tcp://host:port"),
+        ("bind: 'unix:'", "wire.yml: bind: 'unix:': write tcp://host:port, or unix:/path"),
         ("- zmq", "wire.yml: must hold keys and values"),
         ("a: [", "wire.yml"),
         (None, "wire.yml"),

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CALLS
 
 from executor.cgroup import lineage
 
 ROOT = Path(__file__).parents[2]
+CALLS = Path(__file__).with_name("calls.py")
 MB = 10**6
 
 Run = Callable[..., list[dict[str, Any]]]

@@ -107,7 +107,7 @@ def test_who_begins_while_its_predecessor_is_condemned_is_not_charged(
         return take_back(child)
 
     driver.add(item(300, "calls.wait_for", "go", timeout=0.3), item(301, "calls.touch_once", "mark"))
-    monkeypatch.setattr("executor.pool.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
+    monkeypatch.setattr("executor.batching.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
     monkeypatch.setattr(Child, "take_back", late)
     driver.until(lambda: len(driver.finished) == 302)
     first, second = (each.report for each in driver.finished[300:])

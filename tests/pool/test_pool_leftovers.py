@@ -82,7 +82,7 @@ def test_what_is_dropped_of_much_is_not_the_next_ones(start: Start, monkeypatch:
         forget(descriptor, length)
         Path("dropped").touch()
 
-    monkeypatch.setattr("executor.pool.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
+    monkeypatch.setattr("executor.batching.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
     monkeypatch.setattr("executor.process.forget", late)
     much, after = driver.run(
         item(300, "calls.flood_until", 2 << 20, "go"),

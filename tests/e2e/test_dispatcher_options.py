@@ -357,7 +357,7 @@ def test_max_failures(scripts: Scripts) -> None:
         "results.jsonl",
     ]
     dispatcher = scripts.dispatcher(*command, "--max-failures", "3")
-    dispatcher.says("3 results are not ok: handing out no more (--max-failures 3)")
+    dispatcher.says("3 results not ok: handing out no more (--max-failures 3)")
     (scripts.folder / "held.go").touch()
     assert dispatcher.ends() == 1
     results = scripts.by_id()

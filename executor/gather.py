@@ -152,7 +152,8 @@ class Gatherer:
         if most is not None and self._summary.failed >= most and not self._halted:
             self._halted = True
             self._screen.say(
-                f"{plural(self._summary.failed, 'result')} not ok: handing out no more (--max-failures {most})"
+                f"{plural(self._summary.failed, 'result')} not ok: handing out no more "
+                f"(--max-failures {most})"
             )
             self._end.halt()
 

@@ -151,10 +151,8 @@ class Gatherer:
         most = self._wishes.max_failures
         if most is not None and self._summary.failed >= most and not self._halted:
             self._halted = True
-            self._screen.say(
-                f"{plural(self._summary.failed, 'result')} not ok: handing out no more "
-                f"(--max-failures {most})"
-            )
+            failed = plural(self._summary.failed, "result")
+            self._screen.say(f"{failed} not ok: handing out no more (--max-failures {most})")
             self._end.halt()
 
     def _look(self, now: float) -> int:

@@ -66,6 +66,7 @@ class Broker:
         self._suspects: set[int] = set()  # held by a worker that vanished: they travel singly
         self._loners: set[int] = set()  # to be run alone, until they are settled
         self._alone: dict[int, str | None] = {}  # those of them that wait, each with the worker chosen for it
+        self._search = False  # whether one may be found for them where there was none
         self._workers: dict[str, Leases] = {}
         self._hungry: dict[str, None] = {}  # workers that may want more, in the order they began to
         self._roomy: dict[str, None] = {}  # those with free cores
@@ -113,7 +114,7 @@ class Broker:
             self._loners.discard(place)
             chosen = self._alone.pop(place)
             if chosen is not None:
-                self._workers[chosen].alone = None
+                self._release(self._workers[chosen])
                 self._hungry[chosen] = None
         for place in found:
             self._state[place] = _SETTLED
@@ -166,6 +167,7 @@ class Broker:
         if worker in self._workers:
             self._workers[worker].draining = False
             self._hungry[worker] = None
+            self._search = True
             self._weigh(worker)
 
     def leave(self, worker: str) -> list[int]:
@@ -179,6 +181,7 @@ class Broker:
         if gone is None:
             return []
         self._forsake(gone)
+        self._release(gone)
         self._cores -= gone.cores
         for known in (self._hungry, self._roomy, self._laden):
             known.pop(worker, None)
@@ -279,8 +282,9 @@ class Broker:
         its cores idle meanwhile.
         """
         grants: list[Grant] = []
+        search, self._search = self._search, False
         for place in sorted(self._alone):
-            chosen = self._alone[place] or self._choose(self._widths[place])
+            chosen = self._alone[place] or self._choose(self._widths[place], search)
             if chosen is None:
                 continue
             mine = self._workers[chosen]
@@ -293,11 +297,13 @@ class Broker:
                 grants.append(Grant(chosen, [place]))
         return grants
 
-    def _choose(self, width: int) -> str | None:
-        """Return the worker that is to run a place of this width alone, or None: there is none at present."""
-        # One that just became empty is hungry still.
+    def _choose(self, width: int, search: bool) -> str | None:
+        """Return the worker that is to run a place of this width alone, or None: there is none at present.
+
+        Without `search` only one that just became empty: it is hungry still.
+        """
         empty = [n for n in self._hungry if not (mine := self._workers[n]).held and mine.takes(width)]
-        if not empty and any(worker.alone is not None for worker in self._workers.values()):
+        if not empty and (not search or any(mine.alone is not None for mine in self._workers.values())):
             return None
         names = empty or [name for name, mine in self._workers.items() if mine.takes(width)]
         return min(
@@ -396,6 +402,7 @@ class Broker:
         self._hungry.update(self._roomy)
         if place in self._loners:
             self._alone[place] = None
+            self._search = True
             return
         self._lines.put_back(place, self._widths[place])
         if place in self._repeats:
@@ -427,12 +434,16 @@ class Broker:
         if not mine.drop(place):
             return False
         if mine.alone == place and place not in self._alone:
-            mine.alone = None
+            self._release(mine)
         return True
 
     def _forsake(self, mine: Leases) -> None:
         """Another worker is to be chosen for the waiting place that this one was kept for."""
-        if mine.alone not in self._alone:
-            return
-        self._alone[mine.alone] = None
+        if mine.alone in self._alone:
+            self._alone[mine.alone] = None
+            self._release(mine)
+
+    def _release(self, mine: Leases) -> None:
+        """A worker is no longer kept for a place, nor runs one alone."""
         mine.alone = None
+        self._search = True

@@ -49,7 +49,7 @@ class Journal:
         self._owned = True
         target = Path(path)
         if not target.name:  # ".", "/", ""
-            raise UsageError(f"--output {path}: is a folder")
+            raise UsageError(f"--output {path or repr(path)}: names no file")
         self._arrays = target.with_name(target.name + ".d")
         try:
             # Opened for appending, so that nothing is lost before we have looked.

@@ -11,9 +11,9 @@ from executor.config import Wire
 from executor.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, NobodyThere, TransportError
 from executor.gather import Gatherer
 from executor.run import Run
-from executor.screen import plural
 from executor.task import Result
 from executor.waiting import SAY_AFTER, SAY_AGAIN
+from executor.words import plural
 from transports.base import Delivery, KeepingEnd, Say
 
 #: Results, and seconds, after which it is noted that they were collected. Until then they come again if this
@@ -105,6 +105,7 @@ class Collector(Gatherer):
 
     def gather(self) -> int:  # noqa: D102 — as its base says
         self._unnoted: set[int] = set()  # places of results that were recorded here since
+        self._delivered = False  # something came since
         try:
             status = super().gather()
         except TransportError:  # the run is gone
@@ -120,7 +121,8 @@ class Collector(Gatherer):
 
     def _leave(self) -> None:
         self._note(time.monotonic())
-        self._screen.say(f"{self._run.unrecorded:,} results of run {self._run.name} stay with the broker")
+        name, rest = self._run.name, plural(self._run.unrecorded, "result")
+        self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}")
 
     def _begin(self) -> None:
         self._news_at = time.monotonic()
@@ -131,6 +133,7 @@ class Collector(Gatherer):
 
     def _take(self, deliveries: list[Delivery]) -> None:
         super()._take(deliveries)
+        self._delivered = self._delivered or bool(deliveries)
         places = {each.report.place for each in deliveries}
         self._unnoted |= {place for place in places if self._run.is_recorded(place)}
         now = time.monotonic()
@@ -140,9 +143,10 @@ class Collector(Gatherer):
     def _note(self, now: float) -> None:
         """Tell the broker what was recorded here, so that who collects the rest does not wait for it."""
         self._noted_at = now
-        if self._unnoted:
+        if self._delivered:  # be it nothing new: it has to be acknowledged
             self._end.note(manifest.note(self._unnoted))
             self._unnoted.clear()
+            self._delivered = False
 
     def _record(self, result: Result) -> None:
         super()._record(result)
@@ -166,6 +170,6 @@ class Collector(Gatherer):
             self._said_at = now
             if cores:
                 text = f"no worker is wide enough for {plural(sum(too_wide.values()), 'task')} of more than"
-                self._screen.say(f"{text} {max(cores)} cores")
+                self._screen.say(f"{text} {plural(max(cores), 'core')}")
             else:
                 self._screen.say(f"waiting for a worker at {self._end.address}; start one: python worker.py")

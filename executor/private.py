@@ -20,14 +20,14 @@ SOCKET_PATH_MOST = 103
 def runtime_folder() -> Path:
     """Return the user's folder for sockets and locks, made if missing, of mode 0700 and owned by the user.
 
-    It lies in ``$XDG_RUNTIME_DIR``, else in the temporary directory (that variable is often unset under
-    cron, Slurm and in containers).
+    It lies in ``$XDG_RUNTIME_DIR``, else in the temporary directory: that variable is often unset under cron,
+    Slurm and in containers, and by its specification a relative path in it is to be ignored.
 
     Raises:
         ConfigError: it belongs to somebody else, is open to others, or can't be made.
     """
     given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if given and os.access(given, os.W_OK | os.X_OK):
+    if Path(given).is_absolute() and os.access(given, os.W_OK | os.X_OK):
         folder = Path(given) / "function-executor"
     else:
         folder = Path(tempfile.gettempdir()) / f"function-executor-{os.getuid()}"
@@ -98,6 +98,21 @@ class Lock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def socket_lock(path: Path) -> Lock:
+    """Return the lock, not yet taken, on a path that a unix socket is to have.
+
+    Raises:
+        ConfigError: there is something else, which the socket would take the place of, or no such folder.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise ConfigError(f"can't listen on unix:{path}: there is no socket there but something else")
+        return Lock(path.with_name(path.name + ".lock"))
+    except OSError as error:
+        raise ConfigError(f"can't listen on unix:{path}: {error.strerror}") from error
 
 
 class RunFolder:

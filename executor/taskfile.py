@@ -52,7 +52,9 @@ def read_tasks(path: str, stdin: BinaryIO | None = None) -> list[Task]:
             raise TaskFileError([f"stdin: can't be read: {error.strerror or error}"]) from error
     read = _READERS.get(Path(path).suffix.lower())
     if read is None:
-        raise TaskFileError([f"{path}: a task file ends in {', '.join(_READERS)}; - is JSON Lines on stdin"])
+        raise TaskFileError(
+            [f"{path or repr(path)}: a task file ends in {', '.join(_READERS)}; - is JSON Lines on stdin"]
+        )
     try:
         with Path(path).open("rb") as file, _collector_paused():
             return read(file, path)

@@ -18,8 +18,9 @@ import msgspec
 
 from executor.errors import ConfigError
 from executor.messages import Hello
-from executor.private import Lock, check_socket_path
+from executor.private import socket_lock
 from transports import base
+from transports.addresses import host_and_port, socket_path
 from transports.base import Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 from transports.threads import Dialler, ThreadedLink
@@ -65,16 +66,11 @@ def address(text: str, key: str) -> Address:
     Raises:
         ConfigError: it is none of them.
     """
-    if text.startswith("unix:"):
-        path = str(Path(text.removeprefix("unix:")).absolute())
-        check_socket_path(path)
+    if path := socket_path(text):
         return Address("", 0, path)
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536) or "/" in host:
+    if not (where := host_and_port(text)):
         raise ConfigError(f"{key}: {text!r}: write host:port, or unix:/path")
-    return Address(host, int(port), "")
+    return Address(*where, "")
 
 
 def check_free(where: Address) -> None:
@@ -119,10 +115,10 @@ class SocketPath:
         self._lock = None
         if not path:
             return
+        self._lock = socket_lock(self._path)
+        if not self._lock.acquire():
+            raise ConfigError(f"can't listen on unix:{path}: another process listens there")
         try:
-            self._lock = Lock(self._path.with_name(self._path.name + ".lock"))
-            if not self._lock.acquire():
-                raise ConfigError(f"can't listen on unix:{path}: another process listens there")
             self._path.unlink(missing_ok=True)  # left by one that was killed
         except OSError as error:
             raise ConfigError(f"can't listen on unix:{path}: {error.strerror}") from error

@@ -18,9 +18,10 @@ import zmq
 
 from executor.errors import ConfigError, NobodyThere
 from executor.messages import Hello, Parts
-from executor.private import Lock, check_socket_path, runtime_folder
+from executor.private import Lock, runtime_folder, socket_lock
 from executor.waiting import SAY_AGAIN
 from transports import base
+from transports.addresses import host_and_port, socket_path
 from transports.base import LARGEST_FRAME, Came, Event, Frame, Link, Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 
@@ -98,13 +99,10 @@ def _endpoint(address: str | None, key: str = "address") -> str:
     """
     if address is None:
         address = f"unix:{runtime_folder() / 'zmq'}"
-    if address.startswith("unix:"):
-        address = "ipc://" + str(Path(address.removeprefix("unix:")).absolute())
-    scheme, colon, rest = address.partition("://")
-    if not colon or scheme not in ("tcp", "ipc") or not rest:
+    if path := socket_path(address):
+        return f"ipc://{path}"
+    if not (address.startswith("tcp://") and host_and_port(address.removeprefix("tcp://"))):
         raise ConfigError(f"{key}: {address!r}: write tcp://host:port, or unix:/path")
-    if scheme == "ipc":
-        check_socket_path(rest)
     return address
 
 
@@ -120,6 +118,7 @@ class _ZmqLink(Link):
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(kind)
         for option, value in (
+            (zmq.IPV6, "[" in endpoint),  # else a name may lead to an address that the other end doesn't have
             (zmq.LINGER, LINGER),
             (zmq.SNDHWM, HIGH_WATER),
             (zmq.RCVHWM, HIGH_WATER),
@@ -186,10 +185,7 @@ class _Listener(_ZmqLink):
 
     def _take_turn(self, path: Path, say: Say, wait: float | None) -> None:
         """Lock a unix socket's path: ZeroMQ would take it over from another dispatcher in silence."""
-        try:
-            self._lock = Lock(path.with_name(path.name + ".lock"))
-        except OSError as error:
-            raise ConfigError(f"can't listen on {self.address}: {error.strerror}") from error
+        self._lock = socket_lock(path)
         deadline = None if wait is None else time.monotonic() + wait
         say_at = 0.0
         while not self._lock.acquire():

@@ -33,7 +33,7 @@ PLAIN = ("--quiet", "--no-table-headers")
 @pytest.fixture(scope="module")
 def broker() -> Iterator[Broker]:
     """A broker that these tests may kill; it takes small messages only, and wants quick acknowledgements."""
-    server = start_rabbitmq("consumer_timeout = 3000", "max_message_size = 300000")
+    server = start_rabbitmq("consumer_timeout = 5000", "max_message_size = 300000")
     yield server
     server.close()
 
@@ -183,6 +183,22 @@ def test_a_worker_that_drains_begins_nothing_that_was_on_its_way(wire: RabbitMQ)
     assert Counter(last.did) == Counter(range(60))
 
 
+@pytest.mark.parametrize("queue", ["1.first", "1.alone", "held", "orphaned", "returned"])
+def test_an_empty_queue_that_somebody_deletes_is_made_anew(wire: RabbitMQ, queue: str) -> None:
+    place = Place(wire)
+    hello = introduce("worker", 1)
+    name = f"{queue}.{hello.instance}" if queue in ("held", "orphaned") else queue
+    with place.dispatcher_end() as end, StandIn(place, hello=hello, work=slowly) as worker:
+        gathered = Gathered(end, tasks(200))  # each a message of its own, so that none is put back
+        for goal in (10, 60, 110):
+            gathered.until(lambda: len(gathered.results) >= goal, "some results")  # noqa: B023 — now
+            with wire.channel() as channel:
+                channel.queue_delete(f"{wire.queue}.{name}")
+        results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(worker.did) == Counter(range(200))
+
+
 # -- connections
 
 
@@ -243,7 +259,7 @@ def test_the_broker_ends_and_is_started_again(broker: Broker, own: RabbitMQ, how
         assert worker.did
 
 
-@pytest.mark.parametrize(("key", "overdue"), [({"acknowledgement_timeout": 3}, False), ({}, True)])
+@pytest.mark.parametrize(("key", "overdue"), [({"acknowledgement_timeout": 5}, False), ({}, True)])
 def test_a_task_outlasts_the_brokers_patience_with_acknowledgements(
     broker: Broker, own: RabbitMQ, scripts: Scripts, key: dict[str, Any], overdue: bool
 ) -> None:
@@ -251,7 +267,7 @@ def test_a_task_outlasts_the_brokers_patience_with_acknowledgements(
     file = yaml(scripts, own, **key)
     before = broker.log().count("timed out")
     worker = scripts.worker("--yaml", file, "--cores", "1")
-    records = [record("jobs.count", "long", 8, id="long"), record("jobs.echo", 1, id="short")]
+    records = [record("jobs.count", "long", 11, id="long"), record("jobs.echo", 1, id="short")]
     scripts.run("--yaml", file, "--tasks", scripts.tasks(*records), "--output", "results.jsonl")
     found = scripts.by_id()
     assert {key: (r["status"], r["attempt"]) for key, r in found.items()} == {

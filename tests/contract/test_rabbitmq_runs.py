@@ -12,7 +12,7 @@ import pytest
 from tests.contract.proxy import Proxy
 from tests.contract.runs import NAME, Runs, echoes, holds, one_line
 from tests.contract.wires import RabbitMQ, free_addresses
-from tests.e2e.scripts import ROOT, Scripts, wait_until
+from tests.e2e.scripts import ROOT, Script, Scripts, wait_until
 from tests.e2e.scripts import task as record
 
 # -- to leave a run, and to collect it
@@ -145,7 +145,7 @@ def test_collect_waits_for_results_no_longer_than_it_was_told(runs: Runs) -> Non
     runs.detach(*holds(2))
     ended = runs.collect("--wait", "1", output="none.jsonl", status=3)
     assert f"no result of run {NAME} came within 1 s" in ended.stderr
-    assert f"2 results of run {NAME} stay with the broker" in ended.stderr
+    assert f"run {NAME} stays with the broker; --collect {NAME} gathers the other 2 results" in ended.stderr
     worker = runs.worker(2)
     runs.runs("held-0").touch()
     runs.collect("--wait", "2", output="one.jsonl", status=3)
@@ -251,7 +251,7 @@ def test_what_a_collector_leaves_the_next_one_collects(runs: Runs, how: signal.S
         collector.send(how)
         assert collector.ends() == 128 + how
         if how is not signal.SIGKILL:
-            assert f"{4 - 2 * number} results of run {NAME} stay with the broker" in collector.stderr
+            assert f"--collect {NAME} gathers the other {4 - 2 * number} results" in collector.stderr
     for place in (4, 5):
         runs.runs(f"held-{place}").touch()
     last = runs.collect(output=files[2])
@@ -276,6 +276,31 @@ def test_a_collector_whose_link_is_cut_goes_on(runs: Runs) -> None:
             proxy.heal()
         assert collector.ends() == 0, collector.log()
     assert runs.recorded("results.jsonl") == ["0", "1", "2", "3"]
+    runs.nothing_is_left()
+
+
+def test_a_collector_that_hung_finds_that_another_took_over(runs: Runs) -> None:
+    runs.detach(*holds(3))
+    runs.worker(3)
+    first = runs.collector("first.jsonl")
+    runs.runs("held-0").touch()
+    wait_until(lambda: runs.noted() == {0}, "a result is collected, and noted")
+    first.send(signal.SIGSTOP)  # until the broker takes it for dead
+
+    def take_over() -> Script | None:
+        script = runs.collector("second.jsonl")
+        wait_until(lambda: script.ended or "1 result collected before" in script.stderr, "it is answered")
+        return None if script.ended else script
+
+    second = wait_until(take_over, "another may collect")
+    runs.runs("held-1").touch()
+    wait_until(lambda: runs.recorded("second.jsonl") == ["1"], "it does")
+    first.send(signal.SIGCONT)
+    assert first.ends() == 2
+    assert "pushed or collected by another dispatcher" in first.stderr.splitlines()[-1]
+    runs.runs("held-2").touch()
+    assert second.ends() == 0
+    assert (runs.recorded("first.jsonl"), runs.recorded("second.jsonl")) == (["0"], ["1", "2"])
     runs.nothing_is_left()
 
 

@@ -104,6 +104,16 @@ def test_a_unix_socket_does_as_well(wire: Wire, scripts: Scripts) -> None:
     assert not Path(path.removeprefix("unix:")).exists()
 
 
+def test_a_file_in_a_sockets_place_is_refused_and_stays(wire: Wire, scripts: Scripts) -> None:
+    own, precious = scripts.folder / "wire.yml", scripts.runtime / "precious"
+    own.write_text(json.dumps({"transport": wire.transport, "listen": f"unix:{precious}"}))
+    precious.write_text("data")
+    refused = scripts.worker("--yaml", own)
+    assert refused.ends() == 2
+    assert "precious: there is no socket there but something else" in refused.stderr
+    assert precious.read_text() == "data"
+
+
 def test_the_command_line_overrides(wire: Wire, scripts: Scripts) -> None:
     place = Place(wire, 2)
     own = scripts.folder / "wire.yml"

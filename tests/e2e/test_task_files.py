@@ -111,6 +111,7 @@ nonsense
         ("t.csv", "function,params\nmin,nonsense\n", ["t.csv:2: params: "]),
         ("t.csv", "function,kwarg.x\nmin,1\n", ["t.csv:1: kwarg.x: unknown key"]),
         ("t.txt", "", ["t.txt: a task file ends in .jsonl"]),
+        ("", None, ["'': a task file ends in .jsonl"]),
         ("t.yaml", "", ["t.yaml: holds no tasks"]),
         ("t.yaml", None, ["t.yaml: can't be read: No such file or directory"]),
     ],

@@ -14,6 +14,7 @@ import pytest
 import zmq
 from scripts import LIMIT, ROOT, Scripts, task, wait_until
 
+from dispatcher import TASKS
 from executor.cores import granted
 
 needs_two_cores = pytest.mark.skipif(len(granted().ids) < 2, reason="needs two cores")
@@ -40,6 +41,15 @@ def test_worker_first_and_then_one_dispatcher_after_the_other(scripts: Scripts) 
     assert not worker.ended
     worker.send(signal.SIGTERM)
     assert worker.ends() == 0
+
+
+@pytest.mark.skipif(len(granted().ids) < 2, reason="needs two cores")
+def test_two_terminals_need_no_option(scripts: Scripts) -> None:
+    assert {"function": "example_compute.compute_flops", "params": [1, 2048], "resources": 1} in TASKS
+    assert {record.get("resources", 1) for record in TASKS} == {1, 2}
+    scripts.worker()
+    done = scripts.run()
+    assert f"\n{len(TASKS)} of {len(TASKS)} tasks done: {len(TASKS)} ok\n" in done.stdout
 
 
 def test_dispatcher_first(scripts: Scripts) -> None:
@@ -210,6 +220,30 @@ def test_a_port_that_is_taken_is_refused(scripts: Scripts) -> None:
     )
 
 
+def test_a_file_in_a_sockets_place_is_refused_and_stays(scripts: Scripts) -> None:
+    """ZeroMQ would delete it."""
+    (scripts.folder / "precious").write_text("data")
+    refused = scripts.dispatcher("--address", "unix:precious")
+    assert refused.ends() == 2
+    assert refused.stderr == (
+        f"dispatcher.py: error: can't listen on unix:{scripts.folder}/precious: "
+        "there is no socket there but something else\n"
+    )
+    assert (scripts.folder / "precious").read_text() == "data"
+
+
+def test_over_ipv6(scripts: Scripts) -> None:
+    with socket.socket(socket.AF_INET6) as probe:
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            pytest.skip("has no IPv6")
+        address = f"tcp://[::1]:{probe.getsockname()[1]}"
+    worker = scripts.worker("--address", address, "--once")
+    scripts.run("--address", address, "--tasks", scripts.tasks(task("min", 1, 2)))
+    assert worker.ends() == 0
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -231,6 +265,12 @@ def test_a_port_that_is_taken_is_refused(scripts: Scripts) -> None:
         ("address: 5555", "wire.yml: address: expected a text"),
         ("address: localhost:5555", "localhost:5555"),
         ("address: tcp://127.0.0.1:port", "tcp://127.0.0.1:port"),
+        (
+            "address: tcp://127.0.0.1:65536",
+            "wire.yml: address: 'tcp://127.0.0.1:65536': write tcp://host:port",
+        ),
+        ("address: tcp://127.0.0.1", "wire.yml: address: 'tcp://127.0.0.1': write tcp://host:port"),
+        ("bind: 'unix:'", "wire.yml: bind: 'unix:': write tcp://host:port, or unix:/path"),
         ("- zmq", "wire.yml: must hold keys and values"),
         ("a: [", "wire.yml"),
         (None, "wire.yml"),

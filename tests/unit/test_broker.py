@@ -125,6 +125,13 @@ class BrokerMachine(RuleBasedStateMachine):
         self.workers[name].draining = True
         self.broker.drain(name)
 
+    @precondition(lambda self: any(worker.draining for worker in self.workers.values()))
+    @rule(data=st.data())
+    def resume(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from([name for name, each in self.workers.items() if each.draining]))
+        self.workers[name].draining = False
+        self.broker.resume(name)
+
     @precondition(holding)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -772,6 +779,66 @@ def test_if_the_chosen_worker_goes_another_is_chosen(how: str) -> None:
     broker.drain("d")
     broker.join("e", 2)
     assert broker.grants() == [("e", [0])]
+
+
+def none_is_wide_enough() -> Broker:
+    """Return a broker in which a task of 4 cores is to run alone, and two workers of 2 cores are busy."""
+    broker = Broker()
+    broker.push([4, *[1] * 8, 2])
+    broker.join("wide", 4)
+    assert broker.grants() == [("wide", [0])]
+    for name in "abc":
+        broker.join(name, 2)
+    broker.grants()
+    assert held(broker, *"abc") == [[1, 2], [3, 4], [5, 6]]
+    assert broker.leave("wide") == [0]
+    broker.again(0, suspect=True, alone=True)
+    assert broker.grants() == []
+    return broker
+
+
+def runs_empty(broker: Broker, name: str) -> bool:
+    """Whether a worker is given nothing though one of its tasks ended."""
+    broker.settle(name, [min(broker.held(name))])
+    return broker.grants() == []
+
+
+def test_while_none_is_wide_enough_for_one_the_next_finds_its_worker() -> None:
+    broker = none_is_wide_enough()
+    assert broker.leave("c") == [5, 6]
+    assert broker.grants() == []
+    broker.again(5, suspect=True, alone=True)
+    assert broker.grants() == []
+    assert runs_empty(broker, "a")
+
+
+def test_one_that_takes_tasks_again_is_chosen_though_it_is_busy() -> None:
+    broker = none_is_wide_enough()
+    assert broker.leave("c") == [5, 6]
+    broker.drain("a")
+    broker.drain("b")
+    broker.again(5, suspect=True, alone=True)
+    assert broker.grants() == []
+    broker.resume("b")
+    assert broker.grants() == []
+    assert runs_empty(broker, "b")
+
+
+def test_when_a_task_that_one_was_kept_for_is_withdrawn_the_next_finds_its_worker() -> None:
+    broker = Broker()
+    broker.push([1, 2, *[1] * 8])
+    for cores, name in ((1, "gone"), (2, "next"), (2, "a")):
+        broker.join(name, cores)
+    broker.grants()
+    assert held(broker, "gone", "next", "a") == [[0], [1], [2, 3]]
+    for name in ("gone", "next"):
+        for place in broker.leave(name):
+            broker.again(place, suspect=True, alone=True)
+    assert broker.grants() == []  # a is kept for the one, and the other waits
+    assert broker.withdraw(1) == [0, *range(4, 10)]
+    broker.push([1])
+    assert broker.grants() == []
+    assert runs_empty(broker, "a")
 
 
 def test_a_task_that_is_to_run_alone_can_be_withdrawn() -> None:

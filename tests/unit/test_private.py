@@ -54,7 +54,8 @@ def test_the_runtime_folder_is_private(runtime: Path) -> None:
 
 def test_without_one_it_lies_in_the_temporary_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    for value in ("", str(tmp_path / "missing")):
+    monkeypatch.chdir(tmp_path)
+    for value in ("", str(tmp_path / "missing"), "."):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
         assert runtime_folder() == tmp_path / f"function-executor-{os.getuid()}"
 

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from executor.screen import Summary, brief, call, duration, one_line, plural, progress_text, rate, result_line
+from executor.screen import Summary, brief, call, progress_text, result_line
 from executor.task import Error, Result
+from executor.words import duration, one_line, plural, rate
 
 
 def result(status: Any = "ok", **fields: Any) -> Result:

@@ -10,6 +10,7 @@ mending.py      ... and sends them out again
 held.py         what a worker has, and how much more it wants
 lookout.py      into which queue it looks next
 runs.py         which runs it takes part in
+moving.py       calls on their way into its hands
 replies.py      what leaves its hands: reports, and calls that go back into line
 presence.py     which workers there are, and which calls have no report yet
 worker.py       the worker's end;  dispatcher.py  the dispatcher's;  kept.py  ... of runs that it leaves there

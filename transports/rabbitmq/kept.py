@@ -260,4 +260,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         if event.locked:  # by another dispatcher, or by a broken connection of ours
             self._claimed_at = self._claimed_at or now
             if not self._claimed or now - self._claimed_at > LINGERING * self._names.patience:
-                raise ConfigError(f"run {self._name} is being pushed or collected by another dispatcher")
+                raise ConfigError(
+                    f"run {self._name} is being pushed or collected by another dispatcher; "
+                    "stop that one, or wait for its end"
+                )

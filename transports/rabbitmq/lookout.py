@@ -45,11 +45,12 @@ class Lookout:
         self._search_at = now + LOOK_FOR_WIDTHS * random.uniform(1.0, 1.2)
         return self.missing(range(1, self._cores + 1))
 
-    def exists(self, queue: str) -> None:
-        """A queue was searched for, and is there."""
-        for width in range(1, self._cores + 1):
-            if self._names.line(width) == queue and width not in self._widths:
-                self._widths = sorted([*self._widths, width])
+    def exists(self, queue: str) -> list[int]:
+        """A queue was searched for, and is there; return the width that was not known before, if any."""
+        found = [width for width in range(1, self._cores + 1) if self._names.line(width) == queue]
+        new = [width for width in found if width not in self._widths]
+        self._widths = sorted([*self._widths, *new])
+        return new
 
     def empty(self, queue: str, now: float) -> None:
         """There was nothing in a queue."""

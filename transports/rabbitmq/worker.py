@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from executor.errors import BadFrame
@@ -36,11 +35,12 @@ from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.events import Delivered, Tag
+from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.frames import Call, body_of, calls, pack, unpack
 from transports.rabbitmq.held import Held, Key
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending, headers
+from transports.rabbitmq.moving import Moving
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
@@ -63,19 +63,6 @@ RECALL = 0.25
 POST_AGAIN = 1.0
 
 
-class _Move:
-    """Calls on their way from a common queue into the worker's own."""
-
-    __slots__ = ("acknowledged", "fresh", "open", "run", "tag")
-
-    def __init__(self, run: str, tag: Tag, fresh: list[Call]) -> None:
-        self.run = run
-        self.tag = tag
-        self.fresh = fresh  # handed to the owner when the copy came
-        self.open = 0  # publications that are not confirmed
-        self.acknowledged = False
-
-
 class RabbitWorkerEnd(WorkerEnd):
     """The worker's end of RabbitMQ."""
 
@@ -96,15 +83,14 @@ class RabbitWorkerEnd(WorkerEnd):
         self._replies = Replies(
             self._connection, self._post, self._held, names, hello, back=self._in_line, gone=self._gone
         )
+        self._moving = Moving(self._connection, self._post, self._held, self._replies, names, hello)
         self._lookout = Lookout(names, hello.cores)
         self._own: dict[str, dict[str, Any]] = {}  # its own queues, with their arguments
         self._listening = ""  # the queue in which it hears what is told to all
-        self._moves: dict[str, _Move] = {}
         self._runs = Runs(names.patience)
         self._orders: list[Order] = []
         self._getting = ""
         self._checking: tuple[Delivered, str, list[Call]] | None = None  # until its run is known
-        self._copies = 0
         self._outage = Outage(self._connection.address, say)
         self._given_up = True  # what had not begun when the connection broke
         self._pause_until = 0.0
@@ -175,7 +161,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     @property
     def settled(self) -> bool:
-        return not (self._post or self._moves or self._held or self._checking or self._getting)
+        return not (self._post or self._moving or self._held or self._checking or self._getting)
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -259,11 +245,7 @@ class RabbitWorkerEnd(WorkerEnd):
         self._getting, self._checking = "", None
         self._mending.lost()
         self._post.lost(event.most)
-        for message_id, move in list(self._moves.items()):
-            if not move.acknowledged:  # so the original goes back into line
-                del self._moves[message_id]
-                if (copy := self._held.copy(message_id)) is None or copy.tag is None:
-                    self._held.void(message_id)
+        self._moving.lost()
         self._held.doubt()
 
     def _obey(self, event: Delivered, now: float) -> None:
@@ -300,11 +282,7 @@ class RabbitWorkerEnd(WorkerEnd):
     def _over(self, run: str, now: float, why: str = "its run is over", *, complete: bool = True) -> None:
         """A run is over: nothing of it is wanted any more."""
         self._runs.stop(run, now)
-        for message_id, move in list(self._moves.items()):
-            if move.run == run:
-                move.fresh = []
-                if not move.open:
-                    del self._moves[message_id]
+        self._moving.over(run)
         self._replies.release(self._held.finish(self._held.of_run(run)))
         self._held.forget(run)
         if self._runs.leave(run):
@@ -327,10 +305,10 @@ class RabbitWorkerEnd(WorkerEnd):
         """Ask for the next message, if there is room for what it may hold."""
         if not self._outage.opened or self._getting or self._checking or self._draining or self._held.lone:
             return
-        if now < self._pause_until or any(move.open for move in self._moves.values()):
+        if now < self._pause_until or self._moving.unconfirmed:
             return
         queue = self._lookout.next(
-            now, idle=not self._held.load and not self._moves, mends=not self._mending,
+            now, idle=not self._held.load and not self._moving, mends=not self._mending,
             wants=lambda width: self._held.appetite(width, now),
         )  # fmt: skip
         if queue:
@@ -352,7 +330,9 @@ class RabbitWorkerEnd(WorkerEnd):
                 self._runs.seen(run, now)
             self._move(delivered, run, some, now)
         elif event.messages is not None:
-            self._lookout.exists(event.queue)
+            for width in self._lookout.exists(event.queue):
+                for queue, arguments in self._names.of_width(width).items():  # somebody may have deleted one
+                    self._connection.declare(queue, arguments)
         else:
             for run in self._present():
                 if self._names.results(run) == event.queue:
@@ -414,41 +394,15 @@ class RabbitWorkerEnd(WorkerEnd):
         width = some[0].item.width
         count = 1 if some[0].item.lone else max(1, self._held.appetite(width, now))
         ours, rest = some[:count], some[count:]
-        self._copies += 1
-        message_id = f"{self._hello.instance}.{self._copies}"
-        fresh, done = self._held.add(message_id, run, ours)
-        self._replies.release(done)
-        move = self._moves[message_id] = _Move(run, event.tag, fresh)
         self._runs.touch(run, now)
-
-        def confirmed(some: list[Call], size: int, outcome: Outcome) -> None:
-            if outcome is Outcome.TOO_LARGE:  # the broker took it once
-                move.fresh = []
-                self._replies.refuse(run, some, size)
-            move.open -= 1
-            if not move.open and not move.acknowledged:
-                move.acknowledged = True
-                self._connection.ack(move.tag)
-                if not move.fresh and message_id in self._moves:  # the run ended meanwhile
-                    del self._moves[message_id]
-
-        move.open = 1 + bool(rest)
-        own = self._names.held(self._hello.instance)
-        body = body_of(run, ours)
-        self._post.send(
-            own, body, partial(confirmed, ours, len(body)), message_id=message_id, headers=self._headers,
-            lasts=False,
-        )  # fmt: skip
+        self._moving.move(event.tag, run, ours, rest)
         if rest:
-            first = self._names.first(width)
-            body = body_of(run, rest)
-            self._post.send(first, body, partial(confirmed, rest, len(body)), headers=headers(), lasts=False)
-            self._in_line(width, first)
+            self._in_line(width, self._names.first(width))
 
     def _copy_came(self, event: Delivered, now: float) -> None:
         """A copy is in our hands, for the first time or again."""
         copy = self._held.copy(event.message_id)
-        move = self._moves.pop(event.message_id, None)
+        moved = self._moving.came(event.message_id)
         assert event.tag is not None
         if copy is None:  # finished, or void since its connection broke before the original was acknowledged
             self._connection.ack(event.tag)
@@ -456,23 +410,18 @@ class RabbitWorkerEnd(WorkerEnd):
         if copy.tag is not None:
             self._connection.ack(copy.tag)
         copy.tag, copy.since, copy.renewing = event.tag, now, False
-        if move is None or not move.fresh:
+        if moved is None:
             return
-        if move.open:  # it came before its confirmation; the original is acknowledged then
-            self._moves[event.message_id] = move
-        fresh, move.fresh = move.fresh, []
+        run, fresh = moved
         if self._draining:
-            self._held.never_begun([Key(move.run, call.item.place) for call in fresh])
-            self._replies.put_back(move.run, fresh)
+            self._held.never_begun([Key(run, call.item.place) for call in fresh])
+            self._replies.put_back(run, fresh)
             return
-        if self._runs.begin(move.run, now):
-            self._orders.append(Begin(move.run))
+        if self._runs.begin(run, now):
+            self._orders.append(Begin(run))
             self._beat_at = 0.0
-        self._orders.append(
-            Take(
-                move.run, [call.item for call in fresh], [buffer for call in fresh for buffer in call.buffers]
-            )
-        )
+        buffers = [buffer for call in fresh for buffer in call.buffers]
+        self._orders.append(Take(run, [call.item for call in fresh], buffers))
 
     def _announce(self, exchange: str, message: Message) -> None:
         self._connection.publish(exchange, "", pack(encode(message)))
@@ -495,7 +444,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if now >= self._again_at:
             self._again_at = now + POST_AGAIN
             self._post.again()
-            busy = {*self._held.runs(), *(move.run for move in self._moves.values())}
+            busy = self._held.runs() | self._moving.runs()
             self._orders += [Ended(run, False, why) for run, why in self._runs.idle(busy, now)]
         for queue in self._lookout.search(now):
             self._connection.look_for(queue)

@@ -1,0 +1,31 @@
+"""Addresses as people write them: ``host:port`` and ``unix:/path``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from executor.private import check_socket_path
+
+
+def socket_path(text: str) -> str:
+    """Return the absolute path in an address ``unix:PATH``, "" in any other.
+
+    Raises:
+        ConfigError: it is too long for a socket.
+    """
+    path = text.removeprefix("unix:")
+    if not path or path == text:
+        return ""
+    path = str(Path(path).absolute())
+    check_socket_path(path)
+    return path
+
+
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """Return what ``host:port`` or ``[ipv6]:port`` holds, or None if the text is neither."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not (host and port.isascii() and port.isdigit() and int(port) < 65536) or "/" in host:
+        return None
+    return host, int(port)

@@ -129,7 +129,8 @@ class Group:
         """Let its processes hold `limit` bytes together (None: any number); beyond it all are killed."""
         if limit != self._limit:
             self._limit = limit
-            (self._folder / "memory.max").write_text("max" if limit is None else str(limit))
+            with contextlib.suppress(OSError):  # then its worker's watching must do
+                (self._folder / "memory.max").write_text("max" if limit is None else str(limit))
 
     def exceeded(self) -> bool:
         """Whether its processes were killed for its limit."""

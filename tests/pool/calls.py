@@ -104,6 +104,15 @@ def fixed_threads() -> tuple[int, int]:
     return numexpr.nthreads, os.getpid()
 
 
+def draw() -> list[float]:
+    """Draw from random states that nobody has seeded."""
+    import random
+
+    import numpy as np
+
+    return [random.random(), np.random.random()]
+
+
 def unpin() -> None:
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
 

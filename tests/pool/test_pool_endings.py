@@ -158,6 +158,15 @@ def test_a_new_run_gets_new_processes(start: Start) -> None:
     assert value(first) == value(again) != value(second)
 
 
+def test_no_two_processes_have_the_same_random_state(start: Start) -> None:
+    driver = start(2)
+    driver.add(item(0, "calls.draw"), run="one")
+    driver.add(item(0, "calls.draw"), run="two")
+    driver.until(lambda: len(driver.finished) == 2)
+    one, two = (value(each.report) for each in driver.finished)
+    assert not set(one) & set(two)
+
+
 def test_two_runs_at_once_share_no_process(start: Start) -> None:
     driver = start(2)
     for place in range(0, 40, 2):

@@ -129,6 +129,8 @@ def main() -> int:
     if arguments.overwrite and arguments.output in (None, "-"):
         parse.error("--overwrite goes with --output FILE")
 
+    if arguments.overwrite and arguments.tasks is not None and same_file(arguments.tasks, arguments.output):
+        parse.error("--output and --tasks are one file: its tasks would be lost")
     check_kept(parse, arguments)
 
     from executor import config
@@ -145,6 +147,8 @@ def main() -> int:
     from executor.ordering import order
 
     path = arguments.tasks
+    if path == "-" and sys.stdin.isatty():
+        streams.complain("reading tasks from this terminal, one JSON object per line; Ctrl-D ends them")
     tasks = taskfile.check_tasks(TASKS, "TASKS") if path is None else taskfile.read_tasks(path)
     tasks = order(tasks, arguments.order or "cores")
     if arguments.dry_run:
@@ -162,6 +166,16 @@ def main() -> int:
         run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout, name=name)
         return keeping.detach(run, wire, wait=arguments.wait, say=streams.complain)
     return gather(arguments, wire, Run(tasks, retries=arguments.retries, timeout=arguments.timeout))
+
+
+def same_file(one: str, other: str) -> bool:
+    """Tell whether two paths lead to the same file."""
+    from pathlib import Path
+
+    try:
+        return Path(one).samefile(other)
+    except OSError:  # one of them is none yet
+        return False
 
 
 def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:

@@ -67,6 +67,7 @@ def main() -> int:
     from executor.messages import introduce
     from executor.neighbours import Presence, remark
     from executor.pool import Pool
+    from executor.words import plural
     from executor.work import Worker, speaker
 
     name = arguments.name or f"{socket.gethostname()}-{os.getpid()}"
@@ -80,7 +81,8 @@ def main() -> int:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
             if arguments.lifeline is None:
-                where = cores.named(chosen.ids) if chosen.pinned else f"{len(chosen)} slots, not pinned"
+                slots = plural(len(chosen), "slot")
+                where = cores.named(chosen.ids) if chosen.pinned else f"{slots}, not pinned"
                 say(f"ready on {where}; looks for a dispatcher at {end.address}")
                 for line in (warning, remark(presence.overlapping(), used)):
                     if line:

@@ -22,6 +22,7 @@ from executor.run import Run
 from executor.screen import Screen, Summary
 from executor.task import Result
 from executor.waiting import Waiting
+from executor.words import plural
 from transports.base import Delivery, DispatcherEnd, WorkerView
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -150,9 +151,8 @@ class Gatherer:
         most = self._wishes.max_failures
         if most is not None and self._summary.failed >= most and not self._halted:
             self._halted = True
-            self._screen.say(
-                f"{self._summary.failed} results are not ok: handing out no more (--max-failures {most})"
-            )
+            failed = plural(self._summary.failed, "result")
+            self._screen.say(f"{failed} not ok: handing out no more (--max-failures {most})")
             self._end.halt()
 
     def _look(self, now: float) -> int:

@@ -11,9 +11,9 @@ from executor.config import Wire
 from executor.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, NobodyThere, TransportError
 from executor.gather import Gatherer
 from executor.run import Run
-from executor.screen import plural
 from executor.task import Result
 from executor.waiting import SAY_AFTER, SAY_AGAIN
+from executor.words import plural
 from transports.base import Delivery, KeepingEnd, Say
 
 #: Results, and seconds, after which it is noted that they were collected. Until then they come again if this
@@ -170,6 +170,6 @@ class Collector(Gatherer):
             self._said_at = now
             if cores:
                 text = f"no worker is wide enough for {plural(sum(too_wide.values()), 'task')} of more than"
-                self._screen.say(f"{text} {max(cores)} cores")
+                self._screen.say(f"{text} {plural(max(cores), 'core')}")
             else:
                 self._screen.say(f"waiting for a worker at {self._end.address}; start one: python worker.py")

@@ -17,6 +17,7 @@ from executor import cores
 from executor.config import Wire
 from executor.errors import ConfigError, WorkersFailed
 from executor.private import RunFolder
+from executor.words import plural
 from transports.base import Say
 
 _WORKER = Path(__file__).resolve().parent.parent / "worker.py"
@@ -61,8 +62,8 @@ class LocalWorkers:
                 start += wanted
         else:
             say(
-                f"{count} {'worker' if count == 1 else 'workers'} of {max(self.widths)} "
-                f"on {len(granted.ids)} cores: tasks share them and are not pinned"
+                f"{plural(count, 'worker')} of {max(self.widths)} on {plural(len(granted.ids), 'core')}: "
+                "tasks share them and are not pinned"
             )
 
     @property

@@ -16,12 +16,12 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TextIO
-from unicodedata import east_asian_width
 
 from executor.cores import named
 from executor.errors import OutputFailed
 from executor.streams import complain, nowhere
 from executor.task import Result, Task
+from executor.words import columns, duration, one_line, plural, rate
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,32 +29,14 @@ if TYPE_CHECKING:
 #: Seconds between progress lines where there is no terminal: soon once, then rarely.
 _FIRST_LINE, _LINES = 5.0, 30.0
 
+#: Characters of the names of cores and workers on a result's line.
+_WIDEST = 24
+
 #: Lines of a message in the summary: as much as a remedy takes on a narrow terminal.
 _MESSAGE_LINES = 4
 
 #: Characters of a value or a message on a line that no terminal bounds.
 _PIPED_WIDTH = 400
-
-
-def columns(text: str) -> int:
-    """Return how many columns of a terminal a text of printable characters takes, or a few too many."""
-    return len(text) if text.isascii() else len(text) + sum(east_asian_width(c) in "WF" for c in text)
-
-
-def one_line(text: str, width: int) -> str:
-    """Return text on one line of at most `width` columns (at least 1)."""
-    start = text[: 20 * width + 1000]  # a message may be as long as memory allows
-    cut = len(start) < len(text)
-    if not start.isprintable():
-        if any(c in start for c in "\n\r\t"):
-            start = " ".join(start.split())
-        start = "".join(c if c.isprintable() else repr(c)[1:-1] for c in start)
-    if columns(start) <= width and not cut:
-        return start
-    start = start[: max(0, width - 1)]
-    while columns(start) > width - 1:
-        start = start[:-1]
-    return start + "…"
 
 
 class _Brief(reprlib.Repr):
@@ -116,47 +98,31 @@ def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width:
     return one_line(f"{function}({one_line(arguments, room) if room > 0 else '…'})", width)
 
 
-def duration(seconds: float) -> str:
-    """Return a duration for people: ``85 µs``, ``213 ms``, ``4.2 s``, ``12 min 5 s``, ``3 h 20 min``."""
-    if seconds < 0.0009995:
-        return f"{seconds * 1e6:.0f} µs"
-    if seconds < 0.9995:
-        return f"{seconds * 1e3:.3g} ms"
-    if seconds < 99.5:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+class ResultLines:
+    """The lines of results, below one another: a column grows with the longest entry that it had so far."""
 
+    def __init__(self) -> None:
+        self._cores, self._worker = len("cores 0-1"), len("local-1")
 
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """Return ``1 task``, ``2 tasks``."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
-
-
-def rate(per_second: float) -> str:
-    """Return a rate such as ``8,064/s`` or ``0.25/s``."""
-    return f"{per_second:,.0f}/s" if per_second >= 99.5 else f"{per_second:.2g}/s"
-
-
-def result_line(result: Result, width: int) -> str:
-    """Return the line of a result: how it ended, how long it took, on what, and what came of it."""
-    if result.started is not None and result.finished is not None:
-        took = duration(max(0.0, result.finished - result.started))
-    else:
-        took = "-"
-    cores = named(result.cores) if result.cores else "-"
-    head = f"{result.status:<9} {took:>8}  {cores:<9} {result.worker or '-':<8}  "
-    left = max(20, width - len(head))
-    if result.error is None:
-        came = " = " + brief(result.value, max(10, left // 2))
-    else:
-        came = one_line(f": {result.error.type}: {result.error.message}", max(10, left * 2 // 3))
-    what = call(result.function, result.params, result.kwargs, max(10, left - columns(came)))
-    if result.error is not None:  # what the call left free
-        came = one_line(f": {result.error.type}: {result.error.message}", width)
-    return one_line(f"{head}{what}{came}", width)
+    def line(self, result: Result, width: int) -> str:
+        """Return the line of a result: how it ended, how long it took, on what, and what came of it."""
+        if result.started is not None and result.finished is not None:
+            took = duration(max(0.0, result.finished - result.started))
+        else:
+            took = "-"
+        cores = one_line(named(result.cores) if result.cores else "-", _WIDEST)
+        worker = one_line(result.worker or "-", _WIDEST)
+        self._cores, self._worker = max(self._cores, len(cores)), max(self._worker, len(worker))
+        head = f"{result.status:<9} {took:>8}  {cores:<{self._cores}}  {worker:<{self._worker}}  "
+        left = max(20, width - len(head))
+        if result.error is None:
+            came = " = " + brief(result.value, max(10, left // 2))
+        else:
+            came = one_line(f": {result.error.type}: {result.error.message}", max(10, left * 2 // 3))
+        what = call(result.function, result.params, result.kwargs, max(10, left - columns(came)))
+        if result.error is not None:  # what the call left free
+            came = one_line(f": {result.error.type}: {result.error.message}", width)
+        return one_line(f"{head}{what}{came}", width)
 
 
 class Summary:
@@ -256,6 +222,7 @@ class Screen:
     def __init__(self, summary: Summary, out: TextIO | None, *, quiet: bool) -> None:
         self._summary = summary
         self._out = None if quiet else out
+        self._lines = ResultLines()
         self._quiet = quiet
         self.unwritten = ""
         self._terminal = sys.stderr.isatty()
@@ -280,9 +247,9 @@ class Screen:
         if self._out is None:
             return
         if self._out.isatty():
-            line = result_line(result, shutil.get_terminal_size().columns)
+            line = self._lines.line(result, shutil.get_terminal_size().columns)
         else:
-            line = result_line(result, _PIPED_WIDTH)
+            line = self._lines.line(result, _PIPED_WIDTH)
         try:
             if self._progress is not None and self._out.isatty():
                 self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)

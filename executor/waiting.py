@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from executor.words import plural
+
 #: Seconds after which a standstill is said: shorter ones are only workers that start.
 SAY_AFTER = 1.0
 
@@ -89,10 +91,9 @@ class Waiting:
             return ""
         self._wide_said.update(dict.fromkeys(stuck, now))
         count = sum(waiting[width] for width in stuck)
-        tasks = f"{count:,} task{'s' * (count > 1)} of {'more than ' if len(stuck) > 1 else ''}"
-        cores = f"{min(stuck)} cores" if len(stuck) == 1 else f"{widest} cores"
+        cores = f"more than {plural(widest, 'core')}" if len(stuck) > 1 else plural(stuck[0], "core")
         return (
-            f"no worker is wide enough for {tasks}{cores}: the widest has {widest}; "
+            f"no worker is wide enough for {plural(count, 'task')} of {cores}: the widest has {widest}; "
             f"rejected {limit:g} s after the rest, unless a wider one comes"
         )
 

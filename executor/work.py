@@ -15,6 +15,7 @@ from executor.messages import NIL, Buffer, Report, too_large
 from executor.pool import Finished, Pool
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.streams import complain
+from executor.words import plural
 from transports.base import Say, WorkerEnd
 
 #: Seconds without a dispatcher after which a waiting worker says so, first and then ever more rarely.
@@ -123,7 +124,7 @@ class Worker:
             self._pool.finish(order.run)
             count = self._runs.pop(order.run, 0)
             how = "is over" if order.complete else f"is left: {order.why}"
-            self._say(f"run {order.run} {how}; {count} {'result' if count == 1 else 'results'} sent")
+            self._say(f"run {order.run} {how}; {plural(count, 'result')} sent")
             if self._once:
                 self._drain()
 

@@ -317,7 +317,11 @@ Event: TypeAlias = Came | Gone | Frame | Sign
 
 
 class Link(ABC):
-    """Moves frames between one process and its peers; knows nothing of what is in them."""
+    """Moves frames between one process and its peers; knows nothing of what is in them.
+
+    To a dispatcher a worker may be another peer over each connection, for it greets. To a worker a dispatcher
+    should stay the same: then what the worker has goes on, and is not handed out anew.
+    """
 
     #: Where peers find it, or where it looks for them.
     address: str

@@ -54,12 +54,16 @@ class Script:
 
     def __init__(
         self, name: str, command: list[str], folder: Path, environment: dict[str, str], logs: Path,
-        stdin: bytes, **options: Any,
+        stdin: bytes | int, **options: Any,
     ) -> None:  # fmt: skip
         self.name = name
         self._out, self._err = logs / f"{name}.out", logs / f"{name}.err"
         stdin_file = logs / f"{name}.in"
-        stdin_file.write_bytes(stdin)
+        if isinstance(stdin, bytes):
+            stdin_file.write_bytes(stdin)
+        else:
+            stdin_file.touch()
+            options["stdin"] = stdin
         with stdin_file.open("rb") as input_, self._out.open("wb") as out, self._err.open("wb") as err:
             chosen = {"stdin": input_, "stdout": out, "stderr": err} | options
             self.process = subprocess.Popen(
@@ -145,12 +149,12 @@ class Scripts:
         return script
 
     def start(
-        self, script: str, *arguments: str | Path, folder: Path | None = None, stdin: bytes = b"",
+        self, script: str, *arguments: str | Path, folder: Path | None = None, stdin: bytes | int = b"",
         environment: Mapping[str, str | None] | None = None, under: Sequence[str] = (), **options: Any,
     ) -> Script:  # fmt: skip
         """Start a script; `environment` adds to its environment, or takes away what is None there.
 
-        `under` is a command that starts the one that follows it.
+        `stdin` is what it reads, or a descriptor; `under` is a command that starts the one that follows it.
         """
         merged = {**self.environment, **(environment or {})}
         started = Script(

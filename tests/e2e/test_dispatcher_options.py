@@ -174,6 +174,19 @@ def test_a_file_that_cannot_be_made_is_a_usage_error(scripts: Scripts, output: s
     assert done.stderr.count("\n") == 1
 
 
+def test_the_tasks_are_not_overwritten_by_their_results(scripts: Scripts) -> None:
+    records = scripts.tasks(task("min", 1, 2))
+    before = records.read_text()
+    link = scripts.folder / "link.jsonl"
+    link.symlink_to(records)
+    for output in (records, link):
+        refused = scripts.run(
+            "--tasks", records, "--output", output, "--overwrite", "--workers", "1", status=2
+        )
+        assert "--output and --tasks are one file" in refused.stderr
+    assert records.read_text() == before
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
 def test_a_full_disk_ends_the_run_with_one_line(scripts: Scripts) -> None:
     done = scripts.run(
@@ -281,6 +294,9 @@ class Terminal:
 
         wait_until(shown, f"{text!r} on the terminal")
 
+    def types(self, keys: bytes) -> None:
+        os.write(self._ours, keys)
+
     def close(self) -> None:
         os.close(self._ours)
         os.close(self.theirs)
@@ -303,6 +319,24 @@ def test_a_progress_bar_on_a_terminal(scripts: Scripts, terminal: Terminal) -> N
     assert dispatcher.ends() == 0
     assert dispatcher.stdout.count("\x1b") == 0
     assert "jobs.hold('held') = 'held'" in dispatcher.stdout
+
+
+def test_quiet_leaves_the_summary_alone(scripts: Scripts, terminal: Terminal) -> None:
+    records = scripts.tasks(task("jobs.fail"), task("time.sleep", 1))  # a bar would be there after half of it
+    command = ["--tasks", records, "--workers", "1", "--cores", "1", "--quiet"]
+    done = scripts.run(*command, stderr=terminal.theirs, status=1)
+    assert done.stdout.startswith("2 of 2 tasks done: 1 ok, 1 error\n")
+    os.write(terminal.theirs, b"the end")
+    terminal.shows(b"the end")
+    assert terminal.seen == b"the end"
+
+
+def test_tasks_that_are_typed_at_a_terminal(scripts: Scripts, terminal: Terminal) -> None:
+    dispatcher = scripts.dispatcher("--tasks", "-", "--dry-run", stdin=terminal.theirs)
+    dispatcher.says("reading tasks from this terminal, one JSON object per line; Ctrl-D ends them")
+    terminal.types(b'{"function": "min", "params": [1, 2]}\n\x04')
+    assert dispatcher.ends() == 0
+    assert dispatcher.stdout == "1     1 core  min(1, 2)\n"
 
 
 def test_a_second_ctrl_c_gives_the_cursor_back(scripts: Scripts, terminal: Terminal) -> None:
@@ -357,7 +391,7 @@ def test_max_failures(scripts: Scripts) -> None:
         "results.jsonl",
     ]
     dispatcher = scripts.dispatcher(*command, "--max-failures", "3")
-    dispatcher.says("3 results are not ok: handing out no more (--max-failures 3)")
+    dispatcher.says("3 results not ok: handing out no more (--max-failures 3)")
     (scripts.folder / "held.go").touch()
     assert dispatcher.ends() == 1
     results = scripts.by_id()

@@ -84,14 +84,17 @@ class Runs:
             return count
 
     def noted(self) -> set[int]:
-        """The places of the results of which the broker knows that they were collected."""
+        """The places of the results of which the broker knows that they were collected.
+
+        Not to be asked while a collector begins: what is read here is not there for it.
+        """
         with self.wire.channel() as channel:
             queue, bodies = f"{self.wire.queue}.manifest.{NAME}", []
             while (got := channel.basic_get(queue))[0] is not None:
                 bodies.append(got[2])
         try:
             return set(manifest.read(NAME, bodies).collected)
-        except ConfigError:  # the collector reads it just now
+        except ConfigError:  # not all is back that was read here a moment ago
             return set()
 
     def find_id(self) -> str:

@@ -284,7 +284,8 @@ def test_a_collector_that_hung_finds_that_another_took_over(runs: Runs) -> None:
     runs.worker(3)
     first = runs.collector("first.jsonl")
     runs.runs("held-0").touch()
-    wait_until(lambda: runs.noted() == {0}, "a result is collected, and noted")
+    wait_until(lambda: runs.recorded("first.jsonl") == ["0"], "a result is collected")
+    wait_until(lambda: runs.noted() == {0}, "that is noted")
     first.send(signal.SIGSTOP)  # until the broker takes it for dead
 
     def take_over() -> Script | None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Seconds between progress lines where there is no terminal: soon once, then rarely.
 _FIRST_LINE, _LINES = 5.0, 30.0
 
-#: Characters of the names of cores and workers on a result's line.
+#: Characters of the names of cores and workers on a result's line; on a narrow terminal there are fewer.
 _WIDEST = 24
 
 #: Lines of a message in the summary: as much as a remedy takes on a narrow terminal.
@@ -110,8 +110,9 @@ class ResultLines:
             took = duration(max(0.0, result.finished - result.started))
         else:
             took = "-"
-        cores = one_line(named(result.cores) if result.cores else "-", _WIDEST)
-        worker = one_line(result.worker or "-", _WIDEST)
+        most = min(_WIDEST, width // 5)
+        cores = one_line(named(result.cores) if result.cores else "-", most)
+        worker = one_line(result.worker or "-", most)
         self._cores, self._worker = max(self._cores, len(cores)), max(self._worker, len(worker))
         head = f"{result.status:<9} {took:>8}  {cores:<{self._cores}}  {worker:<{self._worker}}  "
         left = max(20, width - len(head))

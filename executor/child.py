@@ -243,7 +243,14 @@ class _Child:
 
     def _keep(self, index: int, report: Report, buffers: Sequence[Buffer]) -> None:
         """Send a report, or let it wait a moment for others where the worker can see it."""
-        encoded = encoder.encode(report)
+        try:
+            encoded = encoder.encode(report)
+        except UnicodeEncodeError:  # halves of characters, in an exception's message say
+            if report.error is None:
+                raise
+            kind, message, trace = (text.encode(errors="backslashreplace").decode() for text in report.error)
+            report.error = (kind, message, trace)
+            encoded = encoder.encode(report)
         shown = not buffers and self._board.add(encoded)
         self._reports.append(encoded)
         self._buffers.extend(buffers)

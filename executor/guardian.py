@@ -50,6 +50,9 @@ _OOM_SCORE = 500
 #: waits in the kernel for a dead file server may take for ever, and must not keep the cores that long.
 _LINGER_SECONDS = 1.0
 
+#: Seconds to wait likewise for the guardian itself, when the worker ends.
+_FAREWELL_SECONDS = 10.0
+
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -109,12 +112,15 @@ class Guardian:
         return records
 
     def close(self) -> None:
-        """End all children and the guardian itself, and wait for that.
+        """End all children and the guardian itself, and wait for that, but not for ever.
 
         It does so itself, unless somebody killed it: then its descendants are this process's.
         """
         self.sock.close()
-        self._process.wait()
+        try:
+            self._process.wait(_FAREWELL_SECONDS)
+        except subprocess.TimeoutExpired:  # it goes on alone, and ends when the last of them is dead
+            return
         deadline = time.monotonic() + _LINGER_SECONDS
         while (left := _strangers()) and time.monotonic() < deadline:  # a death may bring others
             for pid in left:

@@ -321,6 +321,16 @@ def test_a_progress_bar_on_a_terminal(scripts: Scripts, terminal: Terminal) -> N
     assert "jobs.hold('held') = 'held'" in dispatcher.stdout
 
 
+def test_quiet_leaves_the_summary_alone(scripts: Scripts, terminal: Terminal) -> None:
+    records = scripts.tasks(task("jobs.fail"), task("time.sleep", 1))  # a bar would be there after half of it
+    command = ["--tasks", records, "--workers", "1", "--cores", "1", "--quiet"]
+    done = scripts.run(*command, stderr=terminal.theirs, status=1)
+    assert done.stdout.startswith("2 of 2 tasks done: 1 ok, 1 error\n")
+    os.write(terminal.theirs, b"the end")
+    terminal.shows(b"the end")
+    assert terminal.seen == b"the end"
+
+
 def test_tasks_that_are_typed_at_a_terminal(scripts: Scripts, terminal: Terminal) -> None:
     dispatcher = scripts.dispatcher("--tasks", "-", "--dry-run", stdin=terminal.theirs)
     dispatcher.says("reading tasks from this terminal, one JSON object per line; Ctrl-D ends them")

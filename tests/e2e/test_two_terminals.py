@@ -14,6 +14,7 @@ import pytest
 import zmq
 from scripts import LIMIT, ROOT, Scripts, task, wait_until
 
+from dispatcher import TASKS
 from executor.cores import granted
 
 needs_two_cores = pytest.mark.skipif(len(granted().ids) < 2, reason="needs two cores")
@@ -40,6 +41,15 @@ def test_worker_first_and_then_one_dispatcher_after_the_other(scripts: Scripts) 
     assert not worker.ended
     worker.send(signal.SIGTERM)
     assert worker.ends() == 0
+
+
+@pytest.mark.skipif(len(granted().ids) < 2, reason="needs two cores")
+def test_two_terminals_need_no_option(scripts: Scripts) -> None:
+    assert {"function": "example_compute.compute_flops", "params": [1, 2048], "resources": 1} in TASKS
+    assert {record.get("resources", 1) for record in TASKS} == {1, 2}
+    scripts.worker()
+    done = scripts.run()
+    assert f"\n{len(TASKS)} of {len(TASKS)} tasks done: {len(TASKS)} ok\n" in done.stdout
 
 
 def test_dispatcher_first(scripts: Scripts) -> None:

@@ -65,6 +65,10 @@ def die(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
 def thread_masks() -> list[list[int]]:
     """The cores of each thread of this process, those of NumPy's BLAS included."""
     import numpy as np

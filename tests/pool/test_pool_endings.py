@@ -64,6 +64,15 @@ def test_a_timeout_that_makes_a_call_raise_is_one(start: Start) -> None:
     assert late.error[1].endswith("its timeout is 1 s")
 
 
+def test_an_exception_may_say_what_is_no_text(start: Start) -> None:
+    driver = start(1)
+    (failed,) = driver.run(item(0, "calls.fail", "half a pair: \udcff"))
+    assert failed.status == "error"
+    assert failed.error is not None
+    assert failed.error[:2] == ("ValueError", "half a pair: \\udcff")
+    assert "half a pair" in failed.error[2]
+
+
 @pytest.mark.parametrize(
     ("how", "words"),
     [

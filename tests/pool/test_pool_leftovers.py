@@ -191,6 +191,18 @@ def test_closing_the_pool_ends_everything(start: Start, gone: Gone) -> None:
     assert all(gone(int(pid)) for name in ("pids", "held") for pid in Path(name).read_text().split())
 
 
+def test_closing_the_pool_does_not_wait_for_ever(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what can't die, a process that waits for a dead file server say; here the guardian is halted."""
+    monkeypatch.setattr("executor.guardian._FAREWELL_SECONDS", 0.2)
+    driver = start(1)
+    driver.run(item(0, "calls.pid"))
+    (guardian,) = psutil.Process().children()
+    guardian.suspend()
+    driver.pool.close()
+    guardian.resume()
+    assert guardian.wait(60) is not None
+
+
 def test_a_task_may_use_multiprocessing(start: Start) -> None:
     driver = start(1)
     (report,) = driver.run(item(0, "calls.multiprocess"))

@@ -136,7 +136,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             count = self._look_for(self._manifest, wait)
             if count is None:
                 raise ConfigError(f"--cancel {self._name}: there is no run of that name at {self.address}")
-            self._read(min(1, count), wait)
+            self._read(1, wait)
             if not count and time.monotonic() > deadline:  # nor does anybody read it just now
                 break  # so nothing else was ever there
         if self._run:
@@ -181,17 +181,20 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             self._connection.claim(self._names.claim(self._name))
 
     def _read(self, most: int | None, wait: float | None) -> bool:
-        """Fetch records of the run, which stay there; return whether the connection stood as long as that."""
+        """Read records of the run, which stay there; return whether the connection stood as long as that.
+
+        By a subscription: each `get` from a quorum queue is a write to the broker's disk.
+        """
         count = self._look_for(self._manifest, wait) or 0
+        count = count if most is None else min(most, count)
         breaks = self._breaks
         self._records.clear()
-        for _ in range(count if most is None else most):
-            self._until(lambda: not self._getting, wait, "read")
-            if self._breaks != breaks:
-                return False
-            self._getting = self._manifest
-            self._connection.get(self._manifest)
-        self._until(lambda: not self._getting, wait, "read")
+        if count:
+            self._connection.consume(self._manifest, prefetch=most or 0)
+        while (read := len(self._records)) < count and self._breaks == breaks:
+            self._until(lambda: len(self._records) > read or self._breaks != breaks, wait, "read")
+        if count:
+            self._connection.stop_consuming(self._manifest)
         for tag, _ in self._records:
             self._connection.reject(tag)
         return self._breaks == breaks
@@ -226,11 +229,10 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def _hear(self, event: events.AMQPEvent, now: float) -> None:
         if isinstance(event, events.Ended) and self._removing:
-            return
+            return  # by our own doing
         if isinstance(event, events.Found):
             self._claimed, self._claimed_at = self._claims, 0.0  # as that was asked for before
         if isinstance(event, Delivered) and event.queue == self._manifest:
-            self._getting = ""
             if event.tag is not None:
                 self._records.append((event.tag, event.body))
             self._run = self._run or str(event.headers.get("run", ""))

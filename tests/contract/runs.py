@@ -77,9 +77,11 @@ class Runs:
             try:
                 found = channel.queue_declare(f"{self.wire.queue}.{queue}", passive=True)
             except ChannelClosedByBroker as closed:
-                if closed.reply_code != 404:
-                    raise
-                return None
+                if closed.reply_code == 404:
+                    return None
+                if closed.reply_code == 405:  # it is another connection's own
+                    return 0
+                raise
             count: int = found.method.message_count
             return count
 

@@ -342,9 +342,10 @@ def show_order(tasks: Sequence[Task], out: TextIO) -> None:
     """
     width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
     digits = len(str(len(tasks)))
+    wide = max(len("999 cores"), len(plural(max(task.resources for task in tasks), "core")))
     try:
         for number, task in enumerate(tasks, 1):
-            head = f"{number:>{digits}}  {plural(task.resources, 'core'):>9}  "
+            head = f"{number:>{digits}}  {plural(task.resources, 'core'):>{wide}}  "
             print(head + call(task.function, task.params, task.kwargs, max(20, width - len(head))), file=out)
         out.flush()
     except OSError as error:

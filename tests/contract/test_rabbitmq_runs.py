@@ -180,17 +180,22 @@ def test_what_is_too_large_for_the_wire_is_an_error_and_what_is_large_is_not(
     assert "the call is too large" in found["too large"]["error"]["message"]
 
 
+def pushing_through(runs: Runs, proxy: Proxy) -> Script:
+    """Begin to leave a run, and stall in the middle of the push."""
+    runs.place.listen = runs.place.reach = [proxy.address]
+    tasks = runs.scripts.tasks(*echoes(50_000))
+    yaml = runs.write("proxy.yml")
+    pushing = runs.scripts.dispatcher("--yaml", yaml, "--tasks", tasks, "--detach", "--run", NAME)
+    wait_until(lambda: runs.waiting("1"), "it has begun to push")
+    proxy.stall()
+    runs.id = runs.find_id()
+    return pushing
+
+
 def pushing_ends_by(runs: Runs, how: signal.Signals) -> Script:
     """Leave a run, and end that in the middle of the push."""
     with Proxy(runs.place.listen[0]) as proxy:
-        runs.place.listen = runs.place.reach = [proxy.address]
-        tasks = runs.scripts.tasks(*(record("jobs.echo", "x" * 300_000, id=str(n)) for n in range(150)))
-        pushing = runs.scripts.dispatcher(
-            "--yaml", runs.write("proxy.yml"), "--tasks", tasks, "--detach", "--run", NAME
-        )
-        wait_until(lambda: runs.waiting("1"), "it has begun to push")
-        proxy.stall()
-        runs.id = runs.find_id()
+        pushing = pushing_through(runs, proxy)
         pushing.send(how)
         proxy.heal()
         assert pushing.ends() == 128 + how, pushing.log()
@@ -201,9 +206,19 @@ def pushing_ends_by(runs: Runs, how: signal.Signals) -> Script:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_push_that_is_interrupted_leaves_nothing(runs: Runs, how: signal.Signals) -> None:
     pushing = pushing_ends_by(runs, how)
-    assert f"run {NAME} was not pushed to its end, and is removed" in pushing.stderr
+    assert f"removing what was pushed of run {NAME}" in pushing.stderr
     runs.nothing_is_left()
     runs.never_again(runs.worker(), 0)
+
+
+def test_a_second_ctrl_c_ends_a_push_at_once(runs: Runs) -> None:
+    with Proxy(runs.place.listen[0]) as proxy:
+        pushing = pushing_through(runs, proxy)
+        proxy.cut()
+        pushing.send(signal.SIGINT)
+        pushing.says(f"removing what was pushed of run {NAME}")
+        pushing.send(signal.SIGINT)
+        assert pushing.ends() == 130, pushing.log()
 
 
 def test_a_push_that_is_killed_is_said_to_be_and_can_be_cancelled(runs: Runs) -> None:

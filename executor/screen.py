@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: Seconds between progress lines where there is no terminal: soon once, then rarely.
 _FIRST_LINE, _LINES = 5.0, 30.0
 
+#: Terminals that can't draw a bar, Emacs's shell for one, where rich would show nothing at all.
+_NO_BARS = ("dumb", "unknown")
+
 #: Characters of the names of cores and workers on a result's line; on a narrow terminal there are fewer.
 _WIDEST = 24
 
@@ -226,7 +229,7 @@ class Screen:
         self._lines = ResultLines()
         self._quiet = quiet
         self.unwritten = ""
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") not in _NO_BARS
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._began = time.monotonic()

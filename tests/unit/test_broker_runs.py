@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from executor import codec
 from executor.broker import Broker
@@ -52,6 +54,7 @@ class Simulation:
         self.broker = Broker()
         self.machines: dict[str, Machine] = {}
         self.started: Counter[int] = Counter()
+        self.starts: list[tuple[float, int]] = []  # when which place was started, in order
         self._agenda: list[Message] = []
         self._numbers = itertools.count()
         self._recall_at = 0.0
@@ -98,6 +101,7 @@ class Simulation:
             machine.free -= width
             machine.running[place] = width
             self.started[place] += 1
+            self.starts.append((self.now, place))
             attempt, since = self.run.attempt(place), self.now
             self.after(self.seconds[place], lambda p=place, a=attempt, s=since: self._end(name, p, a, s))
 
@@ -202,3 +206,22 @@ def test_tiny_tasks_keep_workers_busy_in_spite_of_the_wire() -> None:
     simulation.go()
     assert len(simulation.results) == 5000
     assert simulation.now < 1.2 * 5000 * 1e-4 / 8
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.sampled_from([1e-4, 0.001, 0.003, 0.05, 1.0]), min_size=2, max_size=60),
+    st.data(),
+)
+def test_once_a_repeat_has_come_a_worker_starts_nothing_else_before_it(
+    cores: int, seconds: list[float], data: st.DataObject
+) -> None:
+    fails = data.draw(st.integers(0, len(seconds) - 1))
+    run = Run([Task(function="f", id=str(place)) for place in range(len(seconds))], retries=1)
+    simulation = Simulation(run, seconds, {fails})
+    simulation.join("w", cores)
+    simulation.go()
+    first, again = (at for at, place in simulation.starts if place == fails)
+    came = first + seconds[fails] + 2 * DELAY  # the report there, the call back
+    between = [place for at, place in simulation.starts if came + 1e-9 < at < again - 1e-9]
+    assert not between

@@ -145,19 +145,24 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def close(self) -> None:
         if not self._closed and self._collects and self._jobs is not None:
-            try:
-                if self._stays:
-                    self._until(lambda: not self._post or not self._outage.opened, PARTING, "reached")
-                    text = "who collects the rest gets the last of these results again" if self._post else ""
-                else:
-                    self._remove(PARTING)
-                    text = ""
-            except ExecutorError:
-                text = f"--cancel {self._name} removes what is left of the run"
-            if text:
-                self._say(f"can't reach RabbitMQ at {self._connection.address}: {text}")
+            self._part()
         self._stays = True  # all that had to be done is done
         super().close()
+
+    def _part(self) -> None:
+        """See that what was noted is safe; or, if all is gathered, that the run is removed."""
+        text = ""
+        try:
+            if self._stays:
+                self._until(lambda: not self._post or not self._outage.opened, PARTING, "reached")
+            else:
+                self._remove(PARTING)
+        except ExecutorError:
+            text = "" if self._stays else f"--cancel {self._name} removes what is left of the run"
+        if self._stays and self._post:
+            text = "who collects the rest gets the last of these results again"
+        if text:
+            self._say(f"can't reach RabbitMQ at {self._connection.address}: {text}")
 
     def _remove(self, wait: float | None) -> None:
         """Remove the run, and see that it is."""

@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
         "--workers", type=options.positive_int, metavar="N", help="start N workers here, for this run alone"
     )
     group.add_argument(
-        "--cores", type=options.positive_int, metavar="K",
+        "--cores", type=options.core_count, metavar="K",
         help="with --workers: cores of each (default: they divide what there is)",
     )  # fmt: skip
     options.add_wait(

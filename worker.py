@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
     parse = options.parser("worker.py", __doc__ or "", EPILOG)
     parse.add_argument(
-        "--cores", type=options.positive_int, metavar="K",
+        "--cores", type=options.core_count, metavar="K",
         help="cores to run tasks on (default: what the machine, its cgroup and Slurm grant; "
         "more are allowed, then nothing is pinned)",
     )  # fmt: skip

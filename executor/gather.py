@@ -197,6 +197,8 @@ class Gatherer:
     def _on_signal(self, number: int, frame: object) -> None:
         if self._signal is not None:  # the second one: at once
             self._screen.abandon()
+            if self._workers is not None:
+                self._workers.abandon()
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self._signal = number

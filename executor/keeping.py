@@ -25,7 +25,7 @@ NOTE_SECONDS = 2.0
 def detach(run: Run, wire: Wire, *, wait: float | None, say: Say) -> int:
     """Push a run and leave it with the broker; print its name, alone, to stdout. Return the exit status.
 
-    Ctrl-C and SIGTERM meanwhile remove what was pushed of it.
+    Ctrl-C and SIGTERM meanwhile remove what was pushed of it; a second one ends at once.
 
     Raises:
         ConfigError: the wire has no broker, or the name is in use.
@@ -33,15 +33,21 @@ def detach(run: Run, wire: Wire, *, wait: float | None, say: Say) -> int:
     """
     run.submitted = time.time()
     signals: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        signals.append(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
     with wire.transport.kept_run(wire.settings, run.name, collects=False, say=say) as end:
         end.check_name(wait)
         records = list(manifest.records(run.tasks, run.retries, run.timeout, run.submitted))
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda number, _: signals.append(number))
+            signal.signal(number, stop)
         end.push(run)
         if not end.keep(records, wait, lambda: bool(signals)):
+            say(f"removing what was pushed of run {run.name}")
             end.drop(wait)
-            say(f"run {run.name} was not pushed to its end, and is removed")
             return EXIT_TERMINATED if signals[0] == signal.SIGTERM else EXIT_INTERRUPTED
         say(f"{plural(len(run.tasks), 'task')} of run {run.name} now at {end.address}")
     say(f"collect the results with the same --yaml and --collect {run.name} --output FILE")

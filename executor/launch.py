@@ -128,6 +128,10 @@ class LocalWorkers:
             self._start(index)
         return dead
 
+    def abandon(self) -> None:
+        """Leave no folder, right before a signal ends this process; the workers notice and end as well."""
+        self._folder.close()
+
     def close(self) -> None:
         """End the workers and all that they run, and wait for that. Closing twice is harmless."""
         if self._write < 0:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     Group: TypeAlias = argparse._ArgumentGroup  # which has no public name
 
 
+#: Cores of one worker: beyond any machine, also where each is a slot for tasks that only wait.
+MOST_CORES = 1_000_000
+
+
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the usage that would push it out of sight."""
 
@@ -67,6 +71,14 @@ def positive_int(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be an integer of at least 1, not {text!r}")
+    return value
+
+
+def core_count(text: str) -> int:
+    """Read an integer of at least 1 and at most `MOST_CORES`."""
+    value = positive_int(text)
+    if value > MOST_CORES:
+        raise argparse.ArgumentTypeError(f"must be at most {MOST_CORES:,}, not {text!r}")
     return value
 
 

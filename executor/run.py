@@ -64,10 +64,6 @@ class Run:
         """How many tasks have no result yet."""
         return len(self.tasks) - self._skipped - sum(self.counts.values())
 
-    def recorded(self) -> bytes:
-        """Return 1 at the place of each task that has its result."""
-        return bytes(self._recorded)
-
     def skip(self, places: Iterable[int]) -> int:
         """Take these tasks for recorded, by somebody else; return how many were not yet."""
         before = self._skipped

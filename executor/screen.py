@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 #: Seconds between progress lines where there is no terminal: soon once, then rarely.
 _FIRST_LINE, _LINES = 5.0, 30.0
 
+#: Terminals that can't draw a bar, Emacs's shell for one, where rich would show nothing at all.
+_NO_BARS = ("dumb", "unknown")
+
+#: Characters of the names of cores and workers on a result's line; on a narrow terminal there are fewer.
+_WIDEST = 24
+
 #: Lines of a message in the summary: as much as a remedy takes on a narrow terminal.
 _MESSAGE_LINES = 4
 
@@ -95,23 +101,32 @@ def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width:
     return one_line(f"{function}({one_line(arguments, room) if room > 0 else '…'})", width)
 
 
-def result_line(result: Result, width: int) -> str:
-    """Return the line of a result: how it ended, how long it took, on what, and what came of it."""
-    if result.started is not None and result.finished is not None:
-        took = duration(max(0.0, result.finished - result.started))
-    else:
-        took = "-"
-    cores = named(result.cores) if result.cores else "-"
-    head = f"{result.status:<9} {took:>8}  {cores:<9} {result.worker or '-':<8}  "
-    left = max(20, width - len(head))
-    if result.error is None:
-        came = " = " + brief(result.value, max(10, left // 2))
-    else:
-        came = one_line(f": {result.error.type}: {result.error.message}", max(10, left * 2 // 3))
-    what = call(result.function, result.params, result.kwargs, max(10, left - columns(came)))
-    if result.error is not None:  # what the call left free
-        came = one_line(f": {result.error.type}: {result.error.message}", width)
-    return one_line(f"{head}{what}{came}", width)
+class ResultLines:
+    """The lines of results, below one another: a column grows with the longest entry that it had so far."""
+
+    def __init__(self) -> None:
+        self._cores, self._worker = len("cores 0-1"), len("local-1")
+
+    def line(self, result: Result, width: int) -> str:
+        """Return the line of a result: how it ended, how long it took, on what, and what came of it."""
+        if result.started is not None and result.finished is not None:
+            took = duration(max(0.0, result.finished - result.started))
+        else:
+            took = "-"
+        most = min(_WIDEST, width // 5)
+        cores = one_line(named(result.cores) if result.cores else "-", most)
+        worker = one_line(result.worker or "-", most)
+        self._cores, self._worker = max(self._cores, len(cores)), max(self._worker, len(worker))
+        head = f"{result.status:<9} {took:>8}  {cores:<{self._cores}}  {worker:<{self._worker}}  "
+        left = max(20, width - len(head))
+        if result.error is None:
+            came = " = " + brief(result.value, max(10, left // 2))
+        else:
+            came = one_line(f": {result.error.type}: {result.error.message}", max(10, left * 2 // 3))
+        what = call(result.function, result.params, result.kwargs, max(10, left - columns(came)))
+        if result.error is not None:  # what the call left free
+            came = one_line(f": {result.error.type}: {result.error.message}", width)
+        return one_line(f"{head}{what}{came}", width)
 
 
 class Summary:
@@ -211,9 +226,10 @@ class Screen:
     def __init__(self, summary: Summary, out: TextIO | None, *, quiet: bool) -> None:
         self._summary = summary
         self._out = None if quiet else out
+        self._lines = ResultLines()
         self._quiet = quiet
         self.unwritten = ""
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and os.environ.get("TERM") not in _NO_BARS
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._began = time.monotonic()
@@ -235,9 +251,9 @@ class Screen:
         if self._out is None:
             return
         if self._out.isatty():
-            line = result_line(result, shutil.get_terminal_size().columns)
+            line = self._lines.line(result, shutil.get_terminal_size().columns)
         else:
-            line = result_line(result, _PIPED_WIDTH)
+            line = self._lines.line(result, _PIPED_WIDTH)
         try:
             if self._progress is not None and self._out.isatty():
                 self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -326,9 +342,10 @@ def show_order(tasks: Sequence[Task], out: TextIO) -> None:
     """
     width = shutil.get_terminal_size().columns if out.isatty() else _PIPED_WIDTH
     digits = len(str(len(tasks)))
+    wide = max(len("999 cores"), len(plural(max(task.resources for task in tasks), "core")))
     try:
         for number, task in enumerate(tasks, 1):
-            head = f"{number:>{digits}}  {plural(task.resources, 'core'):>9}  "
+            head = f"{number:>{digits}}  {plural(task.resources, 'core'):>{wide}}  "
             print(head + call(task.function, task.params, task.kwargs, max(20, width - len(head))), file=out)
         out.flush()
     except OSError as error:

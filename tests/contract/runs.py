@@ -77,21 +77,26 @@ class Runs:
             try:
                 found = channel.queue_declare(f"{self.wire.queue}.{queue}", passive=True)
             except ChannelClosedByBroker as closed:
-                if closed.reply_code != 404:
-                    raise
-                return None
+                if closed.reply_code == 404:
+                    return None
+                if closed.reply_code == 405:  # it is another connection's own
+                    return 0
+                raise
             count: int = found.method.message_count
             return count
 
     def noted(self) -> set[int]:
-        """The places of the results of which the broker knows that they were collected."""
+        """The places of the results of which the broker knows that they were collected.
+
+        Not to be asked while a collector begins: what is read here is not there for it.
+        """
         with self.wire.channel() as channel:
             queue, bodies = f"{self.wire.queue}.manifest.{NAME}", []
             while (got := channel.basic_get(queue))[0] is not None:
                 bodies.append(got[2])
         try:
             return set(manifest.read(NAME, bodies).collected)
-        except ConfigError:  # the collector reads it just now
+        except ConfigError:  # not all is back that was read here a moment ago
             return set()
 
     def find_id(self) -> str:

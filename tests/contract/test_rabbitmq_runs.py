@@ -180,26 +180,56 @@ def test_what_is_too_large_for_the_wire_is_an_error_and_what_is_large_is_not(
     assert "the call is too large" in found["too large"]["error"]["message"]
 
 
-def test_a_push_that_is_interrupted_leaves_nothing(runs: Runs) -> None:
+def pushing_through(runs: Runs, proxy: Proxy) -> Script:
+    """Begin to leave a run, and stall in the middle of the push."""
+    runs.place.listen = runs.place.reach = [proxy.address]
+    tasks = runs.scripts.tasks(*echoes(50_000))
+    yaml = runs.write("proxy.yml")
+    pushing = runs.scripts.dispatcher("--yaml", yaml, "--tasks", tasks, "--detach", "--run", NAME)
+    wait_until(lambda: runs.waiting("1"), "it has begun to push")
+    proxy.stall()
+    runs.id = runs.find_id()
+    return pushing
+
+
+def pushing_ends_by(runs: Runs, how: signal.Signals) -> Script:
+    """Leave a run, and end that in the middle of the push."""
     with Proxy(runs.place.listen[0]) as proxy:
-        runs.place.reach = [proxy.address]
-        runs.place.listen = [proxy.address]
-        slow = runs.write("slow.yml")
-        tasks = runs.scripts.tasks(*(record("jobs.echo", "x" * 300_000, id=str(n)) for n in range(150)))
-        pushing = runs.scripts.dispatcher("--yaml", slow, "--tasks", tasks, "--detach", "--run", NAME)
-        wait_until(lambda: runs.waiting("1"), "it has begun to push")
-        proxy.stall()
-        runs.id = runs.find_id()
-        pushing.send(signal.SIGINT)
+        pushing = pushing_through(runs, proxy)
+        pushing.send(how)
         proxy.heal()
-        assert pushing.ends() == 130, pushing.log()
+        assert pushing.ends() == 128 + how, pushing.log()
     assert pushing.stdout == ""
-    assert f"run {NAME} was not pushed to its end, and is removed" in pushing.stderr
+    return pushing
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_push_that_is_interrupted_leaves_nothing(runs: Runs, how: signal.Signals) -> None:
+    pushing = pushing_ends_by(runs, how)
+    assert f"removing what was pushed of run {NAME}" in pushing.stderr
     runs.nothing_is_left()
-    worker = runs.worker()
-    runs.no_call_waits()
-    runs.drain(worker)
-    runs.no_call_waits()
+    runs.never_again(runs.worker(), 0)
+
+
+def test_a_second_ctrl_c_ends_a_push_at_once(runs: Runs) -> None:
+    with Proxy(runs.place.listen[0]) as proxy:
+        pushing = pushing_through(runs, proxy)
+        proxy.cut()
+        pushing.send(signal.SIGINT)
+        pushing.says(f"removing what was pushed of run {NAME}")
+        pushing.send(signal.SIGINT)
+        assert pushing.ends() == 130, pushing.log()
+
+
+def test_a_push_that_is_killed_is_said_to_be_and_can_be_cancelled(runs: Runs) -> None:
+    pushing_ends_by(runs, signal.SIGKILL)
+    wait_until(lambda: runs.waiting(f"claim.{NAME}") is None, "the broker has missed it")
+    line = one_line(runs.collect(status=2))
+    assert f"run {NAME} was never pushed to its end; --cancel {NAME} removes it" in line
+    assert "there is a run of that name" in one_line(runs.detach(*echoes(1), status=2))
+    runs.run("--cancel", NAME)
+    runs.nothing_is_left()
+    runs.never_again(runs.worker(), 0)
 
 
 # -- collectors that go, and others that come
@@ -284,7 +314,8 @@ def test_a_collector_that_hung_finds_that_another_took_over(runs: Runs) -> None:
     runs.worker(3)
     first = runs.collector("first.jsonl")
     runs.runs("held-0").touch()
-    wait_until(lambda: runs.noted() == {0}, "a result is collected, and noted")
+    wait_until(lambda: runs.recorded("first.jsonl") == ["0"], "a result is collected")
+    wait_until(lambda: runs.noted() == {0}, "that is noted")
     first.send(signal.SIGSTOP)  # until the broker takes it for dead
 
     def take_over() -> Script | None:

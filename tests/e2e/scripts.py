@@ -129,7 +129,8 @@ class Scripts:
         self._tag = uuid.uuid4().hex
         self._started: list[Script] = []
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
-        self.environment = {**kept, "XDG_RUNTIME_DIR": str(self.runtime), TAG: self._tag}
+        own = {"XDG_RUNTIME_DIR": str(self.runtime), "TERM": "xterm", TAG: self._tag}
+        self.environment = {**kept, **own}
 
     @property
     def address(self) -> str:

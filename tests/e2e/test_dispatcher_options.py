@@ -321,6 +321,16 @@ def test_a_progress_bar_on_a_terminal(scripts: Scripts, terminal: Terminal) -> N
     assert "jobs.hold('held') = 'held'" in dispatcher.stdout
 
 
+def test_progress_lines_on_a_terminal_that_cannot_draw_a_bar(scripts: Scripts, terminal: Terminal) -> None:
+    records = scripts.tasks(task("min", 2, 1), task("jobs.hold", "held"))
+    command = ["--tasks", records, "--workers", "1", "--cores", "1"]
+    dispatcher = scripts.dispatcher(*command, stderr=terminal.theirs, environment={"TERM": "dumb"})
+    terminal.shows(b"1 of 2 done, 1 running")
+    assert b"\x1b" not in terminal.seen
+    (scripts.folder / "held.go").touch()
+    assert dispatcher.ends() == 0
+
+
 def test_quiet_leaves_the_summary_alone(scripts: Scripts, terminal: Terminal) -> None:
     records = scripts.tasks(task("jobs.fail"), task("time.sleep", 1))  # a bar would be there after half of it
     command = ["--tasks", records, "--workers", "1", "--cores", "1", "--quiet"]

@@ -229,6 +229,7 @@ def test_wait_bounds_the_time_between_runs_too(scripts: Scripts) -> None:
     ("arguments", "says"),
     [
         (["--cores", "0"], "--cores: must be an integer of at least 1, not '0'"),
+        (["--cores", "1000001"], "--cores: must be at most 1,000,000, not '1000001'"),
         (["--cores", "many"], "--cores: must be an integer of at least 1, not 'many'"),
         (["--grace", "-1"], "--grace: must be a number of seconds"),
         (["--wait", "soon"], "--wait: must be a number of seconds, not 'soon'"),

@@ -131,6 +131,18 @@ def test_they_end_with_a_dispatcher_that_is_stopped(
     assert list((scripts.runtime / "function-executor").glob("run-*")) == []
 
 
+def test_a_second_ctrl_c_leaves_nothing_either(scripts: Scripts) -> None:
+    records = scripts.tasks(task("jobs.family", "held"))
+    dispatcher = scripts.dispatcher("--tasks", records, "--workers", "1", "--cores", "1")
+    wait_until((scripts.folder / "held.runs").exists, "it runs")
+    dispatcher.send(signal.SIGINT)
+    dispatcher.says("cancelling what runs")
+    dispatcher.send(signal.SIGINT)
+    assert dispatcher.ends() == 130
+    assert list((scripts.runtime / "function-executor").glob("run-*")) == []
+    scripts.nothing_lives()
+
+
 @pytest.mark.parametrize(("event", "text"), [("os.mkdir", "run-"), ("subprocess.Popen", "python")])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_dispatcher_that_is_stopped_while_it_starts_them_leaves_nothing(

@@ -44,6 +44,25 @@ def attempts(run: Run, status: Status) -> Result:
     raise AssertionError("no end of attempts")
 
 
+def test_a_name_may_be_used_again_and_an_id_is_not() -> None:
+    one, other, nameless = Run([], name="night"), Run([], name="night"), Run([])
+    assert one.name == other.name == "night"
+    assert one.id != other.id
+    assert one.id.startswith("night.")
+    assert nameless.name == nameless.id
+
+
+def test_what_another_dispatcher_recorded_is_not_waited_for_nor_recorded_again() -> None:
+    run = Run([task(place) for place in range(4)])
+    assert run.accept(report("ok", place=3)) is not None
+    assert run.skip([0, 2, 2, 3]) == 2
+    assert [run.is_recorded(place) for place in range(-1, 5)] == [False, True, False, True, True, False]
+    assert run.unrecorded == 1
+    assert run.accept(report("ok", place=0)) is None
+    assert run.accept(report("ok", place=1)) is not None
+    assert run.unrecorded == 0
+
+
 @pytest.mark.parametrize("status", ERRORS)
 @pytest.mark.parametrize("own", [None, 0, 1, 4])
 @pytest.mark.parametrize("for_all", [None, 0, 3])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from executor.screen import Summary, brief, call, progress_text, result_line
+from executor.screen import ResultLines, Summary, brief, call, progress_text
 from executor.task import Error, Result
 from executor.words import duration, one_line, plural, rate
 
@@ -77,13 +77,13 @@ def test_calls_lose_their_module_before_their_arguments() -> None:
 @given(st.text(st.characters() | st.sampled_from("日本語ｗ")), st.integers(60, 200))
 def test_a_result_has_one_line_of_the_screens_width(text: str, width: int) -> None:
     for each in (result(value=text), result("error", error=Error("ValueError", text), params=[text])):
-        line = result_line(each, width)
+        line = ResultLines().line(each, width)
         assert cell_len(line) <= width
         assert len(line.splitlines()) == 1
 
 
 def test_a_line_holds_status_time_cores_worker_and_value() -> None:
-    line = result_line(result(value=[1, 2]), 120)
+    line = ResultLines().line(result(value=[1, 2]), 120)
     for part in (
         "ok",
         "500 ms",
@@ -93,11 +93,19 @@ def test_a_line_holds_status_time_cores_worker_and_value() -> None:
         "= [1, 2]",
     ):
         assert part in line
-    never = result_line(
+    never = ResultLines().line(
         result("rejected", cores=[], started=None, finished=None, worker=None, error=Error("TooWide", "why")),
         120,
     )
     assert "TooWide: why" in never
+
+
+def test_lines_stand_below_one_another() -> None:
+    lines = ResultLines()
+    first = lines.line(result(worker="a-worker-with-a-name", cores=[0, 2, 4, 6, 8]), 120)
+    second = lines.line(result(worker="short", cores=[0]), 120)
+    assert first.index("package.module") == second.index("package.module")
+    assert "function(1, " in lines.line(result(worker="x" * 100, cores=[*range(0, 100, 2)]), 120)
 
 
 def test_the_summary_groups_failures() -> None:

@@ -148,6 +148,10 @@ class Connection:
             )
         )
 
+    def stop_consuming(self, queue: str) -> None:
+        """Have no more of a queue's messages delivered."""
+        self._ask(lambda done: self._channel.basic_cancel(queue, callback=done))
+
     def declare(self, queue: str, arguments: Mapping[str, Any]) -> None:
         """Make a durable queue, unless there is one."""
         own = dict(arguments)

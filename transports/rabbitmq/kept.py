@@ -136,7 +136,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             count = self._look_for(self._manifest, wait)
             if count is None:
                 raise ConfigError(f"--cancel {self._name}: there is no run of that name at {self.address}")
-            self._read(min(1, count), wait)
+            self._read(1, wait)
             if not count and time.monotonic() > deadline:  # nor does anybody read it just now
                 break  # so nothing else was ever there
         if self._run:
@@ -145,19 +145,24 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def close(self) -> None:
         if not self._closed and self._collects and self._jobs is not None:
-            try:
-                if self._stays:
-                    self._until(lambda: not self._post or not self._outage.opened, PARTING, "reached")
-                    text = "who collects the rest gets the last of these results again" if self._post else ""
-                else:
-                    self._remove(PARTING)
-                    text = ""
-            except ExecutorError:
-                text = f"--cancel {self._name} removes what is left of the run"
-            if text:
-                self._say(f"can't reach RabbitMQ at {self._connection.address}: {text}")
+            self._part()
         self._stays = True  # all that had to be done is done
         super().close()
+
+    def _part(self) -> None:
+        """See that what was noted is safe; or, if all is gathered, that the run is removed."""
+        text = ""
+        try:
+            if self._stays:
+                self._until(lambda: not self._post or not self._outage.opened, PARTING, "reached")
+            else:
+                self._remove(PARTING)
+        except ExecutorError:
+            text = "" if self._stays else f"--cancel {self._name} removes what is left of the run"
+        if self._stays and self._post:
+            text = "who collects the rest gets the last of these results again"
+        if text:
+            self._say(f"can't reach RabbitMQ at {self._connection.address}: {text}")
 
     def _remove(self, wait: float | None) -> None:
         """Remove the run, and see that it is."""
@@ -181,17 +186,20 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             self._connection.claim(self._names.claim(self._name))
 
     def _read(self, most: int | None, wait: float | None) -> bool:
-        """Fetch records of the run, which stay there; return whether the connection stood as long as that."""
+        """Read records of the run, which stay there; return whether the connection stood as long as that.
+
+        By a subscription: each `get` from a quorum queue is a write to the broker's disk.
+        """
         count = self._look_for(self._manifest, wait) or 0
+        count = count if most is None else min(most, count)
         breaks = self._breaks
         self._records.clear()
-        for _ in range(count if most is None else most):
-            self._until(lambda: not self._getting, wait, "read")
-            if self._breaks != breaks:
-                return False
-            self._getting = self._manifest
-            self._connection.get(self._manifest)
-        self._until(lambda: not self._getting, wait, "read")
+        if count:
+            self._connection.consume(self._manifest, prefetch=most or 0)
+        while (read := len(self._records)) < count and self._breaks == breaks:
+            self._until(lambda: len(self._records) > read or self._breaks != breaks, wait, "read")
+        if count:
+            self._connection.stop_consuming(self._manifest)
         for tag, _ in self._records:
             self._connection.reject(tag)
         return self._breaks == breaks
@@ -226,11 +234,10 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def _hear(self, event: events.AMQPEvent, now: float) -> None:
         if isinstance(event, events.Ended) and self._removing:
-            return
+            return  # by our own doing
         if isinstance(event, events.Found):
             self._claimed, self._claimed_at = self._claims, 0.0  # as that was asked for before
         if isinstance(event, Delivered) and event.queue == self._manifest:
-            self._getting = ""
             if event.tag is not None:
                 self._records.append((event.tag, event.body))
             self._run = self._run or str(event.headers.get("run", ""))

@@ -158,7 +158,9 @@ class Child:
             held, limit = in_words(self.peak), in_words(entry.item.memory or 0)
             return MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
         if self.ending == "timeout":
-            return "Timeout", f"killed after {had:.3g} s; its timeout is {entry.item.timeout:g} s"
+            # No more digits than make a difference: a summary groups failures by their messages.
+            text = f"{had:.1f}" if had >= 1 else f"{had:.1g}"
+            return "Timeout", f"killed after {text} s; its timeout is {entry.item.timeout:g} s"
         return "Cancelled", "killed because its run was cancelled"
 
     def convict(self) -> None:

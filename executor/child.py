@@ -16,6 +16,7 @@ import fcntl
 import io
 import mmap
 import os
+import signal
 import socket
 import sys
 import threading
@@ -234,6 +235,7 @@ class _Child:
             error = (text.type, text.message, text.traceback)
         if os.getpid() != self._pid:  # a copy that the task forked, and that came back from it
             os._exit(0)
+        signal.alarm(0)  # one that it set, and left, would interrupt or kill whatever is called next
         status: Status = "ok" if error is None else "error"
         printed = self._take_printed()
         report = Report(

@@ -19,6 +19,17 @@ _kept: list[object] = []
 _WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
 
 
+def set_alarm(seconds: float) -> int:
+    """Return before an alarm goes off that it set."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    return os.getpid()
+
+
+def nap(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def pid() -> int:
     return os.getpid()
 

@@ -224,3 +224,10 @@ def test_what_is_left_in_the_midst_of_a_batch_does_not_outlive_it(
     Path("go").touch()
     driver.until(lambda: driver.pool.idle)
     assert [each.report.place for each in driver.finished] == list(range(320))
+
+
+def test_an_alarm_that_a_task_set_is_not_its_neighbours(start: Start) -> None:
+    driver = start(1)
+    first, after = driver.run(item(0, "calls.set_alarm", 0.1), item(1, "calls.nap", 0.5))
+    assert first.status == after.status == "ok", after.error
+    assert value(first) == value(after), "it was another process"

@@ -8,6 +8,7 @@ Without an address it is a unix socket in a folder of this user alone, which nee
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import time
 from pathlib import Path
@@ -169,12 +170,15 @@ class _Listener(_ZmqLink):
         super().__init__(zmq.ROUTER, endpoint)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._lock: Lock | None = None
+        self._bound: Path | None = None  # the socket's file, which ZeroMQ leaves behind
         self._say: Say | None = say  # of strangers, once
         self._strangers = self._socket.get_monitor_socket(_FAILED_HANDSHAKES)
         try:
-            if endpoint.startswith("ipc://"):
-                self._take_turn(Path(endpoint.removeprefix("ipc://")), say, wait)
+            path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
+            if path is not None:
+                self._take_turn(path, say, wait)
             self._socket.bind(endpoint)
+            self._bound = path
         except zmq.ZMQError as error:
             self.close()
             reason = _REASONS.get(error.errno or 0, error.strerror.partition(" (addr=")[0])
@@ -214,6 +218,10 @@ class _Listener(_ZmqLink):
             self._socket.disable_monitor()
             self._strangers.close(linger=0)
         super().close()
+        if self._bound is not None:  # as long as the lock is ours, so is the file
+            with contextlib.suppress(OSError):  # its folder went, say
+                self._bound.unlink()
+            self._bound = None
         if self._lock is not None:
             self._lock.release()
 

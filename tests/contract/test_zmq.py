@@ -56,6 +56,15 @@ def test_who_waits_its_turn_says_so_now_and_then(monkeypatch: pytest.MonkeyPatch
     }
 
 
+def test_a_socket_goes_with_its_dispatcher_and_the_next_takes_its_place(scripts: Scripts) -> None:
+    path = scripts.runtime / "zmq"
+    settings = zeromq.Settings(address=f"unix:{path}")
+    for _ in range(2):
+        with zeromq.ZeroMQ.dispatcher_end(settings, say=print, wait=None):
+            assert path.is_socket()
+        assert not path.exists()
+
+
 def test_a_message_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before memory is taken for it: a peer gone mad must not fill the dispatcher's."""
     monkeypatch.setattr(zeromq, "LARGEST_FRAME", 1_000_000)

@@ -8,7 +8,7 @@ import pytest
 
 from executor.messages import Buffer
 from executor.session import Begin, Ended
-from tests.unit.world import PATIENCE, World
+from tests.unit.world import PATIENCE, FakeDispatcher, FakeWorker, World
 
 
 @pytest.mark.parametrize("noticed", [True, False])
@@ -163,7 +163,8 @@ def test_a_repeat_that_got_lost_on_the_way_to_who_failed_is_handed_out_again(wor
     assert worker.ran == Counter({0: 2})
 
 
-def test_a_repeat_that_got_lost_on_the_way_to_who_still_runs_an_earlier_one(world: World) -> None:
+def with_both_attempts(world: World) -> tuple[FakeDispatcher, FakeWorker]:
+    """Return a dispatcher of one task, and a worker that slept over one attempt and has the next, too."""
     world.fails = {(0, 1)}
     dispatcher = world.dispatcher(1)
     sleeper = world.worker("sleeper", at=dispatcher)
@@ -173,6 +174,11 @@ def test_a_repeat_that_got_lost_on_the_way_to_who_still_runs_an_earlier_one(worl
     world.until(lambda: dispatcher.said)
     sleeper.asleep = False
     world.until(lambda: len(sleeper.queue) == 2)
+    return dispatcher, sleeper
+
+
+def test_a_repeat_that_got_lost_on_the_way_to_who_still_runs_an_earlier_one(world: World) -> None:
+    dispatcher, sleeper = with_both_attempts(world)
     sleeper.cable.cut(swallows=True)
     _, (_, lost) = sleeper.queue
     assert lost.attempt == 2
@@ -205,15 +211,7 @@ def test_a_worker_that_slept_comes_back(world: World, failed: bool) -> None:
 
 def test_a_late_failure_leaves_the_next_attempt_with_its_worker(world: World) -> None:
     """It has both, and dies: what is lost then is the next attempt, which nobody else has."""
-    world.fails = {(0, 1)}
-    dispatcher = world.dispatcher(1)
-    sleeper = world.worker("sleeper", at=dispatcher)
-    sleeper.lazy = True
-    world.until(lambda: sleeper.queue)
-    sleeper.asleep = True
-    world.until(lambda: dispatcher.said)
-    sleeper.asleep = False
-    world.until(lambda: len(sleeper.queue) == 2)
+    dispatcher, sleeper = with_both_attempts(world)
     sleeper.work(1)
     world.turns(0.1)
     sleeper.die()

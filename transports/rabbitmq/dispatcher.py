@@ -36,8 +36,8 @@ from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, wait
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered, Tag
-from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, pack, unpack
-from transports.rabbitmq.mending import Mending, headers
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, headers, pack, unpack
+from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.presence import Open, Presence

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from executor.errors import BadFrame
 from executor.messages import (
     NIL,
+    PROTOCOL,
     Buffer,
     Item,
     Parts,
@@ -85,6 +86,11 @@ def calls(body: bytes) -> tuple[str, list[Call]]:
         raise BadFrame(f"calls were expected, not {type(message).__name__}")
     shares = share_out(message.items, buffers)
     return message.run, [Call(item, shares.get(index, ())) for index, item in enumerate(message.items)]
+
+
+def headers(**more: str) -> dict[str, Any]:
+    """Return the headers of a message with calls or reports; a copy's name its worker and host."""
+    return {"protocol": PROTOCOL, **more}
 
 
 def body_of(run: str, some: Iterable[Call]) -> bytes:

@@ -12,8 +12,7 @@ from transports.base import Jobs, KeepingEnd, Say, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
 from transports.rabbitmq.events import Delivered, Tag
-from transports.rabbitmq.frames import report_of
-from transports.rabbitmq.mending import headers
+from transports.rabbitmq.frames import headers, report_of
 from transports.rabbitmq.post import Outcome
 from transports.rabbitmq.topology import Topology
 

@@ -7,19 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-from executor.messages import PROTOCOL, Pushed, encode
+from executor.messages import Pushed, encode
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered
-from transports.rabbitmq.frames import Call, beyond, body_of, fate, pack, report_of
+from transports.rabbitmq.frames import Call, beyond, body_of, fate, headers, pack, report_of
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
-
-
-def headers(**more: str) -> dict[str, Any]:
-    """Return the headers of a message with calls or reports; a copy's name its worker and host."""
-    return {"protocol": PROTOCOL, **more}
 
 
 class Mending:

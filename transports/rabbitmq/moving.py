@@ -12,9 +12,8 @@ from functools import partial
 from executor.messages import Hello
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Tag
-from transports.rabbitmq.frames import Call, body_of
+from transports.rabbitmq.frames import Call, body_of, headers
 from transports.rabbitmq.held import Held
-from transports.rabbitmq.mending import headers
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
 from transports.rabbitmq.topology import Topology

@@ -7,9 +7,8 @@ from typing import TypeAlias
 
 from executor.messages import Buffer, Hello, Report
 from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.frames import Call, beyond, body_of, in_bodies, report_of
+from transports.rabbitmq.frames import Call, beyond, body_of, headers, in_bodies, report_of
 from transports.rabbitmq.held import Copy, Entry, Held, Key
-from transports.rabbitmq.mending import headers
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
 

@@ -36,10 +36,10 @@ from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered
-from transports.rabbitmq.frames import Call, body_of, calls, pack, unpack
+from transports.rabbitmq.frames import Call, body_of, calls, headers, pack, unpack
 from transports.rabbitmq.held import Held, Key
 from transports.rabbitmq.lookout import Lookout
-from transports.rabbitmq.mending import Mending, headers
+from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.moving import Moving
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post

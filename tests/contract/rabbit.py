@@ -102,9 +102,11 @@ class RabbitMQ:
             "RABBITMQ_ALLOW_INPUT": "1",  # one process instead of a shell with handlers around it
             "ERL_EPMD_PORT": str(epmd),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            # The last: how often it sees whether acknowledgements are overdue, which is a minute else.
+            # The last two: nobody else reaches it, and how often it sees whether acknowledgements are
+            # overdue, which is a minute else.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                "-noinput +sbwt none +sbwtdcpu none +sbwtdio none -rabbit channel_tick_interval 500"
+                "-noinput +sbwt none +sbwtdcpu none +sbwtdio none"
+                " -kernel inet_dist_use_interface {127,0,0,1} -rabbit channel_tick_interval 500"
             ),
         }
         self._script = script

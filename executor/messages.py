@@ -32,7 +32,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -52,6 +52,18 @@ Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 
 #: By run, the places of unfinished calls, each with the number of the latest attempt at it.
 Holding: TypeAlias = dict[str, dict[int, int]]
+
+
+class Running(NamedTuple):
+    """A call that runs, and for how many seconds it has."""
+
+    run: str
+    place: int
+    seconds: float
+
+
+#: The calls that a worker tells of as those that run longest.
+RUNNING_MOST = 8
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):
@@ -111,15 +123,20 @@ class Hello(_Message, tag="hello"):
     holding: Holding = {}
     episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
     leaving: bool = False  # it drains, and takes no more
+    running: list[Running] = []  # those that run longest, where no Beat tells them
 
 
 class Welcome(_Message, tag="welcome"):
-    """A dispatcher answers Hello: its run's id, and after how many seconds of silence it is gone."""
+    """A dispatcher answers Hello: its run's id, and after how many seconds of silence it is gone.
+
+    `earlier` are the runs that this one continues: what is kept of them is for this dispatcher.
+    """
 
     protocol: int
     run: str
     heartbeat: float
     patience: float
+    earlier: list[str] = []
 
 
 class Refused(_Message, tag="refused"):
@@ -212,7 +229,9 @@ class Halt(_Message, tag="halt"):
 
 
 class Beat(_Message, tag="beat"):
-    """Nothing new, still alive."""
+    """Nothing new, still alive. A worker tells what runs longest, `RUNNING_MOST` calls at most."""
+
+    running: list[Running] = []
 
 
 Message: TypeAlias = (

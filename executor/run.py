@@ -7,8 +7,8 @@ decides whether it is the one that is recorded, is due another attempt, or comes
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -29,11 +29,31 @@ class Due(NamedTuple):
     alone: bool
 
 
+class Earlier(NamedTuple):
+    """A run that another continues.
+
+    `places` are the places that its tasks have in the other, by their places in this one: None if all stand
+    where they stood, and -1 for a task that is none of the other's. `pushed` is how many of its tasks, from
+    the first on, it had given a broker that keeps them.
+    """
+
+    id: str
+    places: Sequence[int] | None = None
+    pushed: int = 0
+
+
+#: What tells the report that a superseded line came from: when the call started and finished.
+Span: TypeAlias = tuple[float | None, float | None]
+
+
 class Run:
     """The tasks of one run, in the order in which they are handed out.
 
     `id` tells this run from every other, and begins with its `name` where one is given; `retries` is for
     tasks that name none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
+
+    It continues the runs `earlier`, the oldest first: what workers or a broker still have of them is its own.
+    `superseded` names, by place, the reports whose lines were taken out of the results to run the task again.
     """
 
     def __init__(
@@ -43,6 +63,8 @@ class Run:
         retries: int | None = None,
         timeout: float | None = None,
         name: str | None = None,
+        earlier: Sequence[Earlier] = (),
+        superseded: Mapping[int, Collection[Span]] | None = None,
     ) -> None:
         self.id = secrets.token_hex(8) if name is None else f"{name}.{secrets.token_hex(4)}"
         self.name = self.id if name is None else name
@@ -55,6 +77,8 @@ class Run:
         self.due: list[Due] = []
         self.retries = retries
         self.timeout = timeout
+        self._earlier = {each.id: each for each in earlier}
+        self._superseded = superseded or {}
         self._skipped = 0
         self._attempts: dict[int, int] = {}  # by place, where it is not the first
         self._recorded = bytearray(len(tasks))
@@ -82,9 +106,31 @@ class Run:
         return self._attempts.get(place, 1)
 
     def tried(self, place: int, attempt: int) -> None:
-        """Workers try again by themselves, where a broker lies between: this attempt has been made."""
+        """This attempt has been made: by a worker, where a broker lies between, or in an earlier run."""
         if 0 <= place < len(self.tasks) and attempt > self.attempt(place):
             self._attempts[place] = attempt
+
+    @property
+    def earlier(self) -> Sequence[str]:
+        """The ids of the runs that this one continues, the oldest first."""
+        return list(self._earlier)
+
+    def place_of(self, run: str, place: int) -> int | None:
+        """Return the place here of a task of this or an earlier run; None: it is none of this run's."""
+        if run != self.id:
+            earlier = self._earlier.get(run)
+            if earlier is None:
+                return None
+            if earlier.places is not None:
+                place = earlier.places[place] if 0 <= place < len(earlier.places) else -1
+        return place if 0 <= place < len(self.tasks) else None
+
+    def left(self, run: str) -> Iterator[int]:
+        """Yield the places here of tasks without result that an earlier run had given its broker."""
+        for there in range(self._earlier[run].pushed):
+            here = self.place_of(run, there)
+            if here is not None and not self._recorded[here]:
+                yield here
 
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Encode the task at a place for its journey; return it and its large buffers."""
@@ -118,6 +164,9 @@ class Run:
                 f"a report about attempt {report.attempt} at place {place}, after {self.attempt(place)}"
             )
         if self._recorded[place]:
+            return None
+        if (report.started, report.finished) in self._superseded.get(place, ()):
+            self.due.append(Due(place, suspect=False, alone=False))  # of what is to be run again
             return None
         status, value, error = report.status, None, None
         if status == "ok":

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import select
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
@@ -32,6 +32,13 @@ LARGEST = 4 << 30
 LARGEST_FRAME = LARGEST + (64 << 20)
 
 
+class Keep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """For how long, and how much, is kept of a run whose dispatcher is gone, until another continues it."""
+
+    seconds: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
+    bytes: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000_000
+
+
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Keys that every wire's YAML may have."""
 
@@ -43,6 +50,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     patience: float = 5.0
     #: Bytes of the largest call or result that is sent; a larger one is that task's error.
     largest: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)] = LARGEST
+    #: What a worker, or the broker, keeps of a run whose dispatcher is gone.
+    keep: Keep = Keep()
 
 
 def checked(read: Callable[[str, str], object], text: str, key: str) -> None:
@@ -75,7 +84,17 @@ class Jobs(Protocol):
         """Return the number of the present attempt at a task, from 1."""
 
     def tried(self, place: int, attempt: int) -> None:
-        """Workers try again by themselves on this wire: that attempt has been made."""
+        """That attempt has been made: workers try again by themselves on this wire, or an earlier run did."""
+
+    @property
+    def earlier(self) -> Sequence[str]:
+        """The ids of the runs that this one continues, the oldest first."""
+
+    def place_of(self, run: str, place: int) -> int | None:
+        """Return the place here of a task of this or an earlier run; None: it is none of this run's."""
+
+    def left(self, run: str) -> Iterator[int]:
+        """Yield the places here of tasks without result that an earlier run had given its broker."""
 
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:
         """Return the task at a place, with its large buffers.
@@ -86,7 +105,10 @@ class Jobs(Protocol):
 
 
 class WorkerView(NamedTuple):
-    """What a dispatcher knows of a worker."""
+    """What a dispatcher knows of a worker.
+
+    `longest` are the places of calls that it runs longest, each with the seconds that it has run.
+    """
 
     name: str
     host: str
@@ -94,6 +116,8 @@ class WorkerView(NamedTuple):
     pid: int
     held: int
     running: int
+    instance: str = ""
+    longest: Sequence[tuple[int, float]] = ()
 
 
 class Delivery(NamedTuple):
@@ -110,6 +134,16 @@ class DispatcherEnd(ABC):
 
     #: Where workers find it, as the waiting lines name it.
     address: str
+    #: While it is set nothing is handed out; what workers have goes on.
+    paused: bool = False
+    #: Whether `close` leaves the run as if this process had died: nothing is acknowledged, ended or removed,
+    #: and workers and broker keep what they have for the run that continues this one.
+    resumable: bool = False
+
+    @property
+    def pushed(self) -> int:
+        """How many tasks, from the first on, are safe with a broker that keeps them; 0 without one."""
+        return 0
 
     @abstractmethod
     def push(self, jobs: Jobs) -> None:

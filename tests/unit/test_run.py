@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from executor import codec
 from executor.errors import BadFrame, CannotTravel
 from executor.messages import NIL, Report
-from executor.run import Due, Run
+from executor.run import Due, Earlier, Run
 from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Result, Status, Task
 
 ERRORS = ("error", "crashed", "lost", "timeout", "cancelled", "rejected")
@@ -289,3 +289,29 @@ def test_each_place_gets_one_result_whatever_is_reported(
     assert run.counts == Counter(result.status for result in results)
     most = max([4, *(attempt for _, attempt, _, _ in sent)])
     assert all(run.attempt(place) <= most for place in range(COUNT))
+
+
+def test_a_run_knows_where_the_tasks_of_those_that_it_continues_stand() -> None:
+    tasks = [task(place) for place in range(4)]
+    same, other = Earlier("same", pushed=3), Earlier("other", [3, -1, 0, 9], pushed=4)
+    run = Run(tasks, earlier=[same, other])
+    assert run.earlier == ["same", "other"]
+    assert [run.place_of("same", place) for place in range(-1, 5)] == [None, 0, 1, 2, 3, None]
+    assert [run.place_of("other", place) for place in range(-1, 5)] == [None, 3, None, 0, None, None]
+    assert run.place_of(run.id, 2) == 2
+    assert run.place_of("nobody's", 2) is None
+    run.skip([0])
+    assert list(run.left("same")) == [1, 2]
+    assert list(run.left("other")) == [3]
+
+
+def test_the_report_of_a_superseded_line_is_no_result_and_the_task_runs_again() -> None:
+    run = Run([task()], superseded={0: {(1.0, 2.0)}})
+    failed = report("error")
+    failed.started, failed.finished = 1.0, 2.0
+    assert run.accept(failed) is None
+    assert run.due == [Due(0, suspect=False, alone=False)]
+    assert run.attempt(0) == 1
+    result = run.accept(report("ok", value=7))
+    assert result is not None
+    assert result.value == 7

@@ -157,6 +157,7 @@ class DirectDispatcherEnd(DispatcherEnd):
                 peer.hello.pid,
                 self._broker.count(peer.key),
                 self._broker.running(peer.key),
+                peer.hello.instance,
             )
             for peer in self._instances.values()
             if not peer.draining or self._broker.count(peer.key)

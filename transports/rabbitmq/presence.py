@@ -105,7 +105,17 @@ class Presence:
             held = len(places) if peer.answered else max(1, len(places))
             if held or not hello.leaving:
                 running = calls.running(places, hello.cores)
-                views.append(WorkerView(hello.name, hello.host, hello.cores, hello.pid, held, running))
+                views.append(
+                    WorkerView(
+                        hello.name,
+                        hello.host,
+                        hello.cores,
+                        hello.pid,
+                        held,
+                        running,
+                        hello.instance,
+                    )
+                )
         return views
 
     def _take(self, hello: Hello, seconds: float) -> tuple[Hello, float]:

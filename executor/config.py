@@ -107,6 +107,7 @@ _TYPES = {
     "str": "a text",
     "bool": "true or false",
     "array": "a list",
+    "object": "keys and values",
     "null": "nothing",
 }
 
@@ -120,4 +121,8 @@ def _in_words(message: str) -> str:
 
     text = re.sub(r"`([^`]*)`", words, text)
     text = text[:1].lower() + text[1:]
-    return f"{path.rstrip('`')}: {text}" if path else text
+    if not path:
+        return text
+    # What a nested mapping says of one of its keys begins with that key.
+    joint = "." if re.match(r"\w+: ", text) else ": "
+    return f"{path.rstrip('`')}{joint}{text}"

@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import math
-import re
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from functools import lru_cache
 from numbers import Integral, Real
-from reprlib import Repr
 from typing import Any, TypeGuard
 
 import msgspec
 
 from executor.errors import CannotTravel, TaskFileError
+from executor.sizes import MOST, parse_size, size_mistake
 from executor.task import Task, content_hash, identify
+from executor.words import shown
 
 #: The names that a record may use.
 KEYS = Task.__struct_fields__
 #: What people who come from other tools write, where the spelling alone does not lead to ours.
 OTHER_WORDS = {"args": "params", "arguments": "params", "cores": "resources", "cpus": "resources"}
-#: The largest integer of a record: what 64 bits hold, so that every tool can read it in a results file.
-MOST = 2**63 - 1
-
-_MEMORY = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([kmgtp])(i?))?b?", re.ASCII | re.IGNORECASE)
-
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
-_SHORT.maxlevel = 2
-
-
-@lru_cache(1024)  # a file of a million tasks has a handful of limits
-def parse_memory(text: str) -> int:
-    """Return the bytes that `text` stands for: ``2GB`` is 2 * 10**9, ``512MiB`` is 512 * 2**20, ``64`` is 64.
-
-    The units are k, M, G, T, P (powers of 1,000) and Ki, Mi, Gi, Ti, Pi (powers of 1,024), in any case, with
-    or without a B; the number may have decimals.
-
-    Raises:
-        ValueError: it is no such text, less than a byte, or more than `MOST` bytes.
-    """
-    if match := _MEMORY.fullmatch(text.strip()):
-        number, unit, binary = match.groups()
-        power = " kmgtp".index(unit.lower()) if unit else 0
-        size = Decimal(number) * (1024 if binary else 1000) ** power
-        if 1 <= size <= MOST:
-            return int(size)
-    raise _memory_mistake(text)
 
 
 class _Written(Task, kw_only=True):
@@ -96,7 +68,7 @@ def _as_task(written: _Written) -> Task:
         id=str(written.id),
         timeout=written.timeout,
         retries=written.retries,
-        memory=parse_memory(memory) if isinstance(memory, str) else memory,
+        memory=parse_size(memory) if isinstance(memory, str) else memory,
     )
 
 
@@ -183,14 +155,6 @@ def unknown_key(key: object, known: Sequence[str]) -> str:
     )
 
 
-def shown(value: object) -> str:
-    """Return a value as a message shows it: what Python writes for it, cut to a few words on one line."""
-    try:
-        return " ".join(_SHORT.repr(value).split())
-    except ValueError:  # Python refuses to write an integer of thousands of digits
-        return f"an {type(value).__name__} of thousands of digits"
-
-
 def _fields(record: Mapping[Any, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the fields of a record that are right, None counting as absent, and what else is wrong."""
     fields: dict[str, Any] = {}
@@ -268,14 +232,10 @@ def _timeout(value: object) -> float:
 
 def _memory(value: object) -> int:
     if isinstance(value, str):
-        return parse_memory(value)
+        return parse_size(value)
     if _is_integer(value) and 1 <= value <= MOST:
         return int(value)
-    raise _memory_mistake(value)
-
-
-def _memory_mistake(value: object) -> ValueError:
-    return ValueError(f"must be an integer of bytes, or text such as 2GB or 512MiB, {_not(value)}")
+    raise size_mistake(value)
 
 
 def _id(value: object) -> str:

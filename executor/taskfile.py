@@ -24,8 +24,9 @@ from executor import jsontext
 from executor.errors import TaskFileError, UsageError
 from executor.jsonform import from_json
 from executor.task import Task
-from executor.taskcheck import KEYS, Intake, plain_task, shown, unknown_key
+from executor.taskcheck import KEYS, Intake, plain_task, unknown_key
 from executor.travel import MAX_DEPTH
+from executor.words import shown
 
 # What only one kind of file needs is imported by its reader: most runs read one kind or none.
 

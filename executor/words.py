@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from reprlib import Repr
 from unicodedata import east_asian_width
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
+_SHORT.maxlevel = 2
 
 
 def columns(text: str) -> int:
@@ -26,6 +31,14 @@ def one_line(text: str, width: int) -> str:
     return start + "…"
 
 
+def shown(value: object) -> str:
+    """Return a value as a message shows it: what Python writes for it, cut to a few words on one line."""
+    try:
+        return " ".join(_SHORT.repr(value).split())
+    except ValueError:  # Python refuses to write an integer of thousands of digits
+        return f"an {type(value).__name__} of thousands of digits"
+
+
 def duration(seconds: float) -> str:
     """Return a duration for people: ``85 µs``, ``213 ms``, ``4.2 s``, ``12 min 5 s``, ``3 h 20 min``."""
     if seconds < 0.0009995:
@@ -38,6 +51,22 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {rest} s"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def round_duration(seconds: float) -> str:
+    """Return a duration that somebody chose, for people: ``90 min``, ``1 h``, ``0.5 s``."""
+    for size, unit in ((3600, "h"), (60, "min")):
+        if seconds >= size and seconds % size == 0:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:g} s"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes that somebody chose, for people: ``1 GB``, ``2.5 MB``, ``17 bytes``."""
+    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.4g} {unit}"
+    return plural(count, "byte")
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -21,6 +21,7 @@ import msgspec
 from executor.errors import ConfigError
 from executor.messages import Buffer, Hello, Holding, Item, Parts, Report
 from executor.session import Order
+from executor.sizes import parse_size
 
 #: Says one line to the user.
 Say: TypeAlias = Callable[[str], None]
@@ -32,11 +33,31 @@ LARGEST = 4 << 30
 LARGEST_FRAME = LARGEST + (64 << 20)
 
 
-class Keep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """For how long, and how much, is kept of a run whose dispatcher is gone, until another continues it."""
+#: Seconds for which anything is kept, at most: a month. RabbitMQ could not count many more.
+KEEP_MOST = 31 * 86_400.0
 
-    seconds: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
-    bytes: Annotated[int, msgspec.Meta(ge=0)] = 1_000_000_000
+
+class Keep(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """For how long, and how much, is kept of a run whose dispatcher is gone, until another continues it.
+
+    Where either is 0, nothing is kept.
+    """
+
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=KEEP_MOST)] = 3600.0
+    #: Bytes, or text such as 1GB.
+    bytes: Annotated[int, msgspec.Meta(ge=0)] | str = 1_000_000_000
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bytes, str):
+            try:
+                msgspec.structs.force_setattr(self, "bytes", parse_size(self.bytes))
+            except ValueError as mistake:
+                raise ValueError(f"bytes: {mistake}") from None
+
+    @property
+    def most(self) -> int:
+        """The bytes, as a number."""
+        return int(self.bytes)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -273,6 +294,8 @@ class WorkerEnd(ABC):
     largest: int = LARGEST
     #: Asked for what is unfinished when a dispatcher is greeted.
     holding: Callable[[], Holding] = dict
+    #: For how long, and how much, it keeps of runs whose dispatcher is gone, where it does that itself.
+    keep: Keep = Keep()
 
     @abstractmethod
     def pull(self, timeout: float | None) -> list[Order]:
@@ -298,7 +321,15 @@ class WorkerEnd(ABC):
     @property
     @abstractmethod
     def settled(self) -> bool:
-        """Whether all results are recorded by their dispatchers."""
+        """Whether all results are recorded by their dispatchers, but for those of runs that were left."""
+
+    @property
+    def unclaimed(self) -> dict[str, int]:
+        """How many results are kept here of each run that was left and that another may continue.
+
+        It names a run as long as some of its calls still run, too. Empty where a broker keeps the results.
+        """
+        return {}
 
     @abstractmethod
     def fileno(self) -> int:

@@ -353,6 +353,10 @@ class Contract:
             ("heartbeat", 0, "heartbeat: must be more than 0"),
             ("patience", 0.1, "patience: must be at least twice the heartbeat"),
             ("largest", 2**40, "largest: "),
+            ("keep", {"seconds": -1}, "keep.seconds: "),
+            ("keep", {"seconds": "long"}, "keep.seconds: .*a number"),
+            ("keep", {"bytes": "much"}, "keep.bytes: must be an integer of bytes, or text such as 2GB"),
+            ("keep", 3600, "keep: expected keys and values"),
         ],
     )
     def test_a_wrong_key_is_named(

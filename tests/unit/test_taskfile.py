@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from executor.errors import EXIT_USAGE, TaskFileError
 from executor.task import Task, content_hash
-from executor.taskcheck import MOST, parse_memory
+from executor.sizes import MOST, parse_size
 from executor.taskfile import check_tasks, read_tasks
 
 WriteTasks = Callable[[str, str | bytes], str]
@@ -213,7 +213,7 @@ def test_tasks_that_are_no_list_are_refused() -> None:
     ],
 )
 def test_memory_is_read_in_its_unit(text: str, size: int) -> None:
-    assert parse_memory(text) == size
+    assert parse_size(text) == size
 
 
 @pytest.mark.parametrize(
@@ -221,12 +221,12 @@ def test_memory_is_read_in_its_unit(text: str, size: int) -> None:
 )
 def test_other_memory_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be an integer of bytes, or text such as 2GB or 512MiB"):
-        parse_memory(text)
+        parse_size(text)
 
 
 @given(st.integers(1, MOST))
 def test_memory_is_exact(size: int) -> None:
-    assert parse_memory(str(size)) == size
+    assert parse_size(str(size)) == size
 
 
 # Every mistake, each with its place

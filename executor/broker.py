@@ -21,7 +21,7 @@ that they kept.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from executor.leases import Leases
@@ -78,13 +78,19 @@ class Broker:
 
     # -- tasks
 
-    def push(self, widths: Sequence[int]) -> None:
-        """Put tasks into line, behind the present ones: places count on from the last."""
+    def push(self, widths: Sequence[int], done: Callable[[int], bool] = lambda place: False) -> None:
+        """Put tasks into line, behind the present ones: places count on from the last.
+
+        Those that are `done` already are never handed out.
+        """
         start = len(self._widths)
         self._widths.extend(widths)
         self._state.extend(bytes([_WAITING]) * len(widths))
         for place in range(start, len(self._widths)):
-            self._lines.push(place, self._widths[place])
+            if done(place):
+                self._state[place] = _SETTLED
+            else:
+                self._lines.push(place, self._widths[place])
         self._hungry.update(self._roomy)
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
@@ -100,6 +106,12 @@ class Broker:
         if alone:
             self._loners.add(place)
         self._repeats.add(place)
+        self.take_away(place)
+
+    def take_away(self, place: int) -> None:
+        """Put a place back into line where it stood: who holds it makes an attempt that counts no more."""
+        if self._state[place] == _WAITING:
+            return
         if self._state[place] == _LEASED:  # rare: a worker that was given up before told of its attempt
             for name, worker in self._workers.items():
                 if self._drop(worker, place):
@@ -152,6 +164,31 @@ class Broker:
         self._workers[worker] = Leases(cores, backfill=backfill)
         self._cores += cores
         self._hungry[worker] = None
+        self._weigh(worker)
+
+    def adopt(self, worker: str, places: Iterable[int]) -> None:
+        """A worker has these tasks already, from before it was known here: those that wait are leased to it.
+
+        All others are left as they are: another worker has them, or nobody need run them any more.
+        """
+        mine = self._workers[worker]
+        for place in places:
+            width = self._widths[place]
+            if self._state[place] != _WAITING or width > mine.cores:
+                continue
+            self._state[place] = _LEASED
+            if place in self._alone:
+                chosen = self._alone.pop(place)
+                if chosen is not None:
+                    self._release(self._workers[chosen])
+                    self._hungry[chosen] = None
+            else:
+                self._lines.remove(place, width)
+                self._wake(width)
+            mine.hold(place, width)
+            if place in self._loners:  # with what it has besides, but nothing more is given to it
+                self._forsake(mine)
+                mine.alone = place if mine.alone is None else mine.alone
         self._weigh(worker)
 
     def drain(self, worker: str) -> None:

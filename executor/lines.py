@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import heapq
 from collections import deque
 from collections.abc import Iterator
@@ -27,6 +28,14 @@ class Line:
         if self.back and (not self.fresh or self.back[0] < self.fresh[0]):
             return heapq.heappop(self.back)
         return self.fresh.popleft()
+
+    def remove(self, place: int) -> None:
+        """Take a place out of the line, wherever it stands; it must be there."""
+        if place in self.back:
+            self.back.remove(place)
+            heapq.heapify(self.back)
+        else:
+            del self.fresh[bisect.bisect_left(self.fresh, place)]  # places were pushed in order
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self.back)
@@ -54,6 +63,11 @@ class Lines:
         """Add a place that comes back: it stands where it stood."""
         self._first.clear()
         heapq.heappush(self._line(width).back, place)
+
+    def remove(self, place: int, width: int) -> None:
+        """Take a place out of its line, wherever it stands; it must be there."""
+        self._first.clear()
+        self._line(width).remove(place)
 
     def first_for(self, cores: int) -> tuple[Line, int, int | None] | None:
         """Return the line whose head is first for a worker of so many cores, its width, and a bound.

@@ -3,13 +3,16 @@
 The owner tells it what came and what time it is; it answers with the messages to send (`outbox`) and with
 orders for the pool. It greets until it is welcomed, keeps what it reported until that is recorded, and
 knows when the dispatcher has been silent for too long.
+
+What it kept then is unclaimed (`executor.unclaimed`). The dispatcher of a run that continues others is told
+all that the worker has of those as well, and what comes of it, each under its own run.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -35,6 +38,7 @@ from executor.messages import (
     Unknown,
     Welcome,
 )
+from executor.unclaimed import Frame, Unclaimed, merged, named
 
 #: Seconds between two greetings to a dispatcher that does not answer (it may wait its turn).
 GREETING_SECONDS = 0.1
@@ -45,9 +49,10 @@ _numbers = itertools.count(1)
 
 
 class Begin(NamedTuple):
-    """A dispatcher began a run."""
+    """A dispatcher began a run, which continues `earlier` ones: those are its own now."""
 
     run: str
+    earlier: Sequence[str] = ()
 
 
 class Take(NamedTuple):
@@ -73,11 +78,12 @@ class Stop(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The run is over (`complete`), or its dispatcher is gone, and `why`."""
+    """The run, and those that it continued, are over (`complete`), or its dispatcher is gone, and `why`."""
 
     run: str
     complete: bool
     why: str
+    earlier: Sequence[str] = ()
 
 
 Order: TypeAlias = Begin | Take | GiveBack | Stop | Ended
@@ -86,28 +92,36 @@ Order: TypeAlias = Begin | Take | GiveBack | Stop | Ended
 class Session:
     """The talk with one dispatcher, from its first sign to its end.
 
-    `hello` introduces the worker; its `holding` is filled in at each greeting.
+    `hello` introduces the worker. `holding` gives all that it has, of all runs, and is asked at each
+    greeting; `unclaimed`, which all sessions share, is what it keeps of runs that were left.
     """
 
-    def __init__(self, hello: Hello) -> None:
+    def __init__(self, hello: Hello, holding: Callable[[], Holding], unclaimed: Unclaimed) -> None:
         self._hello = hello
+        self._holding = holding
+        self._unclaimed = unclaimed
         self.run: str | None = None
+        self._earlier: Sequence[str] = ()  # the runs that it continues
         self.welcomed = False
         self.draining = False
         #: Messages to send, in order, each with its buffers.
         self.outbox: deque[tuple[Message, Sequence[Buffer]]] = deque()
         #: Why the dispatcher refused us, until it welcomes us after all.
         self.refused: str | None = None
-        self._kept: deque[tuple[Reports, Sequence[Buffer]]] = deque()  # reported, not yet recorded
-        self._unsaid: list[int] = []  # given back since the greeting, which still named them
+        self._kept: deque[Frame] = deque()  # reported, not yet recorded, by number
+        self._named: Holding = {}  # what greetings of this episode named
         self._handed = False  # whether calls were handed to the owner since the last tick
         self._episode = 0
-        self._greeted = 0  # the last episode that a greeting went out in
         self._heartbeat = 1.0
         self._patience = 5.0
         self._heard_at = 0.0
         self._beat_at = 0.0
         self._greet_at = 0.0
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The dispatcher's run and those that it continues; none while there is no dispatcher."""
+        return () if self.run is None else (self.run, *self._earlier)
 
     def connected(self, now: float) -> None:
         """There is somebody at the other end (again): greet at the next tick.
@@ -137,9 +151,10 @@ class Session:
                 self._handed = True
                 return [Take(self.run, message.items, buffers)]
         elif isinstance(message, Recall):
-            return [GiveBack(self.run, message.count)]
+            return [*self._hand_back(), GiveBack(self.run, message.count)]
         elif isinstance(message, Cancel):
-            return [Stop(self.run, message.places)]
+            all_ = () if message.places is not None else self._earlier
+            return [*(Stop(run, None) for run in all_), Stop(self.run, message.places)]
         elif isinstance(message, Recorded):
             while self._kept and self._kept[0][0].number <= message.number:
                 self._kept.popleft()
@@ -150,91 +165,118 @@ class Session:
         return []
 
     def _welcome(self, message: Welcome, now: float) -> list[Order]:
-        if message.protocol != PROTOCOL:
+        if not understood(message):
             self.refused = (
                 f"it speaks protocol {message.protocol}, this worker {PROTOCOL}: use the same version"
             )
             self._greet_at = now + 5.0
             return []
         orders: list[Order] = []
-        if self.run is not None and self.run != message.run:
+        earlier = tuple(message.earlier)
+        runs = (message.run, *earlier)
+        if self.run is not None and self.run not in runs:
             orders += self._end(complete=False, why="another run began in its place", now=now)
-        if self.run is None:
-            self._kept.clear()  # numbers count on: it may be the same run, left and found again
-            orders.append(Begin(message.run))
-        again, self.welcomed = self.welcomed, True  # an answer to the same greeting, which went out twice
-        self.run, self.refused = message.run, None
+        # Else it is an answer to the same greeting, which went out twice.
+        first = not self.welcomed or self.run != message.run
+        if self.run != message.run:
+            orders.append(Begin(message.run, earlier))
+        self._leave([run for run in self.runs if run not in runs], now)
+        self.run, self._earlier, self.refused = message.run, earlier, None
+        for run in runs:
+            self.inherit(self._unclaimed.claim(run))
+        self.welcomed = True
         self._heartbeat, self._patience = message.heartbeat, message.patience
         self._heard_at, self._beat_at = now, now + message.heartbeat
         if self.draining:
             self._send(Leaving())
-        if self._unsaid:
-            self._send(Returned(self.run, self._unsaid))
-            self._unsaid = []
-        if not again:
+        if first:
+            self._return_what_is_gone()
             self.outbox.extend(self._kept)
+            orders += self._hand_back()
         return orders
 
-    def report(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
-        """Report results; they are kept until the dispatcher has recorded them, or left."""
-        if run != self.run:
-            return
-        frame = (Reports(run, next(_numbers), list(reports)), buffers)
+    def _return_what_is_gone(self) -> None:
+        """Say which of the calls that the greeting named we don't have any more: they are ours in vain."""
+        has = merged(self._holding(), named(self._kept))
+        for run in self.runs:
+            mine = has.get(run, {})
+            gone = [place for place, at in self._named.get(run, {}).items() if mine.get(place, -1) < at]
+            if gone:
+                self._send(Returned(run, gone))
+        self._named = {}
+
+    def _hand_back(self) -> list[Order]:
+        """Return what is to be done so that nothing is begun any more as part of an earlier run."""
+        held = self._holding() if self._earlier else {}
+        return [GiveBack(run, None) for run in self._earlier if held.get(run)]
+
+    def inherit(self, frames: Iterable[Frame]) -> None:
+        """Keep these reports until they are recorded: who welcomes us now continues their runs.
+
+        Their numbers are new, for it may have recorded higher ones already.
+        """
+        for reports, buffers in frames:
+            self._keep(numbered(reports.run, reports.items, buffers))
+
+    def _keep(self, frame: Frame) -> None:
         self._kept.append(frame)
         if self.welcomed:
             self.outbox.append(frame)
 
+    def report(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> bool:
+        """Report results; they are kept until the dispatcher has recorded them, or left.
+
+        Return whether they are this dispatcher's.
+        """
+        if run not in self.runs:
+            return False
+        self._keep(numbered(run, reports, buffers))
+        return True
+
     def give_back(self, run: str, places: Sequence[int]) -> None:
         """Return calls that were not started."""
-        if run != self.run:
-            return
-        if self.welcomed:
+        if run not in self.runs or not self.welcomed:
+            return  # the next greeting does not name them, or the answer to the last one shows it
+        if places or run == self.run:  # else it is no answer to a recall
             self._send(Returned(run, list(places)))
-        else:
-            self._unsaid += places
 
     def drain(self) -> list[Order]:
         """Take nothing more; return what the worker is to do."""
         self.draining = True
         if self.welcomed:
             self._send(Leaving())
-        return [] if self.run is None else [GiveBack(self.run, None)]
+        return [GiveBack(run, None) for run in self.runs]
 
     @property
     def settled(self) -> bool:
         """Whether everything reported has been recorded."""
         return not self._kept and not self.outbox
 
-    def tick(self, now: float, holding: Callable[[], Holding]) -> list[Order]:
-        """Let time pass: greet, beat, or find that the dispatcher is gone.
+    def kept(self) -> Holding:
+        """Return the places of what was reported and is not yet recorded."""
+        return named(self._kept)
 
-        `holding` gives what the worker has, for a greeting.
-        """
+    def tick(self, now: float) -> list[Order]:
+        """Let time pass: greet, beat, or find that the dispatcher is gone."""
         if self.run is not None and now - self._heard_at > self._patience:
             return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
         handed, self._handed = self._handed, False
         if not self.welcomed:
             if now >= self._greet_at and not handed:  # `holding` does not yet name what the owner is to take
                 self._greet_at = now + GREETING_SECONDS
-                if not self.draining or self.run is not None:  # what still runs is to come home
-                    self._greet(holding)
+                self._greet()
         elif now >= self._beat_at:
             self._send(Beat())
             self._beat_at = now + self._heartbeat
         return []
 
-    def _greet(self, holding: Callable[[], Holding]) -> None:
-        mine = {} if self.run is None else {self.run: self._unfinished(holding())}
+    def _greet(self) -> None:
+        if self.draining and self.run is None and not self._unclaimed.results():
+            return  # there is nothing that could come home
+        has = merged(self._holding(), self._unclaimed.holding(), named(self._kept))
         self.outbox = deque(each for each in self.outbox if isinstance(each[0], Over))
-        if self._greeted != self._episode:  # else this is the same greeting again, whose `holding` isn't read
-            self._greeted = self._episode
-            self._unsaid = []
-        self._send(msgspec.structs.replace(self._hello, holding=mine, episode=self._episode))
-
-    def _unfinished(self, holding: Holding) -> dict[int, int]:
-        """All places of the run that this worker answers for: those not yet recorded, and those it has."""
-        kept = {report.place: report.attempt for frame, _ in self._kept for report in frame.items}
-        return {**kept, **holding.get(self.run or "", {})}
+        self._named = merged(self._named, has)  # the dispatcher reads one greeting of an episode
+        self._send(msgspec.structs.replace(self._hello, holding=has, episode=self._episode))
 
     def deadline(self) -> float:
         """Return when `tick` must be called next, on the owner's clock."""
@@ -247,20 +289,53 @@ class Session:
 
     def lost(self, greet_at: float) -> None:
         """The link broke: greet when it is back, or try at `greet_at`; the dispatcher has its patience."""
-        self.welcomed = False
-        self._episode = next(_numbers)
-        self.outbox.clear()
+        self._new_episode()
         self._greet_at = greet_at
 
+    def release(self, runs: Collection[str], now: float) -> list[Frame]:
+        """Another dispatcher continues these runs: give what is kept of them, and be without one."""
+        given = [frame for frame in self._kept if frame[0].run in runs]
+        self._leave([run for run in self.runs if run not in runs], now)
+        self._forget(now)
+        return given
+
+    def _leave(self, runs: Sequence[str], now: float) -> None:
+        """The dispatcher of these runs is gone: what is kept of them may be claimed."""
+        for run in runs:
+            self._unclaimed.leave(run, [frame for frame in self._kept if frame[0].run == run], now)
+        self._drop(runs)
+
+    def _drop(self, runs: Sequence[str]) -> None:
+        self._kept = deque(frame for frame in self._kept if frame[0].run not in runs)
+
     def _end(self, *, complete: bool, why: str, now: float) -> list[Order]:
-        run, self.run = self.run, None
+        run, earlier = self.run, self._earlier
+        if not complete:
+            self._leave(self.runs, now)
+        self._forget(now)
+        return [] if run is None else [Ended(run, complete, why, earlier)]
+
+    def _forget(self, now: float) -> None:
+        self._drop(self.runs)
+        self.run, self._earlier = None, ()
+        self._new_episode()
+        self._greet_at = now
+
+    def _new_episode(self) -> None:
         self.welcomed = False
         self._episode = next(_numbers)
+        self._named = {}
         self.outbox.clear()
-        self._unsaid = []
-        self._kept.clear()
-        self._greet_at = now
-        return [] if run is None else [Ended(run, complete, why)]
 
     def _send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
         self.outbox.append((message, buffers))
+
+
+def understood(message: Welcome) -> bool:
+    """Whether a dispatcher speaks our protocol."""
+    return message.protocol == PROTOCOL
+
+
+def numbered(run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> Frame:
+    """Return reports as they travel, with a number that no others of this process have."""
+    return Reports(run, next(_numbers), list(reports)), buffers

@@ -15,7 +15,7 @@ from executor.messages import NIL, Buffer, Report, too_large
 from executor.pool import Finished, Pool
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.streams import complain
-from executor.words import plural
+from executor.words import plural, round_duration
 from transports.base import Say, WorkerEnd
 
 #: Seconds without a dispatcher after which a waiting worker says so, first and then ever more rarely.
@@ -44,6 +44,7 @@ class Worker:
         self._signals = 0
         self._draining = False
         self._runs: dict[str, int] = {}  # results of each present run
+        self._served = False  # whether the last run that began has ended
 
     def run(self) -> int:
         """Serve until drained; return the exit status.
@@ -80,10 +81,12 @@ class Worker:
             now = time.monotonic()
             if self._signals >= 2:
                 self._say("killed by a second signal; what ran is lost")
+                self._say_dropped()
                 return EXIT_INTERRUPTED
-            if self._signals and not self._draining:
+            if (self._signals or self._is_done()) and not self._draining:
                 self._drain()
             if self._draining and self._pool.idle and (self._end.settled or not self._end.connected):
+                self._say_dropped()
                 return EXIT_OK
             waits = [self._end.patience(), self._pool.patience()]
             if self._end.connected:
@@ -92,6 +95,7 @@ class Worker:
                 alone = now - alone_since
                 if self._wait is not None and not self._draining:
                     if alone >= self._wait:
+                        self._say_dropped()
                         raise NobodyThere(f"no dispatcher at {self._end.address} within {self._wait:g} s")
                     waits.append(self._wait - alone)
                 if remarks and alone >= remarks[0] and not self._draining:
@@ -113,20 +117,49 @@ class Worker:
             self._pool.add(order.run, order.items, order.buffers)
         elif isinstance(order, Begin):
             self._runs[order.run] = 0
-            self._say(f"serving run {order.run}")
+            self._served = False
+            for run in order.earlier:  # what has not begun of them is given back, by orders that follow
+                self._runs.pop(run, None)
+                self._pool.finish(run)
+            which = f", which continues run {order.earlier[-1]}" if order.earlier else ""
+            self._say(f"serving run {order.run}{which}")
         elif isinstance(order, GiveBack):
             places = self._pool.recall(order.run, order.most)
             self._end.give_back(order.run, places)
         elif isinstance(order, Stop):
             self._end.give_back(order.run, self._pool.cancel(order.run, order.places))
         elif isinstance(order, Ended):
-            self._pool.recall(order.run, None)  # nobody waits for what has not begun
-            self._pool.finish(order.run)
+            for run in (order.run, *order.earlier):
+                self._pool.recall(run, None)  # nobody waits for what has not begun
+                self._pool.finish(run)
             count = self._runs.pop(order.run, 0)
             how = "is over" if order.complete else f"is left: {order.why}"
             self._say(f"run {order.run} {how}; {plural(count, 'result')} sent")
-            if self._once:
-                self._drain()
+            self._say_kept((order.run, *order.earlier))
+            self._served = True
+
+    def _say_kept(self, runs: Sequence[str]) -> None:
+        """Say what is kept of runs that were left."""
+        unclaimed, running = self._end.unclaimed, self._pool.holding()
+        for run in runs:
+            if run not in unclaimed:
+                continue
+            count, more = unclaimed[run], len(running.get(run, ()))
+            results = [plural(count, "result")] if count else []
+            if more:
+                results.append(f"those of {plural(more, 'task')} that still {'runs' if more == 1 else 'run'}")
+            how_long = round_duration(self._end.keep.seconds)
+            self._say(f"keeps {', and '.join(results)} of run {run} for {how_long}, in case it is resumed")
+
+    def _say_dropped(self) -> None:
+        """Say what is lost of runs that nobody continued, as the worker ends."""
+        for run, count in self._end.unclaimed.items():
+            if count:
+                self._say(f"dropped {plural(count, 'result')} of run {run}: nobody continued it so far")
+
+    def _is_done(self) -> bool:
+        """Whether there was a run, as many as `once` asks for, of which nothing may be continued any more."""
+        return self._once and self._served and not self._end.unclaimed
 
     def _reply(self, finished: list[Finished]) -> None:
         """Send what has finished, in frames of one run and of bounded size."""

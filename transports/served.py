@@ -161,7 +161,7 @@ class Served(base.Transport):
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
         link = cls.listener(address(settings.listen, "listen"), say=say, largest=settings.largest)
-        return DirectWorkerEnd(link, hello, say=say)
+        return DirectWorkerEnd(link, hello, say=say, keep=settings.keep)
 
     @classmethod
     def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:

@@ -84,7 +84,7 @@ class ZeroMQ(base.Transport):
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
         link = _Dialer(_endpoint(settings.address))
         link.largest = settings.largest
-        return DirectWorkerEnd(link, hello, say=say)
+        return DirectWorkerEnd(link, hello, say=say, keep=settings.keep)
 
     @classmethod
     def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:

@@ -26,8 +26,10 @@ from executor.messages import (
     introduce,
 )
 from executor.session import GREETING_SECONDS, Begin, Ended, GiveBack, Session, Stop, Take
+from executor.unclaimed import Unclaimed
 
 HEARTBEAT, PATIENCE = 1.0, 5.0
+KEPT = 60.0
 WELCOME = Welcome(PROTOCOL, "r1", HEARTBEAT, PATIENCE)
 
 
@@ -37,11 +39,12 @@ class Talk:
     def __init__(self) -> None:
         self.now = 100.0
         self.holding: Holding = {}
-        self.session = Session(introduce("w", 4))
+        self.unclaimed = Unclaimed(KEPT, 10**9)
+        self.session = Session(introduce("w", 4), lambda: self.holding, self.unclaimed)
 
     def tick(self, seconds: float = 0.0) -> list[object]:
         self.now += seconds
-        return list(self.session.tick(self.now, lambda: self.holding))
+        return list(self.session.tick(self.now))
 
     def hear(self, message: Message) -> list[object]:
         return list(self.session.hear(message, [], self.now))
@@ -155,7 +158,7 @@ def test_what_ends_while_the_link_is_broken_is_sent_after_the_welcome(welcomed: 
     welcomed.tick()
     assert welcomed.sent() == []
     welcomed.now += 1
-    assert welcomed.greeting().holding == {"r1": {1: 1, 4: 1, 5: 2}}
+    assert welcomed.greeting().holding == {"r1": {1: 1, 4: 1, 5: 2}, "r0": {9: 1}}
     assert welcomed.hear(WELCOME) == []
     assert places(welcomed.sent()) == [[1]]
 
@@ -226,7 +229,7 @@ def test_what_goes_back_after_the_greeting_named_it_is_said_after_the_welcome(we
 def test_what_goes_back_before_the_greeting_is_only_missing_in_it(welcomed: Talk) -> None:
     welcomed.session.lost(welcomed.now)
     welcomed.session.give_back("r1", [5])
-    assert welcomed.greeting().holding == {"r1": {}}
+    assert welcomed.greeting().holding == {}
     welcomed.hear(WELCOME)
     assert welcomed.sent() == []
 
@@ -251,8 +254,9 @@ def test_a_silent_dispatcher_is_left(welcomed: Talk) -> None:
     assert "silent for 5 s" in ended.why
     assert welcomed.session.settled
     assert welcomed.session.run is None
-    assert welcomed.greeting().holding == {}
+    assert welcomed.greeting().holding == {"r1": {1: 1}}
     assert welcomed.hear(WELCOME) == [Begin("r1")]
+    assert places(welcomed.sent()) == [[1]]
 
 
 @pytest.mark.parametrize("sign", [Beat(), Recorded("r1", 1), None])

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.errors import EXIT_USAGE, TaskFileError
-from executor.task import Task, content_hash
 from executor.sizes import MOST, parse_size
+from executor.task import Task, content_hash
 from executor.taskfile import check_tasks, read_tasks
 
 WriteTasks = Callable[[str, str | bytes], str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 
 import msgspec
@@ -23,14 +23,15 @@ from executor.messages import (
     Report,
     introduce,
 )
-from executor.run import Run
+from executor.run import Earlier, Run
 from executor.session import Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
-from transports.base import Came, Event, Frame, Gone, Link, Settings
+from transports.base import Came, Event, Frame, Gone, Keep, Link, Settings
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 
 HEARTBEAT, PATIENCE = 1.0, 5.0
 TURN = 0.01  # seconds of the tests' clock
+KEEP = Keep(seconds=600.0)
 
 
 class FakeLink(Link):
@@ -125,28 +126,34 @@ class Cable:
 
     def heal(self) -> None:
         if not self.up:
-            for end in (0, 1):
-                known = self.links[end].cables.pop(self.peers[end], None)
-                if known is not None and self.renames:
-                    self.links[end].put(Gone(self.peers[end], "cut"))
-            self.join(*self.links)
+            self.plug(*self.links)
+
+    def plug(self, dispatcher: FakeLink, worker: FakeLink) -> None:
+        """Connect anew, perhaps to another dispatcher; what was known of the earlier connection is over."""
+        self.cut()
+        for link, peer in zip(self.links, self.peers, strict=True):
+            if link.cables.pop(peer, None) is not None and self.renames:
+                link.put(Gone(peer, "cut"))
+        self.join(dispatcher, worker)
 
 
 class FakeWorker:
     """A worker's loop with a pool that runs what the test lets it run, first come first served."""
 
-    def __init__(self, world: World, name: str, cores: int = 2, *, protocol: int = PROTOCOL) -> None:
+    def __init__(
+        self, world: World, name: str, cores: int = 2, *, protocol: int = PROTOCOL, keep: Keep = KEEP
+    ) -> None:
         self.world = world
         self.link = FakeLink()
         self.said: list[str] = []
         hello = msgspec.structs.replace(introduce(name, cores), protocol=protocol, pid=hash(name) % 10**6)
         self.pid = hello.pid
-        self.end = DirectWorkerEnd(self.link, hello, say=self.said.append)
+        self.end = DirectWorkerEnd(self.link, hello, say=self.said.append, keep=keep)
         self.end.holding = self.holding
         self.cable = Cable(world.names)
         self.queue: list[tuple[str, Item]] = []
         self.orders: list[Order] = []
-        self.ran: Counter[int] = Counter()
+        self.ran: Counter[int] = Counter()  # by the number of the task, as its parameter says
         self.asleep = self.lazy = False
 
     def holding(self) -> Holding:
@@ -168,8 +175,7 @@ class FakeWorker:
         if isinstance(order, Take):
             self.queue += [(order.run, item) for item in order.items]
         elif isinstance(order, GiveBack):
-            mine = [entry for entry in self.queue if entry[0] == order.run]
-            unstarted = mine[1:]  # the first one runs
+            unstarted = [entry for entry in self.queue[1:] if entry[0] == order.run]  # the first one runs
             back = (
                 unstarted
                 if order.most is None
@@ -178,27 +184,28 @@ class FakeWorker:
             self.queue = [entry for entry in self.queue if entry not in back]
             self.end.give_back(order.run, [item.place for _, item in back])
         elif isinstance(order, Stop):
-            stopped = [entry for entry in self.queue if entry[0] == order.run]
-            self.queue = [entry for entry in self.queue if entry not in stopped]
-            if stopped:
-                item = stopped[0][1]
+            running = [item for run, item in self.queue[:1] if run == order.run]
+            stopped = [item for run, item in self.queue[1:] if run == order.run]
+            self.queue = [entry for entry in self.queue if entry[0] != order.run]
+            for item in running:
                 report = Report(item.place, item.attempt, "cancelled", NIL, error=("Cancelled", "", ""))
                 self.end.reply(order.run, [report], [])
-            self.end.give_back(order.run, [item.place for _, item in stopped[1:]])
-        elif isinstance(order, Ended):
-            self.queue = self.queue[:1]  # nobody waits for what has not begun
+            self.end.give_back(order.run, [item.place for item in stopped])
+        elif isinstance(order, Ended):  # nobody waits for what has not begun
+            over = {order.run, *order.earlier}
+            self.queue = [*self.queue[:1], *(entry for entry in self.queue[1:] if entry[0] not in over)]
 
     def work(self, count: int = 1) -> None:
         """Run the next calls and report them in one frame."""
         done, self.queue = self.queue[:count], self.queue[count:]
-        if any(item.place in self.world.killers for _, item in done):
+        if any(number(item) in self.world.killers for _, item in done):
             self.die()  # and with it what else was done, before it could be reported
             return
         for run in dict.fromkeys(run for run, _ in done):
             reports: list[Report] = []
             buffers: list[Buffer] = []
             for item in (item for of, item in done if of == run):
-                self.ran[item.place] += 1
+                self.ran[number(item)] += 1
                 reports.append(self.world.outcome(item, buffers))
             self.end.reply(run, reports, buffers)
 
@@ -216,20 +223,39 @@ class FakeWorker:
 
 
 class FakeDispatcher:
-    """What `executor.gather` does with an end, without signals and screen."""
+    """What `executor.gather` does with an end, without signals and screen.
 
-    def __init__(self, world: World, count: int, *, retries: int | None = 5, width: int = 1) -> None:
+    `order` are the numbers of its tasks. It continues the run of another, if `after` is one: what that one
+    recorded is recorded.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        order: Sequence[int],
+        *,
+        retries: int | None = 5,
+        after: FakeDispatcher | None = None,
+    ) -> None:
         self.link = FakeLink()
         self.said: list[str] = []
         self.end = DirectDispatcherEnd(
             self.link, Settings(heartbeat=HEARTBEAT, patience=PATIENCE), say=self.said.append
         )
-        tasks = [Task(function="f", params=[place], id=str(place), resources=width) for place in range(count)]
-        self.run = Run(tasks, retries=retries)
-        self.results: list[Result] = []
-        self.asleep = False
+        tasks = [Task(function="f", params=[number], id=str(number)) for number in order]
+        self.order = order
+        self.before = [] if after is None else [*after.before, after]
+        self.run = Run(
+            tasks,
+            retries=retries,
+            earlier=[Earlier(each.run.id, [*map(order.index, each.order)]) for each in self.before],
+        )
+        self.results: list[Result] = [result for each in self.before[-1:] for result in each.results]
+        self.run.skip(order.index(int(result.id)) for result in self.results)
+        self.asleep = self.pushed = False
 
     def push(self) -> None:
+        self.pushed = True
         self.end.push(self.run)
 
     def turn(self) -> None:
@@ -251,9 +277,15 @@ class FakeDispatcher:
     def done(self) -> bool:
         return not self.run.unrecorded
 
+    def die(self) -> None:
+        """End without a word."""
+        self.asleep = True
+        self.end.resumable = True
+        self.end.close()
+
     def check(self) -> None:
         """Each task has one result, and it is right."""
-        assert sorted(int(result.id) for result in self.results) == list(range(len(self.run.tasks)))
+        assert sorted(int(result.id) for result in self.results) == sorted(self.order)
         for result in self.results:
             if result.status == "ok":
                 assert result.value == [int(result.id), b"x" * 5000]
@@ -267,28 +299,42 @@ class World:
         self.names = iter(range(1, 10**6))
         self.dispatchers: list[FakeDispatcher] = []
         self.workers: list[FakeWorker] = []
-        self.fails: set[tuple[int, int]] = set()  # (place, attempt)
-        self.killers: set[int] = set()  # places that kill whoever runs them
+        self.fails: set[tuple[int, int]] = set()  # (number, attempt)
+        self.killers: set[int] = set()  # numbers of tasks that kill whoever runs them
 
-    def dispatcher(self, count: int = 10, *, push: bool = True, retries: int | None = 5) -> FakeDispatcher:
-        dispatcher = FakeDispatcher(self, count, retries=retries)
+    def dispatcher(
+        self, count: int = 10, *, first: int = 0, push: bool = True, retries: int | None = 5
+    ) -> FakeDispatcher:
+        dispatcher = FakeDispatcher(self, range(first, first + count), retries=retries)
         self.dispatchers.append(dispatcher)
         if push:
             dispatcher.push()
         return dispatcher
 
-    def worker(self, name: str = "w", cores: int = 2, *, at: FakeDispatcher | None = None) -> FakeWorker:
-        worker = FakeWorker(self, name, cores)
+    def resume(
+        self, dead: FakeDispatcher, order: Sequence[int] | None = None, *, push: bool = True
+    ) -> FakeDispatcher:
+        """Start a dispatcher that continues another's run, perhaps with its tasks in another order."""
+        dispatcher = FakeDispatcher(self, order or dead.order, retries=dead.run.retries, after=dead)
+        self.dispatchers.append(dispatcher)
+        if push:
+            dispatcher.push()
+        return dispatcher
+
+    def worker(
+        self, name: str = "w", cores: int = 2, *, at: FakeDispatcher | None = None, keep: Keep = KEEP
+    ) -> FakeWorker:
+        worker = FakeWorker(self, name, cores, keep=keep)
         self.workers.append(worker)
         if at is not None:
             worker.cable.join(at.link, worker.link)
         return worker
 
     def outcome(self, item: Item, buffers: list[Buffer]) -> Report:
-        if (item.place, item.attempt) in self.fails:
+        if (number(item), item.attempt) in self.fails:
             error = ("ValueError", "as asked", "")
             return Report(item.place, item.attempt, "error", NIL, error=error, started=1.0, finished=1.01)
-        head, *own = codec.encode([item.place, b"x" * 5000])
+        head, *own = codec.encode([number(item), b"x" * 5000])
         buffers += own
         raw = msgspec.Raw(head)
         return Report(item.place, item.attempt, "ok", raw, len(own), started=1.0, finished=1.01)
@@ -321,6 +367,12 @@ class World:
     def close(self) -> None:
         for each in (*self.dispatchers, *self.workers):
             each.link.close()
+
+
+def number(item: Item) -> int:
+    """Return the number of a task, which is its one parameter."""
+    _, (found,), _ = codec.decode([item.call])
+    return int(found)
 
 
 @contextlib.contextmanager

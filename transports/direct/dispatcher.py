@@ -100,6 +100,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._patience = settings.patience
         self._broker = Broker()
         self._jobs: Jobs | None = None
+        self._runs: set[str] = set()  # the run, and those that it continues
         self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
         self._instances: dict[str, _Peer] = {}
         self._unacknowledged: dict[str, _Peer] = {}  # those whose reports are to be recorded
@@ -113,8 +114,10 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def push(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._broker.push(jobs.widths)
+        self._runs = {jobs.id, *jobs.earlier}
+        self._broker.push(jobs.widths, jobs.is_recorded)
         for peer in list(self._instances.values()):
+            self._take_stock(jobs, peer)
             self._welcome(peer)
         self._hand_out()
 
@@ -193,7 +196,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._jobs is not None:
+        if self._jobs is not None and not self.resumable:
             self.acknowledge()
             for peer in list(self._instances.values()):
                 self._send(peer, Over(self._jobs.id))
@@ -264,17 +267,52 @@ class DirectDispatcherEnd(DispatcherEnd):
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
-            if self._jobs is not None:
-                holding = hello.holding.get(self._jobs.id, {})
-                held = self._broker.held(peer.key)
-                missing = [place for place in held if not self._is_present(place, holding.get(place, -1))]
-                self._broker.give_back(peer.key, missing)
             self._meet(peer)
         elif peer.peer != link_peer:
             return  # of a link that broke meanwhile; it greets again on the present one
+        else:
+            self._peers[link_peer] = peer
+            if self._jobs is not None:
+                self._welcome(peer)  # the same greeting again, whose `holding` was read
+            return
         self._peers[link_peer] = peer
         if self._jobs is not None:
+            self._take_stock(self._jobs, peer)
             self._welcome(peer)
+
+    def _take_stock(self, jobs: Jobs, peer: _Peer) -> None:
+        """Compare what a worker says that it has with what it is leased.
+
+        What it has not got is handed out anew; what it has, and nobody else, of this run or of those that it
+        continues, is its own from now on.
+        """
+        has: dict[int, int] = {}
+        for run, places in peer.hello.holding.items():
+            for there, attempt in places.items():
+                place = jobs.place_of(run, there)
+                if place is None:
+                    continue
+                if run != jobs.id:
+                    self._count_attempt(jobs, place, attempt)
+                has[place] = max(attempt, has.get(place, 0))
+        held = self._broker.held(peer.key)
+        missing = [place for place in held if not self._is_present(place, has.get(place, -1))]
+        self._broker.give_back(peer.key, missing)
+        self._broker.adopt(
+            peer.key,
+            [p for p, attempt in has.items() if self._is_present(p, attempt) and not jobs.is_recorded(p)],
+        )
+
+    def _count_attempt(self, jobs: Jobs, place: int, attempt: int) -> bool:
+        """Take note of an attempt that was begun in an earlier run; return whether we had not got so far.
+
+        Then what is leased of it to some other worker is an attempt before that, which counts no more.
+        """
+        if attempt <= jobs.attempt(place):
+            return False
+        jobs.tried(place, attempt)
+        self._broker.take_away(place)
+        return True
 
     def _miss(self, peer: _Peer, why: str) -> None:
         """A worker can't be reached now: it gets nothing more, until it comes back or was silent too long."""
@@ -291,28 +329,51 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def _welcome(self, peer: _Peer) -> None:
         assert self._jobs is not None
-        self._send(peer, Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience))
+        earlier = list(self._jobs.earlier)
+        self._send(peer, Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience, earlier))
 
     def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
         """Take a message of a worker that was greeted."""
         if isinstance(message, Leaving):
             peer.draining = True
             self._broker.drain(peer.key)
-        elif self._jobs is None or getattr(message, "run", None) != self._jobs.id:
+        elif self._jobs is None or getattr(message, "run", None) not in self._runs:
             pass  # a sign of life, or of another run
         elif isinstance(message, Returned):
-            self._broker.give_back(peer.key, self._of_this_run(message.places))
+            here = (self._jobs.place_of(message.run, place) for place in message.places)
+            self._broker.give_back(peer.key, [place for place in here if place is not None])
         elif isinstance(message, Reports):
-            if message.number <= peer.recorded:  # sent again before our acknowledgement came
-                self._send(peer, Recorded(message.run, peer.recorded))
-                return
-            peer.seen = max(peer.seen, message.number)
+            self._take_reports(self._jobs, peer, message, buffers)
+
+    def _take_reports(self, jobs: Jobs, peer: _Peer, message: Reports, buffers: list[Buffer]) -> None:
+        if message.number <= peer.recorded:  # sent again before our acknowledgement came
+            self._send(peer, Recorded(jobs.id, peer.recorded))
+            return
+        peer.seen = max(peer.seen, message.number)
+        shares = share_out(message.items, buffers)
+        name, host = peer.hello.name, peer.hello.host
+        reports: list[Report] = []
+        for index, report in enumerate(message.items):
+            if message.run != jobs.id and not self._translate(jobs, peer, message.run, report):
+                continue
+            reports.append(report)
+            self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
+        if reports:
             self._unacknowledged[peer.key] = peer
-            shares = share_out(message.items, buffers)
-            name, host = peer.hello.name, peer.hello.host
-            for index, report in enumerate(message.items):
-                self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
-            self._settle(self._jobs, peer, message.items)
+            self._settle(jobs, peer, reports)
+        elif peer.key not in self._unacknowledged:  # there is nothing in it that will be recorded
+            peer.recorded = peer.seen
+            self._send(peer, Recorded(jobs.id, peer.seen))
+
+    def _translate(self, jobs: Jobs, peer: _Peer, run: str, report: Report) -> bool:
+        """Make a report of an earlier run one of this; return False if its task is none of this run's."""
+        place = jobs.place_of(run, report.place)
+        if place is None:
+            return False
+        report.place = place
+        if self._count_attempt(jobs, place, report.attempt):
+            self._broker.adopt(peer.key, [place])  # it was, though nobody here knew
+        return True
 
     def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> None:
         """Tell the broker what a worker ended.
@@ -331,16 +392,11 @@ class DirectDispatcherEnd(DispatcherEnd):
         assert self._jobs is not None
         return 0 <= place < len(self._jobs.widths) and attempt in (0, self._jobs.attempt(place))
 
-    def _of_this_run(self, places: list[int]) -> list[int]:
-        assert self._jobs is not None
-        count = len(self._jobs.widths)
-        return [place for place in places if 0 <= place < count]
-
     # -- doing
 
     def _hand_out(self) -> None:
         """Send workers what the broker grants them."""
-        if self._jobs is None:
+        if self._jobs is None or self.paused:
             return
         while grants := self._broker.grants():
             for worker, places in grants:

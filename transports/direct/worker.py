@@ -6,23 +6,29 @@ import time
 from collections.abc import Sequence
 
 from executor.errors import BadFrame
-from executor.messages import Buffer, Hello, Report, decode, encode
-from executor.session import Begin, Order, Session
-from transports.base import Came, Event, Gone, Link, Say, Sign, WorkerEnd, wait_readable
+from executor.messages import Buffer, Hello, Holding, Report, Welcome, decode, encode
+from executor.session import Order, Session, numbered, understood
+from executor.unclaimed import Unclaimed, merged
+from transports.base import Came, Event, Gone, Keep, Link, Say, Sign, WorkerEnd, wait_readable
 
 #: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
 ABSENT_SECONDS = 1.0
 
 
 class DirectWorkerEnd(WorkerEnd):
-    """The worker's end over a link: one session for each dispatcher that is there."""
+    """The worker's end over a link: one session for each dispatcher that is there.
 
-    def __init__(self, link: Link, hello: Hello, *, say: Say) -> None:
+    `keep` bounds what is kept of runs whose dispatcher is gone, until one comes that continues them.
+    """
+
+    def __init__(self, link: Link, hello: Hello, *, say: Say, keep: Keep = Keep()) -> None:  # noqa: B008
         self.address = link.address
         self._link = link
         self._say = say
         self._hello = hello
         self.largest = link.largest
+        self.keep = keep
+        self._unclaimed = Unclaimed(keep.seconds, keep.most)
         self._sessions: dict[bytes, Session] = {}
         self._gone: set[bytes] = set()  # of the sessions, those whose link is broken
         self._draining = False
@@ -38,7 +44,8 @@ class DirectWorkerEnd(WorkerEnd):
                 for event in events:
                     orders += self._hear(event, now)
             for session in self._sessions.values():
-                orders += session.tick(now, self.holding)
+                orders += session.tick(now)
+            self._unclaimed.expire(now, self.holding)
             self._forget()
             self._flush()
             if orders or (deadline is not None and now >= deadline):
@@ -60,7 +67,7 @@ class DirectWorkerEnd(WorkerEnd):
                 self._gone.add(event.peer)
             return []
         if session is None:
-            session = self._sessions[event.peer] = Session(self._hello)
+            session = self._sessions[event.peer] = Session(self._hello, self._held, self._unclaimed)
             session.draining = self._draining
             session.connected(now)
         if isinstance(event, Came):
@@ -72,9 +79,9 @@ class DirectWorkerEnd(WorkerEnd):
         except BadFrame as bad:
             self._say(f"ignored a stranger's frame on {self.address}: {bad}")
             return []
+        if isinstance(message, Welcome) and understood(message):
+            self._hand_over(session, (message.run, *message.earlier), now)
         orders = session.hear(message, buffers, now)
-        if any(isinstance(order, Begin) for order in orders):
-            self._supersede(session)
         if session.refused is None:
             self._refused.pop(event.peer, None)
         elif session.refused != self._refused.get(event.peer):
@@ -82,13 +89,21 @@ class DirectWorkerEnd(WorkerEnd):
             self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
         return orders
 
-    def _supersede(self, present: Session) -> None:
-        """Drop an earlier session in the same run, when the link knows its dispatcher by another name now."""
+    def _hand_over(self, heir: Session, runs: Sequence[str], now: float) -> None:
+        """Give a session what others have of these runs.
+
+        Their dispatcher is gone and continued by another, or known to the link by another name now.
+        """
         for peer, session in list(self._sessions.items()):
-            if session is not present and session.run == present.run:
+            if session is not heir and session.run in runs:
+                heir.inherit(session.release(runs, now))
                 del self._sessions[peer]
                 self._gone.discard(peer)
                 self._refused.pop(peer, None)
+
+    def _held(self) -> Holding:
+        """Return all that this worker has of any dispatcher's run."""
+        return merged(self.holding(), *(session.kept() for session in self._sessions.values()))
 
     def _forget(self) -> None:
         """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""
@@ -98,8 +113,8 @@ class DirectWorkerEnd(WorkerEnd):
             self._refused.pop(peer, None)
 
     def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
-        for session in self._sessions.values():
-            session.report(run, reports, buffers)
+        if not any(session.report(run, reports, buffers) for session in self._sessions.values()):
+            self._unclaimed.add(run, numbered(run, reports, buffers))
         self._flush()
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
@@ -122,16 +137,22 @@ class DirectWorkerEnd(WorkerEnd):
     def settled(self) -> bool:
         return all(session.settled for session in self._sessions.values())
 
+    @property
+    def unclaimed(self) -> dict[str, int]:
+        kept = self._unclaimed.results()
+        running = self.holding() if kept else {}
+        return {run: count for run, count in kept.items() if count or running.get(run)}
+
     def fileno(self) -> int:
         return self._link.fileno()
 
     def patience(self) -> float | None:
         if self._link.ready():
             return 0.0
-        if not self._sessions:
-            return None
-        now = time.monotonic()
-        return max(0.0, min(session.deadline() for session in self._sessions.values()) - now)
+        deadlines = [session.deadline() for session in self._sessions.values()]
+        if (drop_at := self._unclaimed.deadline()) is not None:
+            deadlines.append(drop_at)
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def close(self) -> None:
         if not self._closed:
@@ -140,6 +161,9 @@ class DirectWorkerEnd(WorkerEnd):
             self._link.close()
 
     def _flush(self) -> None:
+        for dropped in self._unclaimed.dropped:
+            self._say(str(dropped))
+        self._unclaimed.dropped.clear()
         now = time.monotonic()
         for peer, session in self._sessions.items():
             if peer in self._gone:

@@ -17,7 +17,7 @@ import msgspec
 import transports
 from executor import codec
 from executor.messages import NIL, Hello, Holding, Item, Report, introduce, share_out
-from executor.run import Run
+from executor.run import Earlier, Run
 from executor.session import Begin, Ended, GiveBack, Stop, Take
 from executor.task import Result, Task
 from tests.contract.wires import Wire
@@ -75,6 +75,7 @@ class StandIn(threading.Thread):
         self.left: list[Ended] = []
         self.said: list[str] = []
         self.failure: BaseException | None = None
+        self.unclaimed: dict[str, int] = {}  # what it keeps of runs that were left
         self._place, self._index, self._work = place, index, work
         self._hello = hello or introduce(f"stand-in-{index}", cores)
         self._line: list[tuple[str, Item, Sequence[Any]]] = []
@@ -135,7 +136,9 @@ class StandIn(threading.Thread):
                 end.give_back(order.run, [item.place for _, item, _ in back])
             elif isinstance(order, Ended):
                 self.left.append(order)
-                self._line = [entry for entry in self._line if entry[0] != order.run]
+                over = {order.run, *order.earlier}
+                self._line = [entry for entry in self._line if entry[0] not in over]
+        self.unclaimed = end.unclaimed
         if self._line:
             run, item, buffers = self._line[0]
             started = time.time()
@@ -172,14 +175,30 @@ def crowd(place: Place, count: int) -> Iterator[list[StandIn]]:
 
 
 class Gathered:
-    """A run, and its results as they come."""
+    """A run, and its results as they come; with `after`, it continues that one, and has its results."""
 
-    def __init__(self, end: DispatcherEnd, tasks: Sequence[Task], **options: Any) -> None:
+    def __init__(
+        self, end: DispatcherEnd, tasks: Sequence[Task], *, after: Gathered | None = None, **options: Any
+    ) -> None:
         self.end = end
-        self.run = Run(tasks, **options)
+        self.before: list[Earlier] = []
         self.results: dict[int, Result] = {}
-        self.recorded = 0
+        if after is not None:
+            where = {task.id: place for place, task in enumerate(tasks)}
+            there = [where.get(task.id, -1) for task in after.run.tasks]
+            for run, places, pushed in after.before:
+                moved = None if places is None else [there[p] if p >= 0 else -1 for p in places]
+                self.before.append(Earlier(run, moved, pushed))
+            self.before.append(Earlier(after.run.id, there, after.end.pushed))
+            self.results = {there[place]: result for place, result in after.results.items()}
+        self.run = Run(tasks, earlier=self.before, **options)
+        self.run.skip(self.results)
         end.push(self.run)
+
+    def vanish(self) -> None:
+        """End as if this process had died."""
+        self.end.resumable = True
+        self.end.close()
 
     def turn(self, seconds: float = 0.1) -> None:
         for worker, host, report, buffers in self.end.results(seconds):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -31,9 +31,11 @@ from executor.messages import (
     Report,
     Reports,
     Returned,
+    Running,
     Tasks,
     Unknown,
     Welcome,
+    longest,
 )
 
 #: Seconds between two greetings to a dispatcher that does not answer (it may wait its turn).
@@ -205,10 +207,12 @@ class Session:
         """Whether everything reported has been recorded."""
         return not self._kept and not self.outbox
 
-    def tick(self, now: float, holding: Callable[[], Holding]) -> list[Order]:
+    def tick(
+        self, now: float, holding: Callable[[], Holding], running: Callable[[], Iterable[Running]] = tuple
+    ) -> list[Order]:
         """Let time pass: greet, beat, or find that the dispatcher is gone.
 
-        `holding` gives what the worker has, for a greeting.
+        `holding` gives what the worker has, for a greeting, and `running` what it runs, for a beat.
         """
         if self.run is not None and now - self._heard_at > self._patience:
             return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
@@ -219,7 +223,7 @@ class Session:
                 if not self.draining or self.run is not None:  # what still runs is to come home
                     self._greet(holding)
         elif now >= self._beat_at:
-            self._send(Beat())
+            self._send(Beat(longest(running())))
             self._beat_at = now + self._heartbeat
         return []
 

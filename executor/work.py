@@ -58,6 +58,7 @@ class Worker:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         self._end.holding = self._pool.holding
+        self._end.running = self._pool.told
         poll = select.poll()
         descriptors = [wake_read, self._end.fileno(), self._pool.fileno()]
         if self._lifeline is not None:

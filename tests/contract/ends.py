@@ -214,4 +214,4 @@ _numbers = iter(range(10**9))
 
 def task(*params: Any, **fields: Any) -> Task:
     """Return a task of these parameters."""
-    return Task(id=f"t{next(_numbers)}", function="jobs.echo", params=list(params), **fields)
+    return Task(**{"id": f"t{next(_numbers)}", "function": "jobs.echo", "params": list(params), **fields})

@@ -422,6 +422,36 @@ class Contract:
         worker.send(signal.SIGTERM)
         assert worker.ends() == 0
 
+    def test_the_dispatcher_knows_what_runs_longest_and_where(self, wire: Wire, scripts: Scripts) -> None:
+        place = Place(wire, heartbeat=0.2)
+        _, (each, *_) = self.yaml(scripts, place)
+        worker = scripts.worker("--yaml", each, "--cores", "2", "--no-pin", "--name", "the-one")
+        calls = [task("short", function="jobs.echo"), task("long", function="jobs.hold")]
+        calls.append(task("later", function="jobs.hold"))
+
+        def longest() -> dict[int, float]:
+            return {
+                at: seconds
+                for view in end.workers()
+                for at, seconds in view.longest
+                if view.name == "the-one"
+            }
+
+        with place.dispatcher_end() as end:
+            gathered = Gathered(end, calls)
+            gathered.until(lambda: 1 in longest(), "it names what runs")
+            before = longest()[1]
+            gathered.until(lambda: longest().get(1, 0) > before + 0.5, "it runs on")
+            assert 0 not in longest()
+            (scripts.folder / "long.go").touch()
+            gathered.until(lambda: 1 in gathered.results, "its end")
+            assert 1 not in longest()
+            gathered.until(lambda: 2 in longest(), "it names the other")
+            (scripts.folder / "later.go").touch()
+            gathered.all()
+        worker.send(signal.SIGTERM)
+        assert worker.ends() == 0
+
     def test_a_worker_that_is_killed_and_then_a_dispatcher(self, wire: Wire, scripts: Scripts) -> None:
         own, each = self.yaml(scripts, Place(wire, 2, heartbeat=0.3, patience=1.5))
         first = scripts.worker("--yaml", each[0], "--cores", "1", "--name", "first")

@@ -38,7 +38,7 @@ class DirectWorkerEnd(WorkerEnd):
                 for event in events:
                     orders += self._hear(event, now)
             for session in self._sessions.values():
-                orders += session.tick(now, self.holding)
+                orders += session.tick(now, self.holding, self.running)
             self._forget()
             self._flush()
             if orders or (deadline is not None and now >= deadline):

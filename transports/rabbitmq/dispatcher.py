@@ -158,7 +158,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.ack(tag)
 
     def workers(self) -> list[WorkerView]:
-        return self._presence.views(self._run, self._open)
+        return self._presence.views(self._run, self._open, self._jobs, time.monotonic())
 
     def waiting(self) -> dict[int, int]:
         held = Counter(self._open.widths[p] for p in self._presence.held(self._run) if p in self._open)

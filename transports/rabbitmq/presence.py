@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from executor.messages import Hello
-from transports.base import WorkerView
+from transports.base import Jobs, WorkerView, still_running
 
 
 class Open:
@@ -45,11 +45,12 @@ class Open:
 
 
 class _Peer:
-    __slots__ = ("answered", "heard_at", "hello")
+    __slots__ = ("answered", "heard_at", "hello", "told_at")
 
     def __init__(self, hello: Hello, now: float, *, answered: bool) -> None:
         self.hello = hello
         self.heard_at = now
+        self.told_at = now  # ... of what it runs, whatever is forgiven
         self.answered = answered  # since the run was stopped
 
 
@@ -69,7 +70,7 @@ class Presence:
         if peer is None:
             self._peers[hello.instance] = _Peer(hello, now, answered=not self._stopped)
         else:
-            peer.hello, peer.heard_at, peer.answered = hello, now, True
+            peer.hello, peer.heard_at, peer.told_at, peer.answered = hello, now, now, True
 
     def stop(self) -> None:
         """The run is stopped: a worker has something of it until it says that it has not."""
@@ -96,7 +97,7 @@ class Presence:
         """Return the places of a run's calls that workers have."""
         return {place for peer in self._peers.values() for place in peer.hello.holding.get(run, ())}
 
-    def views(self, run: str, calls: Open) -> list[WorkerView]:
+    def views(self, run: str, calls: Open, jobs: Jobs | None, now: float) -> list[WorkerView]:
         """Return the workers that can be given calls, or have some of a run."""
         views = []
         for peer in self._peers.values():
@@ -114,6 +115,7 @@ class Presence:
                         held,
                         running,
                         hello.instance,
+                        still_running(jobs, hello.running, now - peer.told_at),
                     )
                 )
         return views

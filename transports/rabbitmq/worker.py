@@ -28,6 +28,7 @@ from executor.messages import (
     Who,
     decode,
     encode,
+    longest,
     share_out,
 )
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
@@ -428,6 +429,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _greeting(self) -> Hello:
         self._hello.holding = self._held.holding()
+        self._hello.running = longest(self.running())
         return self._hello
 
     # -- time

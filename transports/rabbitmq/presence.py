@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
-from executor.messages import Hello
+from executor.messages import Hello, Holding
 from transports.base import Jobs, WorkerView, still_running
+
+#: Returns the places of a run's calls among all that a worker has.
+Places: TypeAlias = Callable[[Holding], Iterable[int]]
 
 
 class Open:
@@ -93,16 +97,16 @@ class Presence:
         found = [peer.hello for peer in self._peers.values()]
         return [self._take(hello, 0)[0] for hello in found if (hello.host, hello.pid) == (host, pid)]
 
-    def held(self, run: str) -> set[int]:
+    def held(self, places: Places) -> set[int]:
         """Return the places of a run's calls that workers have."""
-        return {place for peer in self._peers.values() for place in peer.hello.holding.get(run, ())}
+        return {place for peer in self._peers.values() for place in places(peer.hello.holding)}
 
-    def views(self, run: str, calls: Open, jobs: Jobs | None, now: float) -> list[WorkerView]:
+    def views(self, places_in: Places, calls: Open, jobs: Jobs | None, now: float) -> list[WorkerView]:
         """Return the workers that can be given calls, or have some of a run."""
         views = []
         for peer in self._peers.values():
             hello = peer.hello
-            places = [place for place in hello.holding.get(run, ()) if place in calls]
+            places = [place for place in places_in(hello.holding) if place in calls]
             held = len(places) if peer.answered else max(1, len(places))
             if held or not hello.leaving:
                 running = calls.running(places, hello.cores)

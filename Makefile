@@ -8,17 +8,20 @@ IN_VENV := $(VENV)/bin/python
 # Both would let modules from outside into the environment.
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help run test check format clean
+.PHONY: help run test chaos check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo "  PYTHON=python3.12 chooses the interpreter of a new environment, ARGS='-k name' goes to pytest"
+	@echo "  PYTHON=python3.12 chooses the interpreter of a new environment, ARGS='-k name' goes to pytest, to chaos ARGS='--wire grpc'"
 
 run: $(VENV)/.run ## run the sample tasks on two workers of this machine
 	$(IN_VENV) dispatcher.py --workers 2 --cores 2
 
 test: $(VENV)/.dev ## run all tests
 	$(IN_VENV) -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev ## kill and cut whatever there is: SEEDS=20 runs, from FIRST=0
+	$(IN_VENV) -m tests.chaos --seeds $(or $(SEEDS),20) --first $(or $(FIRST),0) $(ARGS)
 
 check: $(VENV)/.dev ## check format, lint and types
 	$(IN_VENV) -m ruff format --check .

@@ -80,6 +80,11 @@ def main() -> int:
     try:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
+            worker = Worker(
+                end, Pool(chosen, grace=arguments.grace, backfill=arguments.backfill),
+                say=say if arguments.lifeline is None else _silent, once=arguments.once,
+                wait=arguments.wait, lifeline=arguments.lifeline,
+            )  # fmt: skip
             if arguments.lifeline is None:
                 slots = plural(len(chosen), "slot")
                 where = cores.named(chosen.ids) if chosen.pinned else f"{slots}, not pinned"
@@ -87,11 +92,6 @@ def main() -> int:
                 for line in (warning, remark(presence.overlapping(), used)):
                     if line:
                         say(line)
-            worker = Worker(
-                end, Pool(chosen, grace=arguments.grace, backfill=arguments.backfill),
-                say=say if arguments.lifeline is None else _silent, once=arguments.once,
-                wait=arguments.wait, lifeline=arguments.lifeline,
-            )  # fmt: skip
             return worker.run()
     finally:
         presence.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from executor.errors import (
 )
 from executor.journal import Journal
 from executor.launch import LocalWorkers
+from executor.progress import NAMED_MOST, Lasting
 from executor.run import Run
 from executor.screen import Screen, Summary
 from executor.task import Result
@@ -166,10 +168,21 @@ class Gatherer:
         if workers:
             self._note_begin(now)
         self._count_cores(workers)
-        self._screen.update(sum(worker.running for worker in workers))
+        self._screen.update(sum(worker.running for worker in workers), self._tail(workers))
         if not self._halted:
             self._judge(now, cores, held)
         return held
+
+    def _tail(self, workers: list[WorkerView]) -> list[Lasting] | None:
+        """Return what runs longest, the longest first; None while tasks wait that workers can be given."""
+        widest = max((worker.cores for worker in workers), default=0)
+        if not workers or (not self._halted and any(width <= widest for width in self._end.waiting())):
+            return None
+        found = [(seconds, place, worker.name) for worker in workers for place, seconds in worker.longest]
+        return [
+            Lasting(self._run.tasks[place], name, seconds)
+            for seconds, place, name in heapq.nlargest(NAMED_MOST, found)
+        ]
 
     def _judge(self, now: float, cores: list[int], held: int) -> None:
         """See whether the run stands still, with workers of these cores that hold so many tasks."""

@@ -62,8 +62,11 @@ class Running(NamedTuple):
     seconds: float
 
 
-#: The calls that a worker tells of as those that run longest.
+#: Of each run, the calls that a worker tells of as those that run longest ...
 RUNNING_MOST = 8
+
+#: ... and the seconds that they have run for at least: shorter ones are no news.
+RUNNING_LEAST = 1.0
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):
@@ -123,7 +126,7 @@ class Hello(_Message, tag="hello"):
     holding: Holding = {}
     episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
     leaving: bool = False  # it drains, and takes no more
-    running: list[Running] = []  # those that run longest, where no Beat tells them
+    running: list[Running] = []  # what runs longest, where no Beat tells it
 
 
 class Welcome(_Message, tag="welcome"):
@@ -229,7 +232,7 @@ class Halt(_Message, tag="halt"):
 
 
 class Beat(_Message, tag="beat"):
-    """Nothing new, still alive. A worker tells what runs longest, `RUNNING_MOST` calls at most."""
+    """Nothing new, still alive. A worker tells what runs longest (see `longest`)."""
 
     running: list[Running] = []
 
@@ -249,6 +252,19 @@ NIL = msgspec.Raw(b"\xc0")
 def introduce(name: str, cores: int, *, backfill: bool = False) -> Hello:
     """Return the greeting of this process, a worker of that name and number of cores."""
     return Hello(PROTOCOL, secrets.token_hex(8), name, socket.gethostname(), os.getpid(), cores, backfill)
+
+
+def longest(running: Iterable[Running]) -> list[Running]:
+    """Return what is told of the calls that run: of each run those that run longest, the longest first."""
+    told: list[Running] = []
+    counts: dict[str, int] = {}
+    for each in sorted(running, key=lambda each: -each.seconds):
+        if each.seconds < RUNNING_LEAST:
+            break
+        counts[each.run] = counts.get(each.run, 0) + 1
+        if counts[each.run] <= RUNNING_MOST:
+            told.append(each)
+    return told
 
 
 def encode(message: Message, buffers: Iterable[Buffer] = ()) -> list[Buffer]:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from executor import messages
 from executor.batching import SHARED_SECONDS, SLOW_SECONDS, Batching
 from executor.board import Done
 from executor.children import Children, Spoke
@@ -164,6 +165,15 @@ class Pool:
                 entry, _, epoch = current
                 found.append(Running(entry.run, entry.item.place, epoch, child.cores))
         return found
+
+    def told(self) -> list[messages.Running]:
+        """Return what runs now, as dispatchers are told of it."""
+        now = time.monotonic()
+        return [
+            messages.Running(current[0].run, current[0].item.place, max(0.0, now - current[1]))
+            for child in self._children
+            if (current := child.current()) is not None
+        ]
 
     def step(self) -> list[Finished]:
         """Do what there is to do without waiting; return what has finished since the last call.

@@ -5,29 +5,24 @@ Everything is text from plain numbers; only `Screen` knows of streams and termin
 
 from __future__ import annotations
 
-import math
 import os
-import reprlib
 import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import islice
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
 
+from executor.brief import brief, call
 from executor.cores import named
 from executor.errors import OutputFailed
+from executor.progress import FEW, Lasting, LineTimes, progress_text, tail_text
 from executor.streams import complain, nowhere
 from executor.task import Result, Task
 from executor.words import columns, duration, one_line, plural, rate
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-#: Seconds between progress lines where there is no terminal: soon once, then rarely.
-_FIRST_LINE, _LINES = 5.0, 30.0
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 #: Terminals that can't draw a bar, Emacs's shell for one, where rich would show nothing at all.
 _NO_BARS = ("dumb", "unknown")
@@ -41,64 +36,11 @@ _MESSAGE_LINES = 4
 #: Characters of a value or a message on a line that no terminal bounds.
 _PIPED_WIDTH = 400
 
+#: Columns of the progress bar, and those of a terminal that has room for it beside what runs near the end.
+_BAR, _WIDE = 20, 120
 
-class _Brief(reprlib.Repr):
-    """Reprs that look at no more of a large value than they show."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.fillvalue = "…"
-        self.maxstring = self.maxlong = self.maxother = max(20, width)
-
-    def repr_int(self, x: int, level: int) -> str:
-        if x.bit_length() > 10_000:  # slow, and refused beyond `sys.get_int_max_str_digits`
-            return f"<int of {x.bit_length():,} bits>"
-        return super().repr_int(x, level)
-
-    def repr_bytes(self, x: bytes, level: int) -> str:
-        return self.repr_str(x, level)  # type: ignore[arg-type]  # it only slices and joins
-
-    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)  # else it sorts all
-
-    def repr_set(self, x: set[Any], level: int) -> str:
-        return super().repr_set(set(islice(x, self.maxset + 1)), level)
-
-    def repr_frozenset(self, x: frozenset[Any], level: int) -> str:
-        return super().repr_frozenset(frozenset(islice(x, self.maxfrozenset + 1)), level)
-
-    def repr_ndarray(self, x: Any, level: int) -> str:
-        if x.size > 8:
-            return f"{x.dtype} array of {' × '.join(map(str, x.shape))}"
-        return self.repr_instance(x, level)
-
-
-@lru_cache(256)  # there are as many widths as a terminal has columns
-def _brief_of(width: int) -> _Brief:
-    return _Brief(width)
-
-
-def brief(value: object, width: int = 60) -> str:
-    """Return a value's repr, shortened where it is large."""
-    if type(value) is float:
-        return f"{value:.6g}"
-    try:
-        return one_line(_brief_of(width).repr(value), width)
-    except Exception as error:  # a repr of the user's may raise
-        return f"<{type(value).__name__}, whose repr raised {type(error).__name__}>"
-
-
-def call(function: str, params: Sequence[Any], kwargs: Mapping[str, Any], width: int = 60) -> str:
-    """Return a call as one would write it, shortened to `width`: first the module, then the arguments."""
-    texts = [brief(param, width) for param in params[:8]]
-    if len(params) > 8:
-        texts.append("…")
-    texts += [f"{name}={brief(value, width)}" for name, value in kwargs.items()]
-    arguments = ", ".join(texts)
-    if len(function) + len(arguments) + 2 > width and "." in function:
-        function = "…" + function.rpartition(".")[2]
-    room = width - len(function) - 2
-    return one_line(f"{function}({one_line(arguments, room) if room > 0 else '…'})", width)
+#: How many of the calls that run longest a progress line names, where no terminal bounds it.
+_NAMED = 3
 
 
 class ResultLines:
@@ -202,19 +144,6 @@ def _ok_first(item: tuple[str, int]) -> tuple[bool, str]:
     return item[0] != "ok", item[0]
 
 
-def progress_text(summary: Summary, running: int, per_second: float) -> str:
-    """Return done, failed, running, rate and time left as one text."""
-    parts = [f"{summary.done:,} of {summary.total:,} done"]
-    if summary.failed:
-        parts.append(f"{summary.failed:,} failed")
-    parts.append(f"{running:,} running")
-    if per_second > 0:
-        parts.append(rate(per_second))
-        left = (summary.total - summary.done) / per_second
-        parts.append(f"{duration(math.ceil(left))} left")
-    return ", ".join(parts)
-
-
 class Screen:
     """Shows a run: results on `out`, everything else on stderr.
 
@@ -233,7 +162,8 @@ class Screen:
         self._progress: Progress | None = None
         self._bar: TaskID | None = None
         self._began = time.monotonic()
-        self._line_at = self._began + _FIRST_LINE
+        self._times = LineTimes(self._began)
+        self._columns: tuple[ProgressColumn, ...] = ()
         self._marks: list[tuple[float, int]] = []  # (when, done): the rate is that of the last seconds
 
     def say(self, text: str) -> None:
@@ -270,8 +200,11 @@ class Screen:
             self.unwritten = f"results can't be printed: {error.strerror}"
             self.say(f"{self.unwritten}; the run goes on")
 
-    def update(self, running: int) -> None:
-        """Show how far the run is."""
+    def update(self, running: int, lasting: Sequence[Lasting] | None = None) -> None:
+        """Show how far the run is.
+
+        `lasting` are the calls that run longest, the longest first; None while others wait for a worker.
+        """
         if self._out is not None:
             try:
                 self._out.flush()
@@ -285,27 +218,38 @@ class Screen:
             self._marks.append((now, self._summary.done))
         then, before = self._marks[0]
         per_second = (self._summary.done - before) / (now - then) if now > then else 0.0
+        if lasting is not None and running > FEW and per_second:
+            lasting = None
         if self._terminal:
-            self._show_bar(progress_text(self._summary, running, per_second))
-        elif now >= self._line_at:
-            self._line_at = now + _LINES
-            self.say(progress_text(self._summary, running, per_second))
+            self._show_bar(running, per_second, lasting)
+        elif self._times.due(now, tail=bool(lasting)):
+            if lasting is None:
+                self.say(progress_text(self._summary, running, per_second))
+            else:
+                self.say(tail_text(self._summary, running, lasting[:_NAMED], _PIPED_WIDTH))
 
-    def _show_bar(self, text: str) -> None:
+    def _show_bar(self, running: int, per_second: float, lasting: Sequence[Lasting] | None) -> None:
         if self._progress is None:
             if time.monotonic() - self._began < 0.5:  # a run that is over at once needs none
                 return
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
-            console = Console(stderr=True)
+            self._columns = (BarColumn(bar_width=_BAR), TextColumn("{task.description}", markup=False))
             self._progress = Progress(
-                BarColumn(bar_width=20), TextColumn("{task.description}"), console=console, transient=True,
+                *self._columns, console=Console(stderr=True), transient=True,
                 redirect_stdout=False, redirect_stderr=False,
             )  # fmt: skip
             self._bar = self._progress.add_task("", total=self._summary.total)
             self._progress.start()
         assert self._bar is not None
+        width = self._progress.console.width
+        barred = lasting is None or width >= _WIDE
+        self._progress.columns = self._columns if barred else self._columns[1:]
+        if lasting is None:
+            text = progress_text(self._summary, running, per_second)
+        else:
+            text = tail_text(self._summary, running, lasting, width - (_BAR + 1) * barred)
         self._progress.update(self._bar, completed=self._summary.done, description=text)
 
     def close(self) -> None:

@@ -34,9 +34,11 @@ from executor.messages import (
     Report,
     Reports,
     Returned,
+    Running,
     Tasks,
     Unknown,
     Welcome,
+    longest,
 )
 from executor.unclaimed import Frame, Unclaimed, merged, named
 
@@ -256,8 +258,11 @@ class Session:
         """Return the places of what was reported and is not yet recorded."""
         return named(self._kept)
 
-    def tick(self, now: float) -> list[Order]:
-        """Let time pass: greet, beat, or find that the dispatcher is gone."""
+    def tick(self, now: float, running: Callable[[], Iterable[Running]] = tuple) -> list[Order]:
+        """Let time pass: greet, beat, or find that the dispatcher is gone.
+
+        `running` gives what the worker runs, for a beat.
+        """
         if self.run is not None and now - self._heard_at > self._patience:
             return self._end(complete=False, why=f"it has been silent for {self._patience:g} s", now=now)
         handed, self._handed = self._handed, False
@@ -266,7 +271,7 @@ class Session:
                 self._greet_at = now + GREETING_SECONDS
                 self._greet()
         elif now >= self._beat_at:
-            self._send(Beat())
+            self._send(Beat(longest(running())))
             self._beat_at = now + self._heartbeat
         return []
 

@@ -29,7 +29,8 @@ class Worker:
     """A worker's loop, between a wire's end and a pool, which it closes.
 
     `once` ends it after the first run; `wait` bounds the seconds without any dispatcher (None: for ever);
-    `lifeline` is a descriptor whose end-of-file ends the worker at once, or None.
+    `lifeline` is a descriptor whose end-of-file ends the worker at once, or None. From the moment it
+    is made, signals drain it.
     """
 
     def __init__(
@@ -40,8 +41,14 @@ class Worker:
         self._say = say
         self._once = once
         self._wait = wait
-        self._lifeline = lifeline
         self._signals = 0
+        self._wake, wake_write = os.pipe()
+        for descriptor in (self._wake, wake_write):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        self._lifeline = lifeline
         self._draining = False
         self._runs: dict[str, int] = {}  # results of each present run
         self._served = False  # whether the last run that began has ended
@@ -52,21 +59,16 @@ class Worker:
         Raises:
             NobodyThere: no dispatcher came within `wait`.
         """
-        wake_read, wake_write = os.pipe()
-        for descriptor in (wake_read, wake_write):
-            os.set_blocking(descriptor, False)
-        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
         self._end.holding = self._pool.holding
+        self._end.running = self._pool.told
         poll = select.poll()
-        descriptors = [wake_read, self._end.fileno(), self._pool.fileno()]
+        descriptors = [self._wake, self._end.fileno(), self._pool.fileno()]
         if self._lifeline is not None:
             descriptors.append(self._lifeline)
         for descriptor in descriptors:
             poll.register(descriptor, select.POLLIN)
         try:
-            return self._loop(poll, wake_read)
+            return self._loop(poll, self._wake)
         finally:
             self._pool.close()
             signal.set_wakeup_fd(-1)

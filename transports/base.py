@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import select
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 
 from executor.errors import ConfigError
-from executor.messages import Buffer, Hello, Holding, Item, Parts, Report
+from executor.messages import Buffer, Hello, Holding, Item, Parts, Report, Running
 from executor.session import Order
 from executor.sizes import parse_size
 
@@ -139,6 +139,17 @@ class WorkerView(NamedTuple):
     running: int
     instance: str = ""
     longest: Sequence[tuple[int, float]] = ()
+
+
+def still_running(jobs: Jobs | None, told: Iterable[Running], since: float) -> Sequence[tuple[int, float]]:
+    """Return `WorkerView.longest` from what a worker told `since` seconds ago."""
+    if jobs is None or not told:
+        return ()
+    return [
+        (place, each.seconds + since)
+        for each in told
+        if (place := jobs.place_of(each.run, each.place)) is not None and not jobs.is_recorded(place)
+    ]
 
 
 class Delivery(NamedTuple):
@@ -296,6 +307,8 @@ class WorkerEnd(ABC):
     holding: Callable[[], Holding] = dict
     #: For how long, and how much, it keeps of runs whose dispatcher is gone, where it does that itself.
     keep: Keep = Keep()
+    #: Asked for what runs, with each sign of life.
+    running: Callable[[], Iterable[Running]] = tuple
 
     @abstractmethod
     def pull(self, timeout: float | None) -> list[Order]:

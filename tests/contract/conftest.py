@@ -16,13 +16,6 @@ from tests.contract.wires import RabbitMQ as RabbitMQWire
 from tests.e2e.scripts import Scripts
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install RabbitMQ, where that is done, before any test's time runs."""
-    wanted = any("rabbitmq_url" in getattr(item, "fixturenames", ()) for item in session.items)
-    if wanted and not os.environ.get("RABBITMQ_URL") and not session.config.option.collectonly:
-        server_script()
-
-
 @pytest.fixture(params=[*WIRES, None], ids=lambda wire: repr(wire or "rabbitmq").strip("'"))
 def every_wire(request: pytest.FixtureRequest) -> Wire:
     """Each wire of this project in turn."""

@@ -61,12 +61,15 @@ class Place:
 class StandIn(threading.Thread):
     """A worker without processes: it answers each call with `work(params)`, one after the other.
 
+    It shows that it lives while it holds a call, and all behind it, for as long as `waits(params)` says so.
+
     Use it as a context; it ends without a word, as one does whose power is cut, unless it was idle.
     """
 
     def __init__(
         self, place: Place, index: int = 0, *, cores: int = 1, hello: Hello | None = None,
         work: Callable[[list[Any]], Any] = lambda params: params[0],
+        waits: Callable[[list[Any]], bool] | None = None,
     ) -> None:  # fmt: skip
         super().__init__(daemon=True)
         self.took: list[int] = []  # places, in the order in which they came
@@ -76,7 +79,7 @@ class StandIn(threading.Thread):
         self.said: list[str] = []
         self.failure: BaseException | None = None
         self.unclaimed: dict[str, int] = {}  # what it keeps of runs that were left
-        self._place, self._index, self._work = place, index, work
+        self._place, self._index, self._work, self._waits = place, index, work, waits
         self._hello = hello or introduce(f"stand-in-{index}", cores)
         self._line: list[tuple[str, Item, Sequence[Any]]] = []
         self._end = threading.Event()
@@ -119,7 +122,7 @@ class StandIn(threading.Thread):
         return held
 
     def _turn(self, end: WorkerEnd) -> None:
-        for order in end.pull(0 if self._line else 0.1):
+        for order in end.pull(0 if self._line and not self._held_up() else 0.05):
             if isinstance(order, Take):
                 shares = share_out(order.items, order.buffers)
                 self.took += [item.place for item in order.items]
@@ -139,13 +142,20 @@ class StandIn(threading.Thread):
                 over = {order.run, *order.earlier}
                 self._line = [entry for entry in self._line if entry[0] not in over]
         self.unclaimed = end.unclaimed
-        if self._line:
+        if self._line and not self._held_up():
             run, item, buffers = self._line[0]
             started = time.time()
             report, values = self._answer(item, buffers, started)
             del self._line[0]  # until now it is held
             self.did.append(item.place)
             end.reply(run, [report], values)
+
+    def _held_up(self) -> bool:
+        """Whether the call that is next waits."""
+        if self._waits is None:
+            return False
+        _, item, buffers = self._line[0]
+        return self._waits(codec.decode([item.call, *buffers])[1])
 
     def _answer(self, item: Item, buffers: Sequence[Any], started: float) -> tuple[Report, Sequence[Any]]:
         try:
@@ -183,6 +193,7 @@ class Gathered:
         self.end = end
         self.before: list[Earlier] = []
         self.results: dict[int, Result] = {}
+        self.pushed = 0  # of its tasks, when its dispatcher left
         if after is not None:
             where = {task.id: place for place, task in enumerate(tasks)}
             there = [where.get(task.id, -1) for task in after.run.tasks]
@@ -233,4 +244,4 @@ _numbers = iter(range(10**9))
 
 def task(*params: Any, **fields: Any) -> Task:
     """Return a task of these parameters."""
-    return Task(id=f"t{next(_numbers)}", function="jobs.echo", params=list(params), **fields)
+    return Task(**{"id": f"t{next(_numbers)}", "function": "jobs.echo", "params": list(params), **fields})

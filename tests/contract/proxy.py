@@ -1,4 +1,4 @@
-"""A TCP proxy to cut links with."""
+"""A TCP proxy to cut, stall and slow links with."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=10)
 
 
+#: The two directions of a link: from who connected, and back.
+THERE, BACK = 0, 1
+
+
 class Proxy:
-    """Passes on what comes to `address` to `target` and back, unless it is cut or stalled."""
+    """Passes on what comes to `address` to `target` and back, unless it is cut or stalled.
+
+    `latency` is how many seconds later than it came all is passed on.
+    """
 
     def __init__(self, target: str) -> None:
         self.address = free_addresses(1)[0]
         self._target = target
-        self._flows = threading.Event()
-        self._flows.set()
+        self.latency = 0.0
+        self._flows = (threading.Event(), threading.Event())
+        for flows in self._flows:
+            flows.set()
         self._whole = True
         self._closed = False
         self._sockets: set[socket.socket] = set()
@@ -39,21 +48,25 @@ class Proxy:
         for sock in list(self._sockets):
             self._break(sock)
 
-    def stall(self) -> None:
-        """Let nothing through any more, and tell nobody."""
-        self._flows.clear()
+    def stall(self, *directions: int) -> None:
+        """Let nothing through any more, in one direction or both, and tell nobody."""
+        for direction in directions or (THERE, BACK):
+            self._flows[direction].clear()
 
     def heal(self) -> None:
+        """Pass on what comes, without delay, and what was held up."""
         self._whole = True
-        self._flows.set()
+        self.latency = 0.0
+        for flows in self._flows:
+            flows.set()
 
     def __enter__(self) -> Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
+        self.heal()  # what is held up ends nowhere
         self.cut()
-        self._flows.set()
         self._thread.join()
         self.cut()  # also what was accepted last
         for thread in self._threads:
@@ -88,18 +101,20 @@ class Proxy:
                 self._break(near)
 
     def _pass_on(self, near: socket.socket, far: socket.socket) -> None:
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back = threading.Thread(target=self._pump, args=(far, near, BACK), daemon=True)
         back.start()
-        self._pump(near, far)
+        self._pump(near, far, THERE)
         back.join()
         for sock in (near, far):
             self._sockets.discard(sock)
             sock.close()
 
-    def _pump(self, one: socket.socket, other: socket.socket) -> None:
+    def _pump(self, one: socket.socket, other: socket.socket, direction: int) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
-                self._flows.wait()
+                if self.latency:
+                    time.sleep(self.latency)
+                self._flows[direction].wait()
                 other.sendall(data)
         self._break(one)
         self._break(other)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import shutil
 import signal
 import socket
@@ -26,6 +27,9 @@ _PLACES = (
     "/opt/homebrew/opt/rabbitmq/sbin/rabbitmq-server",
     "/usr/local/opt/rabbitmq/sbin/rabbitmq-server",
 )
+
+#: Ports to listen on: below those that Linux (from 32768) and macOS (from 49152) give to who connects.
+_PORTS = range(20_000, 32_000)
 
 #: Held while Debian's package is installed: two test runs at once must not.
 _INSTALLING = Path(tempfile.gettempdir()) / f"function-executor-rabbitmq-{os.getuid()}.lock"
@@ -75,7 +79,7 @@ class RabbitMQ:
 
     def __init__(self, script: Path, *settings: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="fe-rabbit-"))
-        self.port, dist, epmd = _free_ports(3)
+        self.port, dist, epmd = free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._log = self._folder / "log"
         config = self._folder / "rabbitmq.conf"
@@ -194,8 +198,18 @@ def _end(lifeline: subprocess.Popen[bytes]) -> None:
     lifeline.wait(30)
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+def free_ports(count: int) -> list[int]:
+    """Return so many ports that nobody listens on.
+
+    They are none of those that the system gives to who connects: else somebody could have one by chance while
+    whose it is has been killed, or who looks for that one be connected to itself.
+    """
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        try:
+            sockets.append(socket.create_server(("127.0.0.1", random.SystemRandom().choice(_PORTS))))
+        except OSError:  # somebody has it
+            continue
     ports = [sock.getsockname()[1] for sock in sockets]
     for sock in sockets:
         sock.close()

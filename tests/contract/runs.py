@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from pika.exceptions import ChannelClosedByBroker
-
 from executor import manifest
 from executor.errors import ConfigError
 from tests.contract.ends import Place
@@ -73,17 +71,7 @@ class Runs:
 
     def waiting(self, queue: str) -> int | None:
         """How many messages wait in a queue of ours; None if there is none of that name."""
-        with self.wire.channel() as channel:
-            try:
-                found = channel.queue_declare(f"{self.wire.queue}.{queue}", passive=True)
-            except ChannelClosedByBroker as closed:
-                if closed.reply_code == 404:
-                    return None
-                if closed.reply_code == 405:  # it is another connection's own
-                    return 0
-                raise
-            count: int = found.method.message_count
-            return count
+        return self.wire.waiting(queue)
 
     def noted(self) -> set[int]:
         """The places of the results of which the broker knows that they were collected.

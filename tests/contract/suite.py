@@ -426,6 +426,64 @@ class Contract:
         worker.send(signal.SIGTERM)
         assert worker.ends() == 0
 
+    def test_at_the_tail_what_has_not_begun_moves_to_an_idle_worker(
+        self, wire: Wire, scripts: Scripts
+    ) -> None:
+        """One worker is given much that looks tiny and turns out to be long; another comes and idles."""
+        place = Place(wire, 2, heartbeat=0.2)
+        _, each = self.yaml(scripts, place)
+        tiny, long, seconds = 400, 24, 0.25
+        calls = [task(number, function="jobs.echo") for number in range(tiny)]
+        calls += [task(seconds, function="time.sleep") for _ in range(long)]
+        calls += [task(number, function="jobs.echo") for number in range(2 * long)]
+        first = scripts.worker("--yaml", each[0], "--cores", "1", "--no-pin", "--name", "first")
+        with place.dispatcher_end() as end:
+            gathered = Gathered(end, calls)
+            gathered.until(lambda: len(gathered.results) >= tiny, "the tiny ones")
+            gathered.until(lambda: any(view.held >= 4 for view in end.workers()), "it has a backlog")
+            second = scripts.worker("--yaml", each[-1], "--cores", "1", "--no-pin", "--name", "second")
+            gathered.until(lambda: len(end.workers()) == 2, "the second worker")
+            came = time.time()
+            results = gathered.all()[tiny : tiny + long]
+        left = sum((result.finished or 0.0) > came for result in results)
+        took = max(result.finished or 0.0 for result in results) - came
+        assert left > long / 2, "it came too late to be of help"
+        assert took < 0.75 * left * seconds, "about half as long as one alone"
+        assert {result.attempt for result in results} == {1}
+        for worker in (first, second):
+            worker.send(signal.SIGTERM)
+            assert worker.ends() == 0
+
+    def test_the_dispatcher_knows_what_runs_longest_and_where(self, wire: Wire, scripts: Scripts) -> None:
+        place = Place(wire, heartbeat=0.2)
+        _, (each, *_) = self.yaml(scripts, place)
+        worker = scripts.worker("--yaml", each, "--cores", "2", "--no-pin", "--name", "the-one")
+        calls = [task("short", function="jobs.echo"), task("long", function="jobs.hold")]
+        calls.append(task("later", function="jobs.hold"))
+
+        def longest() -> dict[int, float]:
+            return {
+                at: seconds
+                for view in end.workers()
+                for at, seconds in view.longest
+                if view.name == "the-one"
+            }
+
+        with place.dispatcher_end() as end:
+            gathered = Gathered(end, calls)
+            gathered.until(lambda: 1 in longest(), "it names what runs")
+            gathered.until(lambda: 2 in longest() and not end.waiting(), "the other one, too, and none waits")
+            before = longest()[1]
+            gathered.until(lambda: longest().get(1, 0) > before + 0.5, "it runs on")
+            assert 0 not in longest()
+            (scripts.folder / "long.go").touch()
+            gathered.until(lambda: 1 in gathered.results, "its end")
+            assert set(longest()) == {2}
+            (scripts.folder / "later.go").touch()
+            gathered.all()
+        worker.send(signal.SIGTERM)
+        assert worker.ends() == 0
+
     def test_a_worker_that_is_killed_and_then_a_dispatcher(self, wire: Wire, scripts: Scripts) -> None:
         own, each = self.yaml(scripts, Place(wire, 2, heartbeat=0.3, patience=1.5))
         first = scripts.worker("--yaml", each[0], "--cores", "1", "--name", "first")

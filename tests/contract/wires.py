@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import secrets
-import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
+
+from tests.contract.rabbit import free_ports
 
 
 class Wire(ABC):
@@ -20,6 +21,8 @@ class Wire(ABC):
     workers_listen: bool
     #: Whether who listens can say that bytes came which are none of the wire's protocol.
     says_garbage = True
+    #: Whether both ends connect to something that lies between them.
+    broker_between = False
 
     def free_addresses(self, count: int) -> list[str]:
         """Return host:port for each of so many ends that listen; of one if workers don't."""
@@ -72,6 +75,7 @@ class RabbitMQ(Wire):
     transport = "rabbitmq"
     workers_listen = False
     says_garbage = False  # what is none of AMQP never leaves the broker
+    broker_between = True
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -92,6 +96,22 @@ class RabbitMQ(Wire):
         finally:
             connection.close()
 
+    def waiting(self, queue: str) -> int | None:
+        """How many messages wait in a queue of ours; None if there is none of that name."""
+        from pika.exceptions import ChannelClosedByBroker
+
+        with self.channel() as channel:
+            try:
+                found = channel.queue_declare(f"{self.queue}.{queue}", passive=True)
+            except ChannelClosedByBroker as closed:
+                if closed.reply_code == 404:
+                    return None
+                if closed.reply_code == 405:  # it is another connection's own
+                    return 0
+                raise
+            count: int = found.method.message_count
+            return count
+
     def dispatcher(self, listen: Sequence[str], reach: Sequence[str]) -> dict[str, Any]:
         return self.worker(listen[0], listen[0])
 
@@ -107,8 +127,4 @@ WIRES: list[Wire] = [ZeroMQ(), Served("grpc"), Served("rpyc")]
 
 def free_addresses(count: int) -> list[str]:
     """Return host:port of so many ports that nobody listens on."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return addresses
+    return [f"127.0.0.1:{port}" for port in free_ports(count)]

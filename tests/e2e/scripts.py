@@ -128,6 +128,7 @@ class Scripts:
         self._logs = Path(tempfile.mkdtemp(prefix="fe-logs-"))
         self._tag = uuid.uuid4().hex
         self._started: list[Script] = []
+        self.show: Callable[[str], None] = print  # what takes the logs at the end
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
         own = {"XDG_RUNTIME_DIR": str(self.runtime), "TERM": "xterm", TAG: self._tag}
         self.environment = {**kept, **own}
@@ -188,6 +189,11 @@ class Scripts:
         return {"PYTHONPATH": str(site)}
 
     @property
+    def started(self) -> list[Script]:
+        """All that were started, in that order."""
+        return self._started
+
+    @property
     def logs(self) -> Path:
         """Where the output of what is started goes."""
         return self._logs
@@ -236,7 +242,7 @@ class Scripts:
             if not script.ended:
                 os.killpg(script.pid, signal.SIGKILL)
                 script.process.wait(LIMIT)
-            print(script.log())  # shown by pytest with a test that failed
+            self.show(script.log())  # which pytest shows with a test that failed
         try:
             left = _left(self.alive)
         finally:

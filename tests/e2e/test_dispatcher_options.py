@@ -601,3 +601,19 @@ def test_results_of_a_run_are_json_that_any_reader_takes(scripts: Scripts) -> No
     done = scripts.run("--tasks", records, "--workers", "1", "--output", "-")
     [line] = done.stdout.split("\n")[:-1]
     assert json.loads(line)["value"] == {"a": [1.5, None, True, "é\u2028\n"]}
+
+
+def test_near_the_end_a_line_names_what_still_runs_and_where(scripts: Scripts) -> None:
+    records = [task("jobs.echo", number) for number in range(20)]
+    records.append(task("jobs.hold", "the last one"))
+    command = ["--tasks", scripts.tasks(*records), "--workers", "2", "--cores", "1"]
+    loud = scripts.dispatcher(*command, "--output", "loud.jsonl")
+    quiet = scripts.dispatcher(*command, "--output", "quiet.jsonl", "--quiet")
+    line = loud.says("1 running: ")
+    assert re.fullmatch(
+        r"20 of 21 done, 1 running: jobs\.hold\('the last one'\) on local-[12] for \d+ s", line
+    ), line
+    assert quiet.stderr == ""
+    (scripts.folder / "the last one.go").touch()
+    assert loud.ends() == 0
+    assert quiet.ends() == 0

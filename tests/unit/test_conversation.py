@@ -13,11 +13,12 @@ from executor.messages import (
     PROTOCOL,
     Hello,
     Report,
+    Running,
     Welcome,
     encode,
     introduce,
 )
-from executor.run import Run
+from executor.run import Earlier, Run
 from executor.session import Begin, Ended, Take
 from executor.task import Task
 from tests.unit.world import (
@@ -351,3 +352,35 @@ def test_an_end_that_waits_is_woken() -> None:
     dispatcher.close()
     thread.join()
     worker_link.close()
+
+
+# -- what runs longest
+
+
+def test_the_dispatcher_knows_what_runs_longest_from_the_workers_beats(world: World) -> None:
+    dispatcher = world.dispatcher(push=False)
+    dispatcher.run = Run(dispatcher.run.tasks, earlier=[Earlier("before", [7, -1])])
+    dispatcher.push()
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    run, told_at = dispatcher.run.id, world.now
+
+    def running() -> list[Running]:
+        since = world.now - told_at
+        return [
+            Running(run, 2, since + 5), Running("before", 0, since + 90), Running("before", 1, since + 8),
+            Running("another's", 3, since + 7), Running(run, 99, since + 3), Running(run, 4, 0.0),
+        ]  # fmt: skip
+
+    worker.end.running = running
+    world.until(lambda: dispatcher.end.workers() and dispatcher.end.workers()[0].longest)
+    world.turns(HEARTBEAT / 2)  # they run on between two beats
+    (view,) = dispatcher.end.workers()
+    assert [place for place, _ in view.longest] == [7, 2]
+    since = world.now - told_at
+    assert [seconds for _, seconds in view.longest] == pytest.approx([since + 90, since + 5], abs=0.1)
+    world.turns(10 * HEARTBEAT)
+    assert dispatcher.end.workers()[0].longest[1][1] == pytest.approx(world.now - told_at + 5, abs=0.1)
+    worker.lazy = False
+    world.until(dispatcher.done)
+    assert dispatcher.end.workers()[0].longest == []  # recorded, whatever the last beat said

@@ -11,6 +11,8 @@ from executor.errors import BadFrame
 from executor.messages import (
     NIL,
     PROTOCOL,
+    RUNNING_LEAST,
+    RUNNING_MOST,
     Beat,
     Cancel,
     Item,
@@ -23,12 +25,14 @@ from executor.messages import (
     Report,
     Reports,
     Returned,
+    Running,
     Tasks,
     Unknown,
     Welcome,
     decode,
     encode,
     introduce,
+    longest,
     share_out,
 )
 
@@ -142,3 +146,13 @@ def test_a_broken_message_is_bad_or_another_message(message: Message, data: st.D
         decode([bytes(head)])
     except BadFrame:
         pass
+
+
+def test_of_each_run_a_few_are_told_that_run_longest() -> None:
+    many = [Running("r", place, 2.0 + place) for place in range(3 * RUNNING_MOST)]
+    short = Running("r", 99, RUNNING_LEAST / 2)
+    other = Running("other", 0, RUNNING_LEAST)
+    told = longest([short, other, *many])
+    assert told == [*reversed(many[-RUNNING_MOST:]), other]
+    assert decode(encode(Beat(told))) == (Beat(told), [])
+    assert longest([short]) == []

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.messages import Hello, introduce
+from executor.messages import Hello, Holding, Running, introduce
+from executor.run import Earlier, Run
+from executor.task import Task
 from transports.rabbitmq.presence import Open, Presence
 
 
@@ -20,6 +23,11 @@ def hello(
     return msgspec.structs.replace(
         made, instance=name, leaving=leaving, holding={"r": holding} if holding else {}
     )
+
+
+def of_r(holding: Holding) -> Iterable[int]:
+    """Return the places of run ``r``."""
+    return holding.get("r", {})
 
 
 @given(st.lists(st.integers(1, 4), max_size=20), st.lists(st.tuples(st.booleans(), st.integers(-3, 25))))
@@ -49,14 +57,14 @@ def test_a_worker_comes_is_seen_with_what_it_has_and_leaves() -> None:
     presence, calls = Presence(), Open([1, 1, 1, 1])
     calls.close(0)
     presence.meet(hello(holding=[0, 1, 2, 3, 99]), 1.0)
-    (view,) = presence.views("r", calls)
+    (view,) = presence.views(of_r, calls, None, 3.0)
     assert (view.name, view.cores, view.held, view.running) == ("w", 2, 3, 2)
-    assert presence.held("r") == {0, 1, 2, 3, 99}
-    assert presence.held("another") == set()
+    assert presence.held(of_r) == {0, 1, 2, 3, 99}
+    assert presence.held(lambda holding: holding.get("another", {})) == set()
     presence.meet(hello(leaving=True, holding=[1]), 2.0)
-    assert [view.held for view in presence.views("r", calls)] == [1]
+    assert [view.held for view in presence.views(of_r, calls, None, 3.0)] == [1]
     presence.meet(hello(leaving=True), 3.0)
-    assert presence.views("r", calls) == []
+    assert presence.views(of_r, calls, None, 3.0) == []
 
 
 def test_a_worker_that_is_silent_for_too_long_is_gone_once() -> None:
@@ -83,9 +91,23 @@ def test_a_process_that_died_is_known_by_host_and_number() -> None:
 def test_when_the_run_is_stopped_a_worker_has_something_until_it_says_otherwise() -> None:
     presence, calls = Presence(), Open([1])
     presence.meet(hello(), 1.0)
-    assert [view.held for view in presence.views("r", calls)] == [0]
+    assert [view.held for view in presence.views(of_r, calls, None, 3.0)] == [0]
     presence.stop()
     presence.meet(hello("late"), 1.5)
-    assert {view.name: view.held for view in presence.views("r", calls)} == {"w": 1, "late": 1}
+    assert {view.name: view.held for view in presence.views(of_r, calls, None, 3.0)} == {"w": 1, "late": 1}
     presence.meet(hello(), 2.0)
-    assert {view.name: view.held for view in presence.views("r", calls)} == {"w": 0, "late": 1}
+    assert {view.name: view.held for view in presence.views(of_r, calls, None, 3.0)} == {"w": 0, "late": 1}
+
+
+def test_what_runs_longest_is_told_with_a_workers_presence() -> None:
+    tasks = [Task(function="f", id=str(place)) for place in range(4)]
+    run = Run(tasks, earlier=[Earlier("before", [3])])
+    run.skip([1])
+    presence, calls = Presence(), Open([1, 1, 1, 1])
+    told = [Running(run.id, 0, 9.0), Running("before", 0, 8.0), Running(run.id, 1, 7.0), Running("x", 2, 6.0)]
+    presence.meet(msgspec.structs.replace(hello(), running=told), 1.0)
+    presence.forgive(3.0)  # they were not heard, and ran all the same
+    (view,) = presence.views(of_r, calls, run, 3.5)
+    assert view.longest == [(0, 11.5), (3, 10.5)]
+    presence.meet(hello(), 4.0)
+    assert not presence.views(of_r, calls, run, 4.5)[0].longest

@@ -60,3 +60,19 @@ def test_a_run_that_was_left_is_forgotten_in_time() -> None:
     runs.idle([], RUN_FORGOTTEN + 0.1)
     assert not runs.stopped("a")
     assert runs.unknown("a", RUN_FORGOTTEN + 0.1)
+
+
+def test_a_run_that_was_gone_goes_on_by_its_dispatchers_word_and_one_that_was_stopped_never() -> None:
+    runs = Runs(5.0)
+    for name in ("gone", "stopped first", "stopped then"):
+        runs.seen(name, 0.0)
+    runs.stop("stopped first", 1.0)
+    for name in ("gone", "stopped first", "stopped then"):
+        runs.vanish(name, 1.0)
+        runs.vanish(name, 1.1)
+        assert runs.stopped(name)
+    runs.stop("stopped then", 2.0)
+    for name in ("gone", "stopped first", "stopped then"):
+        runs.alive(name, 3.0)
+    assert [runs.stopped(name) for name in ("gone", "stopped first", "stopped then")] == [False, True, True]
+    assert runs.unknown("gone", 3.0), "whether it is there is looked for anew"

@@ -41,7 +41,18 @@ def test_the_acknowledgement_timeout_is_asked_for_where_the_broker_knows_that(
         assert arguments.get("x-consumer-timeout") == (3_600_000 if knows else None)
 
 
-def test_only_a_run_that_is_left_there_outlives_its_dispatcher() -> None:
-    (expires,) = (arguments["x-expires"] for arguments in NAMES.of_run("r").values())
-    assert expires == 600_000
+@pytest.mark.parametrize(("keep", "expires"), [(7200.0, 7_200_000), (0.0, 15_000)])
+def test_a_run_outlives_its_dispatcher_for_as_long_as_is_kept_or_a_connection_may_break(
+    keep: float, expires: int
+) -> None:
+    (arguments,) = NAMES._replace(keep=keep).of_run("r").values()
+    assert arguments["x-expires"] == expires
     assert not any("x-expires" in arguments for arguments in NAMES.of_kept_run("n", "r").values())
+
+
+def test_what_goes_with_its_run_goes_at_last_when_nobody_is_left_to_remove_it() -> None:
+    temporary = NAMES._replace(temporary=True)
+    for queues in (temporary.of_width(2), temporary.common()):
+        assert {arguments["x-expires"] for arguments in queues.values()} == {7 * 86_400_000}
+    for queues in (NAMES.of_width(2), NAMES.common()):
+        assert not any("x-expires" in arguments for arguments in queues.values())

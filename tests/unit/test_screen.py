@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from executor.screen import ResultLines, Summary, brief, call, progress_text
+from executor.brief import brief, call
+from executor.screen import ResultLines, Summary
 from executor.task import Error, Result
 from executor.words import duration, one_line, plural, rate
 
@@ -156,12 +157,3 @@ def test_many_kinds_of_failures_are_counted_not_listed() -> None:
     for i in range(50):
         summary.add(result("error", error=Error("E", str(i))))
     assert "40 more, of 40 other kinds" in "\n".join(summary.lines(1, 80))
-
-
-def test_progress() -> None:
-    summary = Summary(10)
-    summary.add(result())
-    summary.add(result("error", error=Error("E", "")))
-    assert progress_text(summary, 3, 2.0) == "2 of 10 done, 1 failed, 3 running, 2/s, 4 s left"
-    assert progress_text(summary, 3, 3.0).endswith("3 s left")  # no more exact than it is known
-    assert "left" not in progress_text(summary, 0, 0.0)

@@ -20,6 +20,7 @@ from executor.messages import (
     Report,
     Reports,
     Returned,
+    Running,
     Tasks,
     Unknown,
     Welcome,
@@ -113,6 +114,20 @@ def test_it_beats_while_welcomed(welcomed: Talk) -> None:
     assert welcomed.sent() == [Beat()]
     welcomed.tick()
     assert welcomed.sent() == []
+
+
+def test_a_beat_tells_what_runs_longest(welcomed: Talk) -> None:
+    session, asked = welcomed.session, []
+
+    def running() -> list[Running]:
+        asked.append(welcomed.now)
+        return [Running("r1", 1, 0.2), Running("r1", 2, 3.5), Running("r1", 3, 40.0)]
+
+    session.tick(welcomed.now + HEARTBEAT / 2, running)
+    assert not asked  # once for each beat, and no more often
+    session.tick(welcomed.now + HEARTBEAT, running)
+    assert welcomed.sent() == [Beat([Running("r1", 3, 40.0), Running("r1", 2, 3.5)])]
+    assert len(asked) == 1
 
 
 def test_orders_of_the_dispatcher_come_through(welcomed: Talk) -> None:

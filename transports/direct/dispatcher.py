@@ -28,6 +28,7 @@ from executor.messages import (
     Report,
     Reports,
     Returned,
+    Running,
     Tasks,
     Unknown,
     Welcome,
@@ -49,6 +50,7 @@ from transports.base import (
     Settings,
     Sign,
     WorkerView,
+    still_running,
     wait_readable,
 )
 
@@ -65,7 +67,9 @@ PARTING_SECONDS = 1.0
 class _Peer:
     """A worker as the dispatcher's end knows it."""
 
-    __slots__ = ("away", "draining", "heard_at", "hello", "key", "peer", "recorded", "seen")
+    __slots__ = (
+        "away", "draining", "heard_at", "hello", "key", "peer", "recorded", "running", "seen", "told_at",
+    )  # fmt: skip
 
     def __init__(self, hello: Hello, peer: bytes, now: float) -> None:
         self.key = hello.instance
@@ -74,6 +78,8 @@ class _Peer:
         self.heard_at = now
         self.away = ""  # why it can't be reached now; its patience decides whether it is gone
         self.draining = False
+        self.running: Sequence[Running] = ()  # what it said that it runs longest ...
+        self.told_at = now  # ... and when
         self.seen = 0  # the number of its last Reports
         self.recorded = 0  # ... and of the last that we acknowledged
 
@@ -152,6 +158,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._send(peer, Recorded(self._jobs.id, peer.seen))
 
     def workers(self) -> list[WorkerView]:
+        now = time.monotonic()
         return [
             WorkerView(
                 peer.hello.name,
@@ -161,6 +168,7 @@ class DirectDispatcherEnd(DispatcherEnd):
                 self._broker.count(peer.key),
                 self._broker.running(peer.key),
                 peer.hello.instance,
+                still_running(self._jobs, peer.running, now - peer.told_at),
             )
             for peer in self._instances.values()
             if not peer.draining or self._broker.count(peer.key)
@@ -334,11 +342,13 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
         """Take a message of a worker that was greeted."""
-        if isinstance(message, Leaving):
+        if isinstance(message, Beat):
+            peer.running, peer.told_at = message.running, peer.heard_at
+        elif isinstance(message, Leaving):
             peer.draining = True
             self._broker.drain(peer.key)
         elif self._jobs is None or getattr(message, "run", None) not in self._runs:
-            pass  # a sign of life, or of another run
+            pass  # of another run
         elif isinstance(message, Returned):
             here = (self._jobs.place_of(message.run, place) for place in message.places)
             self._broker.give_back(peer.key, [place for place in here if place is not None])

@@ -44,7 +44,7 @@ class DirectWorkerEnd(WorkerEnd):
                 for event in events:
                     orders += self._hear(event, now)
             for session in self._sessions.values():
-                orders += session.tick(now)
+                orders += session.tick(now, self.running)
             self._unclaimed.expire(now, self.holding)
             self._forget()
             self._flush()

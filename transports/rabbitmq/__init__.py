@@ -62,7 +62,7 @@ class RabbitMQ(base.Transport):
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> RabbitDispatcherEnd:
         return RabbitDispatcherEnd(
             settings.url, _topology(settings), say=say, heartbeat=settings.heartbeat,
-            largest=settings.largest, temporary=settings.temporary,
+            largest=settings.largest,
         )  # fmt: skip
 
     @classmethod
@@ -95,4 +95,7 @@ class RabbitMQ(base.Transport):
 def _topology(settings: Settings) -> Topology:
     if not _NAME.fullmatch(settings.queue):
         raise ConfigError("queue: must be of letters, digits, and . _ - between them, 100 at most")
-    return Topology(settings.queue, settings.patience, settings.acknowledgement_timeout)
+    return Topology(
+        settings.queue, settings.patience, settings.acknowledgement_timeout, settings.keep.seconds,
+        settings.temporary,
+    )  # fmt: skip

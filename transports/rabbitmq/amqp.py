@@ -64,9 +64,9 @@ class Connection:
         ConfigError: the URL is none.
     """
 
-    def __init__(self, url: str, *, name: str, heartbeat: float) -> None:
+    def __init__(self, url: str, *, name: str, heartbeat: int) -> None:
         self._parameters = parameters(url)
-        self._parameters.heartbeat = max(1, round(heartbeat))
+        self._parameters.heartbeat = heartbeat
         self._parameters.socket_timeout = self._parameters.stack_timeout = _CONNECTING
         self._parameters.client_properties = {"connection_name": name, "product": "function-executor"}
         #: Where the broker is, as it is shown: without the password.

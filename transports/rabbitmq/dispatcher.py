@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from typing import Any
 
-from executor.errors import BadFrame, CannotTravel, TransportError
+from executor.errors import BadFrame, TransportError
 from executor.messages import (
-    NIL,
     PROTOCOL,
     Alive,
     Cancel,
     Halt,
     Hello,
+    Holding,
     Message,
     Over,
     Pushed,
@@ -30,27 +30,21 @@ from executor.messages import (
     decode,
     encode,
     share_out,
-    too_large,
 )
+from executor.words import plural
 from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.continued import Continued
 from transports.rabbitmq.events import Delivered, Tag
-from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, calls, headers, pack, unpack
+from transports.rabbitmq.frames import calls, pack, unpack
+from transports.rabbitmq.lostwatch import LostWatch
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.outage import Outage
-from transports.rabbitmq.post import Outcome, Post
+from transports.rabbitmq.post import Post
 from transports.rabbitmq.presence import Open, Presence
+from transports.rabbitmq.pushing import Pushing
 from transports.rabbitmq.topology import Topology
-
-#: Messages, and bytes, that are published and not confirmed, at most.
-WINDOW = 200
-WINDOW_BYTES = 16 << 20
-
-#: Messages into which the calls of a width are put, where a message of one call each would be more; and the
-#: most calls in one. A worker takes of a message what it wants, and puts the rest back.
-MESSAGES = 256
-CALLS_MOST = 256
 
 #: Messages of reports that are delivered and not acknowledged, at most.
 PREFETCH = 200
@@ -69,17 +63,17 @@ _TICK = 0.2
 
 
 class RabbitDispatcherEnd(DispatcherEnd):
-    """The dispatcher's end of RabbitMQ. With `temporary`, all queues are removed at the end.
+    """The dispatcher's end of RabbitMQ. All queues are removed at the end if they are `names.temporary`.
 
     Raises:
         ConfigError: the URL is none.
     """
 
     def __init__(
-        self, url: str, names: Topology, *, say: Say, heartbeat: float, largest: int, temporary: bool = False
+        self, url: str, names: Topology, *, say: Say, heartbeat: float, largest: int
     ) -> None:  # fmt: skip
         me = secrets.token_hex(4)
-        self._connection = Connection(url, name=f"dispatcher {me}", heartbeat=names.patience)
+        self._connection = Connection(url, name=f"dispatcher {me}", heartbeat=names.heartbeat)
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._me = me
         self._names = names
@@ -89,12 +83,16 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._run = ""
         self._stays = False  # the run goes on without its dispatcher
         self._stands = False  # its results queue was seen to be there
-        self._temporary = temporary
+        self._seeking = False  # ... and is looked for over a new connection
+        self._removed = False  # ... and was deleted before our eyes
+        self._seeking_earlier: set[str] = set()  # results queues of earlier runs that are looked for
         self._post = Post(self._connection)
         self._mending = Mending(self._connection, self._post, names)
         self._jobs: Jobs | None = None
-        self._next = 0  # place that is pushed next
-        self._together: dict[int, int] = {}  # calls in one message, by width
+        self._continued: Continued | None = None
+        self._pushing: Pushing | None = None
+        self._settled = False  # what need not be pushed is known
+        self._watch = LostWatch(names)
         self._open = Open(())
         self._stopped = False
         self._presence = Presence()
@@ -120,25 +118,30 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def push(self, jobs: Jobs) -> None:
         self._run = jobs.id
         self._adopt(jobs)
-        for width, count in self._open.counts.items():
-            self._together[width] = max(1, min(CALLS_MOST, -(-count // MESSAGES)))
         if self._outage.opened:
             self._open_run()
 
     def _adopt(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._open = Open(jobs.widths)
+        for place in range(len(jobs.widths)):
+            if jobs.is_recorded(place):
+                self._open.close(place)
+        self._continued = Continued(self._names, self._run, jobs)
+        self._pushing = Pushing(
+            self._connection, self._post, self._names, self._run, jobs, self._open,
+            largest=self._largest, report=self._report, safe=self._safe,
+        )  # fmt: skip
+
+    @property
+    def pushed(self) -> int:
+        return self._pushing.safe if self._pushing is not None else 0
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
-        assert self._jobs is not None
-        if self._stopped:
-            return
-        call = Call(*self._jobs.item(place))
-        width = call.item.width
-        call.item.lone = alone
-        self._open.reopen(place)
-        queue = self._names.alone(width) if alone else self._names.first(width)
-        self._send(queue, [call])
+        assert self._pushing is not None
+        if not self._stopped:
+            self._pushing.again(place, alone=alone)
+            self._push_on()
 
     def results(self, timeout: float | None) -> list[Delivery]:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -158,15 +161,15 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.ack(tag)
 
     def workers(self) -> list[WorkerView]:
-        return self._presence.views(self._run, self._open)
+        return self._presence.views(self._places, self._open, self._jobs, time.monotonic())
 
     def waiting(self) -> dict[int, int]:
-        held = Counter(self._open.widths[p] for p in self._presence.held(self._run) if p in self._open)
+        held = Counter(self._open.widths[p] for p in self._presence.held(self._places) if p in self._open)
         left = {width: count - held[width] for width, count in sorted(self._open.counts.items())}
         return {width: count for width, count in left.items() if count > 0}
 
     def withdraw(self, width: int | None = None) -> list[int]:
-        held = self._presence.held(self._run)
+        held = self._presence.held(self._places)
         found = [
             place
             for place, each in enumerate(self._open.widths)
@@ -177,15 +180,23 @@ class RabbitDispatcherEnd(DispatcherEnd):
         return found
 
     def halt(self) -> None:
-        self._stop(Halt(self._run))
+        self._stop(Halt)
 
     def cancel(self) -> None:
-        self._stop(Cancel(self._run))
+        self._stop(Cancel)
 
-    def _stop(self, message: Message) -> None:
+    def _stop(self, kind: type[Halt | Cancel]) -> None:
         self._stopped = True
         self._presence.stop()
-        self._tell(message)
+        for run in self._runs():
+            self._tell(kind(run))
+
+    def _runs(self) -> list[str]:
+        """Return the runs that are told of: the own one, and those that it continues."""
+        return [self._run] if self._continued is None else self._continued.all()
+
+    def _places(self, holding: Holding) -> list[int]:
+        return [] if self._continued is None else self._continued.places(holding)
 
     def worker_died(self, pid: int) -> None:
         for hello in self._presence.died(socket.gethostname(), pid):
@@ -198,7 +209,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._outage.opened and self._jobs is not None and not self._stays:
+        if self._outage.opened and self._jobs is not None and not (self._stays or self.resumable):
             self.acknowledge()
             self._end_run()
         self._connection.close()
@@ -220,6 +231,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if not self._outage.opened:
             return _TICK
         ats = [self._beat_at, self._returned_at]
+        if not self._watch.asking and self._watches():
+            ats.append(self._watch.look_at)
         if self._fresh:
             ats.append(self._told_at + TELL)
         return max(0.0, min(ats) - now)
@@ -230,6 +243,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         elif isinstance(event, events.Lost):
             self._lose(event, now)
         elif isinstance(event, events.Ended):
+            self._removed = self._removed or event.queue == self._names.results(self._run)
             self._connection.break_off(f"the broker ended the subscription to {event.queue}")
         elif isinstance(event, events.Blocked):
             self._outage.blocks(event)
@@ -237,14 +251,13 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._post.confirmed(event)
         elif isinstance(event, events.Found):
             self._found[event.queue] = event.messages
-            if event.queue == self._names.results(self._run):
-                self._look_at_results(event.messages is not None)
+            self._find(event, now)
         elif isinstance(event, events.Empty):
             self._getting = ""
         elif event.queue == self._listening:
             self._meet(event, now)
-        elif event.queue == self._names.results(self._run):
-            self._take(event)
+        elif self._continued is not None and (run := self._continued.run_of(event.queue)) is not None:
+            self._take(event, run)
         else:
             self._mend(event)
 
@@ -258,7 +271,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._listening = f"{names.queue}.dispatcher.{self._me}.{event.generation}"
         self._connection.listen(names.presence, self._listening)
         self._presence.forgive(now)
+        self._watch.reset(now)
         if self._stands:
+            self._seeking = True
             self._connection.look_for(names.results(self._run))
         elif self._jobs is not None:
             self._open_run()
@@ -266,19 +281,74 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._tell(Who())
         self._beat_at = 0.0
 
-    def _look_at_results(self, there: bool) -> None:
-        """The results queue is there, or not: with it, somebody removed the run."""
-        if self._stands and not there:
+    def _find(self, event: events.Found, now: float) -> None:
+        """Take the answer whether a queue is there, and how much is in it."""
+        there = event.messages is not None
+        if self._seeking and event.queue == self._names.results(self._run):
+            self._seeking = False
+            self._find_run(there)
+        elif self._continued is not None and event.queue in self._seeking_earlier:
+            self._find_earlier(self._continued, event.queue, there)
+        elif event.queue in self._watch:
+            if not there:
+                self._declare_again(event.queue)
+            lost = self._watch.found(event.queue, event.messages, self._unheld, now)
+            if lost and self._pushing is not None and self._watches():
+                self._say_lost(self._pushing.anew(lost))
+
+    def _find_run(self, there: bool) -> None:
+        """Go on with our run over a new connection, if its results queue is there.
+
+        Without it somebody has removed the run, and means it: if it was deleted before our eyes, or if it was
+        left in the broker, where it is removed from elsewhere. Otherwise the broker has lost it, as its data
+        was wiped or we were away for too long; a run whose dispatcher is there goes on.
+        """
+        if there:
+            self._removed = False
+            if self._jobs is not None:
+                self._open_run()
+        elif self._stays or self._removed:
             raise TransportError(
                 f"the run is gone from {self.address}: it was cancelled, or its results queue deleted"
             )
-        if self._stands and self._jobs is not None:
+        else:
+            self._stands = False
             self._open_run()
+            self._tell(Alive(self._run))  # to workers that have found it gone
+            if self._pushing is not None:
+                self._say_lost(self._pushing.lost())
+
+    def _find_earlier(self, continued: Continued, queue: str, there: bool) -> None:
+        """Gather an earlier run's reports, too; if it is gone, its calls are ours."""
+        run = continued.run_of(queue)
+        assert run is not None
+        self._seeking_earlier.discard(queue)
+        continued.found(run, there)
+        if there:
+            self._connection.consume(queue, prefetch=PREFETCH)
+            self._tell(Alive(run))
+        elif self._settled and self._pushing is not None:
+            self._say_lost(self._pushing.strayed(continued.left()))
+
+    def _declare_again(self, queue: str) -> None:
+        """Somebody deleted a queue that calls wait in: workers and we need it."""
+        names = self._names
+        for some in (names.common(), *(names.of_width(width) for width in self._open.counts)):
+            if queue in some:
+                self._connection.declare(queue, some[queue])
+
+    def _say_lost(self, places: list[int]) -> None:
+        if places:
+            self._say(f"the broker has lost {plural(len(places), 'task')}; pushed again")
 
     def _open_run(self) -> None:
-        """Declare what the run needs, and have its reports delivered."""
+        """Declare what the run needs; have its reports delivered, and those of the runs that it continues."""
         self._declare_run()
         self._consume()
+        if self._continued is not None:
+            self._seeking_earlier = {self._names.results(run) for run in self._continued.sought()}
+            for queue in self._seeking_earlier:
+                self._connection.look_for(queue)
 
     def _declare_run(self) -> None:
         for width in sorted(self._open.counts):
@@ -318,25 +388,36 @@ class RabbitDispatcherEnd(DispatcherEnd):
         else:
             self._presence.meet(hello, now)
 
-    def _take(self, event: Delivered) -> None:
-        """Take reports of this run."""
+    def _take(self, event: Delivered, run: str) -> None:
+        """Take reports of this run, or of one that it continues."""
         assert event.tag is not None
+        assert self._continued is not None
+        assert self._jobs is not None
         try:
             message, buffers = decode(unpack(event.body))
-            if not isinstance(message, Reports) or message.run != self._run:
-                raise BadFrame(f"reports of run {self._run} were expected")
+            if not isinstance(message, Reports) or message.run != run:
+                raise BadFrame(f"reports of run {run} were expected")
         except BadFrame as bad:
             self._stranger(event.queue, bad)
             self._connection.ack(event.tag)
             return
-        self._tags.append(event.tag)
         shares = share_out(message.items, buffers)
         worker, host = event.headers.get("worker"), event.headers.get("host")
+        arrived = len(self._arrived)
         for index, report in enumerate(message.items):
-            if self._jobs is not None:
-                self._jobs.tried(report.place, report.attempt)
+            place = self._continued.place_of(run, report.place)
+            if place is None:  # of a task that is none of ours any more
+                continue
+            report.place = place
+            self._jobs.tried(place, report.attempt)
             self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
-            self._open.close(report.place)
+            if place in self._open:
+                self._watch.reported(self._open.widths[place])
+                self._open.close(place)
+        if len(self._arrived) > arrived:
+            self._tags.append(event.tag)
+        else:  # nobody will acknowledge it
+            self._connection.ack(event.tag)
 
     def _mend(self, event: Delivered) -> None:
         """Calls came back whose worker vanished; of which run does not matter."""
@@ -358,66 +439,56 @@ class RabbitDispatcherEnd(DispatcherEnd):
     # -- pushing
 
     def _pushed(self) -> bool:
-        return self._jobs is not None and self._next >= len(self._jobs.widths)
+        return self._pushing is not None and self._settled and self._pushing.complete
 
     def _push_on(self) -> None:
-        """Publish calls for as long as the broker keeps up with its confirmations."""
-        if self._jobs is None or not self._outage.opened or self._stopped:
+        """Push what neither workers nor the broker have, once that is known."""
+        if self._pushing is None or self._continued is None:
             return
-        while not self._pushed() and len(self._post) < WINDOW and self._post.size < WINDOW_BYTES:
-            width = self._jobs.widths[self._next]
-            some: list[Call] = []
-            size = 0
-            while len(some) < self._together[width] and size < BODY_BYTES and not self._pushed():
-                if self._jobs.widths[self._next] != width:
-                    break
-                call = self._encoded(self._next)
-                if call is not None and some and size + call.size > BODY_BYTES:
-                    break  # it begins the next message
-                self._next += 1
-                if call is not None:
-                    some.append(call)
-                    size += call.size
-            if some:
-                self._send(self._names.line(width), some)
-
-    def _encoded(self, place: int) -> Call | None:
-        """Return a call, or report that it can't travel."""
-        assert self._jobs is not None
-        try:
-            call = Call(*self._jobs.item(place))
-            if call.size > self._largest:
-                raise CannotTravel(too_large("the call", call.size, self._largest))
-            return call
-        except CannotTravel as cannot:
-            self._report(Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), "")))
-            return None
+        if not self._outage.opened or self._stopped or self.paused or not self._continued.known:
+            return
+        if not self._settled:
+            self._settled = True
+            self._pushing.skip(self._continued.left())
+            self._pushing.skip(self._presence.held(self._places))
+        self._pushing.go_on()
 
     def _report(self, report: Report) -> None:
         """Report of a call that goes nowhere."""
         self._arrived.append(Delivery(None, None, report))
         self._open.close(report.place)
 
-    def _send(self, queue: str, some: list[Call]) -> None:
-        width = some[0].item.width
-        body = body_of(self._run, some)
+    def _safe(self, width: int) -> None:
+        """Calls of a width are in line."""
+        self._stands = True  # as it was declared before
+        self._fresh.add(width)
 
-        def done(outcome: Outcome) -> None:
-            if outcome is Outcome.SAFE:
-                self._stands = True  # as it was declared before
-                self._fresh.add(width)
-                return
-            if outcome is Outcome.TOO_LARGE:
-                for call in some if len(some) > 1 else ():
-                    self._send(queue, [call])
-                if len(some) == 1:
-                    self._report(beyond("the call", some[0].item.place, len(body), self._post.most))
-                return
-            for name, arguments in self._names.of_width(width).items():  # somebody deleted it
-                self._connection.declare(name, arguments)
-            self._post.send(queue, body, done, headers=headers())
+    # -- what the broker has lost
 
-        self._post.send(queue, body, done, headers=headers())
+    def _watches(self) -> bool:
+        """Whether all is in line, so that what is nowhere is lost."""
+        if not self._outage.opened or self._outage.blocked or self._stopped or self.paused:
+            return False
+        return self._pushed() and not self._post and not self._seeking and not self._seeking_earlier
+
+    def _unheld(self, width: int) -> list[int]:
+        """Return the places of the calls of a width that have no report, and that no worker has."""
+        held = self._presence.held(self._places)
+        found = [place for place, each in enumerate(self._open.widths) if each == width and place not in held]
+        return [place for place in found if place in self._open]
+
+    def _look_for_lost(self, now: float) -> None:
+        if self._continued is None:
+            return
+        if not self._watches():
+            self._watch.reset(now)
+            return
+        if widths := self.waiting():
+            results = [self._names.results(run) for run in self._continued.present()]
+            for queue in self._watch.ask(widths, results, now):
+                self._connection.look_for(queue)
+        else:
+            self._watch.reset(now)
 
     def _tell(self, message: Message) -> None:
         self._connection.publish(self._names.control, "", pack(encode(message)))
@@ -432,7 +503,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._beat_at = now + self._heartbeat
             self._post.again()
             if self._jobs is not None and not self._stays:
-                self._tell(Alive(self._run))
+                for run in self._continued.present() if self._continued is not None else ():
+                    self._tell(Alive(run))
             for hello, seconds in self._presence.silent(now, self._names.patience):
                 self._miss(hello, f"silent for {seconds:.0f} s")
         if self._fresh and now - self._told_at > TELL:
@@ -441,6 +513,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._fresh.clear()
         if not self._getting and not self._mending and now >= self._returned_at:
             self._look_for_returned(now)
+        if now >= self._watch.look_at and not self._watch.asking:
+            self._look_for_lost(now)
 
     def _look_for_returned(self, now: float) -> None:
         self._reaping = {queue: until for queue, until in self._reaping.items() if now < until}
@@ -455,15 +529,17 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._connection.get(queue)
 
     def _miss(self, hello: Hello, why: str) -> None:
-        held = sum(place in self._open for place in hello.holding.get(self._run, ()))
+        held = sum(place in self._open for place in self._places(hello.holding))
         self._say(f"worker {hello.name} on {hello.host} is gone ({why}); it held {held} unfinished")
 
     def _end_run(self) -> None:
         """Tell all that the run is over, and remove what it has in the broker."""
-        self._tell(Over(self._run))
+        for run in self._runs():
+            self._tell(Over(run))
+            self._connection.delete(self._names.results(run))
         for queue in self._queues_of_run():
             self._connection.delete(queue)
-        if self._temporary:
+        if self._names.temporary:
             names = self._names
             queues = [name for width in self._open.counts for name in names.of_width(width)]
             for queue in [*queues, *names.common()]:

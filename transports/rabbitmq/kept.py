@@ -16,10 +16,6 @@ from transports.rabbitmq.frames import headers, report_of
 from transports.rabbitmq.post import Outcome
 from transports.rabbitmq.topology import Topology
 
-#: Patiences after which the broker has certainly missed a connection that broke: it waits for two heartbeats,
-#: which are a patience each.
-LINGERING = 3
-
 #: Seconds that the broker gets at the end to take what is still to be published, or removed.
 PARTING = 5.0
 
@@ -79,7 +75,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         if not stopped():
             self._write(head)
             self._until(lambda: not self._post, wait, "pushed")
-            self._tell(Pushed(sorted(set(self._together))))
+            self._tell(Pushed(sorted(self._open.counts)))
         return not stopped()
 
     def _declare_manifest(self) -> None:
@@ -105,7 +101,8 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def gather(self, jobs: Jobs) -> None:
         self._adopt(jobs)
-        self._next = len(jobs.widths)
+        assert self._pushing is not None
+        self._pushing.all()
         self._consume()
 
     def acknowledge(self) -> None:
@@ -130,7 +127,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
     # -- to end it
 
     def drop(self, wait: float | None) -> None:
-        deadline = time.monotonic() + LINGERING * self._names.patience
+        deadline = time.monotonic() + self._names.noticing
         while not self._run:
             count = self._look_for(self._manifest, wait)
             if count is None:
@@ -265,7 +262,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         self._recorded.clear()
         if event.locked:  # by another dispatcher, or by a broken connection of ours
             self._claimed_at = self._claimed_at or now
-            if not self._claimed or now - self._claimed_at > LINGERING * self._names.patience:
+            if not self._claimed or now - self._claimed_at > self._names.noticing:
                 raise ConfigError(
                     f"run {self._name} is being pushed or collected by another dispatcher; "
                     "stop that one, or wait for its end"

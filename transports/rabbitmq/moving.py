@@ -58,8 +58,13 @@ class Moving:
         """Return the runs of the calls under way."""
         return {move.run for move in self._moves.values()}
 
-    def move(self, tag: Tag, run: str, ours: Sequence[Call], rest: Sequence[Call]) -> None:
-        """Move what is `ours` of a message into our own queue, and the rest to where it comes first."""
+    def move(
+        self, tag: Tag, run: str, ours: Sequence[Call], rest: Sequence[Call], *, anew: bool = False
+    ) -> None:
+        """Move what is `ours` of a message into our own queue, and the rest to where it comes first.
+
+        `anew` is whether the message was pushed as its calls had been lost.
+        """
         self._copies += 1
         message_id = f"{self._instance}.{self._copies}"
         fresh, done = self._held.add(message_id, run, ours)
@@ -89,7 +94,8 @@ class Moving:
         if rest:
             first = self._names.first(rest[0].item.width)
             body = body_of(run, rest)
-            self._post.send(first, body, partial(confirmed, rest, len(body)), headers=headers(), lasts=False)
+            own = headers(anew="yes") if anew else headers()
+            self._post.send(first, body, partial(confirmed, rest, len(body)), headers=own, lasts=False)
 
     def came(self, message_id: str) -> tuple[str, list[Call]] | None:
         """A copy was delivered; return its run and those of its calls that are to be begun, if any are."""

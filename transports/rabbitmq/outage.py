@@ -23,6 +23,8 @@ class Outage:
         self._say = say
         #: Whether there is a connection.
         self.opened = False
+        #: Whether the broker takes nothing for now.
+        self.blocked = False
         #: When the last one broke, or the first was asked for, on the owner's clock.
         self.since = time.monotonic()
         self._why = "no answer yet"
@@ -33,7 +35,7 @@ class Outage:
         """There is a connection."""
         if self._said_at is not None:
             self._say(f"reached RabbitMQ again at {self._address}")
-        self.opened, self._said_at = True, None
+        self.opened, self.blocked, self._said_at = True, False, None
 
     def loses(self, event: Lost, now: float) -> bool:
         """A connection broke, or could not be made; return whether there was one.
@@ -60,6 +62,7 @@ class Outage:
 
     def blocks(self, event: Blocked) -> None:
         """Say that the broker takes nothing, or does again."""
+        self.blocked = bool(event.why)
         if event.why:
             self._say(
                 f"RabbitMQ at {self._address} takes no more for now: {event.why}; waiting until it does"

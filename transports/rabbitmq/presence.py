@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
-from executor.messages import Hello
-from transports.base import WorkerView
+from executor.messages import Hello, Holding
+from transports.base import Jobs, WorkerView, still_running
+
+#: Returns the places of a run's calls among all that a worker has.
+Places: TypeAlias = Callable[[Holding], Iterable[int]]
 
 
 class Open:
@@ -45,11 +49,12 @@ class Open:
 
 
 class _Peer:
-    __slots__ = ("answered", "heard_at", "hello")
+    __slots__ = ("answered", "heard_at", "hello", "told_at")
 
     def __init__(self, hello: Hello, now: float, *, answered: bool) -> None:
         self.hello = hello
         self.heard_at = now
+        self.told_at = now  # ... of what it runs, whatever is forgiven
         self.answered = answered  # since the run was stopped
 
 
@@ -69,7 +74,7 @@ class Presence:
         if peer is None:
             self._peers[hello.instance] = _Peer(hello, now, answered=not self._stopped)
         else:
-            peer.hello, peer.heard_at, peer.answered = hello, now, True
+            peer.hello, peer.heard_at, peer.told_at, peer.answered = hello, now, now, True
 
     def stop(self) -> None:
         """The run is stopped: a worker has something of it until it says that it has not."""
@@ -92,16 +97,16 @@ class Presence:
         found = [peer.hello for peer in self._peers.values()]
         return [self._take(hello, 0)[0] for hello in found if (hello.host, hello.pid) == (host, pid)]
 
-    def held(self, run: str) -> set[int]:
+    def held(self, places: Places) -> set[int]:
         """Return the places of a run's calls that workers have."""
-        return {place for peer in self._peers.values() for place in peer.hello.holding.get(run, ())}
+        return {place for peer in self._peers.values() for place in places(peer.hello.holding)}
 
-    def views(self, run: str, calls: Open) -> list[WorkerView]:
+    def views(self, places_in: Places, calls: Open, jobs: Jobs | None, now: float) -> list[WorkerView]:
         """Return the workers that can be given calls, or have some of a run."""
         views = []
         for peer in self._peers.values():
             hello = peer.hello
-            places = [place for place in hello.holding.get(run, ()) if place in calls]
+            places = [place for place in places_in(hello.holding) if place in calls]
             held = len(places) if peer.answered else max(1, len(places))
             if held or not hello.leaving:
                 running = calls.running(places, hello.cores)
@@ -114,6 +119,7 @@ class Presence:
                         held,
                         running,
                         hello.instance,
+                        still_running(jobs, hello.running, now - peer.told_at),
                     )
                 )
         return views

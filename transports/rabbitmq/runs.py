@@ -15,11 +15,12 @@ RUN_FORGOTTEN = 50.0
 
 
 class _Run:
-    __slots__ = ("begun", "dispatcher_at", "known_at", "last_at", "stopped")
+    __slots__ = ("begun", "dispatcher_at", "gone", "known_at", "last_at", "stopped")
 
     def __init__(self, now: float) -> None:
         self.begun = False
         self.stopped = False
+        self.gone = False  # stopped as its results queue was gone, and not by anybody's word
         self.known_at = -RUN_KNOWN  # when it was last seen that its results queue is there
         self.last_at = now
         self.dispatcher_at: float | None = None
@@ -58,9 +59,13 @@ class Runs:
         self._runs[run].known_at = now
 
     def alive(self, run: str, now: float) -> None:
-        """A run's dispatcher is there."""
-        if run in self._runs:
-            self._runs[run].dispatcher_at = now
+        """A run's dispatcher is there; and so is the run, be it that its results queue was gone."""
+        known = self._runs.get(run)
+        if known is not None:
+            known.dispatcher_at = now
+            if known.gone:
+                known.stopped = known.gone = False
+                known.known_at = -RUN_KNOWN
 
     def begin(self, run: str, now: float) -> bool:
         """A call of a run is to begin; return whether it is the first of those here."""
@@ -72,7 +77,13 @@ class Runs:
     def stop(self, run: str, now: float) -> None:
         """No more calls of a run are to begin."""
         self.touch(run, now)
-        self._runs[run].stopped = True
+        self._runs[run].stopped, self._runs[run].gone = True, False
+
+    def vanish(self, run: str, now: float) -> None:
+        """A run's results queue is gone: no more of its calls are to begin, unless its dispatcher goes on."""
+        self.touch(run, now)
+        known = self._runs[run]
+        known.gone, known.stopped = known.gone or not known.stopped, True
 
     def leave(self, run: str) -> bool:
         """Nothing of a run is here any more; return whether anything was."""

@@ -6,7 +6,7 @@
     QUEUE.held.WORKER       what a worker was given: its copy, unacknowledged for as long as it has it
     QUEUE.orphaned.WORKER   the same after its connection broke: it is back within its patience, or
     QUEUE.returned          what a worker had that vanished, or what came back too often: split, tried again
-    QUEUE.results.RUN       reports
+    QUEUE.results.RUN       reports; as long as it is there, for a while without its dispatcher, so is the run
     QUEUE.manifest.NAME     what a run is that was left in the broker under that name
     QUEUE.claim.NAME        empty, of the one dispatcher that pushes or collects such a run: nobody else may
     QUEUE.control           exchange: from dispatchers, and from workers about calls that came back
@@ -32,19 +32,48 @@ _PLAIN = {"x-queue-type": "quorum", "x-delivery-limit": _ENDLESS}
 #: Seconds after which the broker removes the queues of a worker that is gone, long emptied by then.
 _WORKER_QUEUES = 86_400
 
-#: Seconds without its dispatcher after which a run that is not left in the broker is dropped.
-RUN_WITHOUT_DISPATCHER = 600
+#: Seconds without any use after which the broker removes queues that go with their run, if nobody else did.
+#: Only a `get` or a subscription is a use (RabbitMQ 3.10), and wide calls may wait for long behind others.
+_TEMPORARY = 7 * 86_400
+
+#: The broker's heartbeats within which it misses a connection that broke: two, and one until it looks.
+_MISSED_HEARTBEATS = 3
 
 #: The first version that knows a queue's own acknowledgement timeout.
 _KNOWS_CONSUMER_TIMEOUT = (3, 12)
 
 
 class Topology(NamedTuple):
-    """Names below `queue`; the workers' `patience` and the queues' acknowledgement timeout are in seconds."""
+    """Names below `queue`; the workers' `patience` and the queues' acknowledgement timeout are in seconds.
+
+    `keep` is for how many seconds the reports of a run outlive its dispatcher; `temporary` queues go with
+    the run, or by themselves when nobody is left who could remove them.
+    """
 
     queue: str
     patience: float
     acknowledgement_timeout: float
+    keep: float = 3600.0
+    temporary: bool = False
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds between two heartbeats of a connection, as AMQP counts them."""
+        return max(1, round(self.patience))
+
+    @property
+    def noticing(self) -> float:
+        """Seconds after which the broker has certainly missed a connection that broke."""
+        return _MISSED_HEARTBEATS * max(self.heartbeat, self.patience)
+
+    @property
+    def returning(self) -> float:
+        """Seconds after which what a worker held that vanished is in `returned`, with some to spare.
+
+        The broker misses the connection; the copies, if they are young, wait for a patience in `held`, and
+        for another in `orphaned`.
+        """
+        return self.noticing + 3 * self.patience
 
     @property
     def control(self) -> str:
@@ -95,7 +124,7 @@ class Topology(NamedTuple):
 
     def of_width(self, width: int) -> dict[str, dict[str, Any]]:
         """Return the queues of a width, with their arguments."""
-        arguments = {**self._to(self.returned), "x-delivery-limit": DELIVERIES}
+        arguments = {**self._to(self.returned), "x-delivery-limit": DELIVERIES, **self._ends()}
         # The line comes last: who finds it, by looking for it, finds the others too.
         return dict.fromkeys((self.alone(width), self.first(width), self.line(width)), arguments)
 
@@ -119,7 +148,8 @@ class Topology(NamedTuple):
 
     def of_run(self, run: str) -> dict[str, dict[str, Any]]:
         """Return the queues of a run that ends with its dispatcher, with their arguments."""
-        return {self.results(run): {**_PLAIN, "x-expires": RUN_WITHOUT_DISPATCHER * 1000}}
+        kept = max(self.keep, self.returning)  # so that one whose connection broke finds it again
+        return {self.results(run): {**_PLAIN, "x-expires": round(kept * 1000)}}
 
     def of_kept_run(self, name: str, run: str) -> dict[str, dict[str, Any]]:
         """Return the queues of a run that is left in the broker, with their arguments."""
@@ -127,7 +157,10 @@ class Topology(NamedTuple):
 
     def common(self) -> dict[str, dict[str, Any]]:
         """Return the queues that are always there, with their arguments."""
-        return {self.returned: dict(_PLAIN)}
+        return {self.returned: {**_PLAIN, **self._ends()}}
+
+    def _ends(self) -> dict[str, Any]:
+        return {"x-expires": _TEMPORARY * 1000} if self.temporary else {}
 
     def _to(self, target: str) -> dict[str, Any]:
         return {

@@ -28,6 +28,7 @@ from executor.messages import (
     Who,
     decode,
     encode,
+    longest,
     share_out,
 )
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
@@ -70,7 +71,7 @@ class RabbitWorkerEnd(WorkerEnd):
         self, url: str, names: Topology, hello: Hello, *, say: Say, heartbeat: float, largest: int
     ) -> None:
         self.largest = largest
-        self._connection = Connection(url, name=f"worker {hello.name}", heartbeat=names.patience)
+        self._connection = Connection(url, name=f"worker {hello.name}", heartbeat=names.heartbeat)
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._names = names
         self._headers = headers(worker=hello.name, host=hello.host)
@@ -281,7 +282,10 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _over(self, run: str, now: float, why: str = "its run is over", *, complete: bool = True) -> None:
         """A run is over: nothing of it is wanted any more."""
-        self._runs.stop(run, now)
+        if complete:
+            self._runs.stop(run, now)
+        else:
+            self._runs.vanish(run, now)
         self._moving.over(run)
         self._replies.release(self._held.finish(self._held.of_run(run)))
         self._held.forget(run)
@@ -387,7 +391,9 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._draining:
             self._connection.reject(event.tag)
             return
-        some = [call for call in some if not self._held.done_before(run, call)]
+        anew = "anew" in event.headers
+        if not anew:  # else its dispatcher knows that the broker has lost what became of it
+            some = [call for call in some if not self._held.done_before(run, call)]
         if self._runs.stopped(run) or not some:
             self._connection.ack(event.tag)
             return
@@ -395,7 +401,7 @@ class RabbitWorkerEnd(WorkerEnd):
         count = 1 if some[0].item.lone else max(1, self._held.appetite(width, now))
         ours, rest = some[:count], some[count:]
         self._runs.touch(run, now)
-        self._moving.move(event.tag, run, ours, rest)
+        self._moving.move(event.tag, run, ours, rest, anew=anew)
         if rest:
             self._in_line(width, self._names.first(width))
 
@@ -428,6 +434,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _greeting(self) -> Hello:
         self._hello.holding = self._held.holding()
+        self._hello.running = longest(self.running())
         return self._hello
 
     # -- time

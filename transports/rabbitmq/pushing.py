@@ -1,0 +1,215 @@
+"""A dispatcher's calls on their way into line: in order, and no more than the broker keeps up with."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from executor.errors import CannotTravel
+from executor.messages import NIL, Report, too_large
+from transports.base import Jobs
+from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers
+from transports.rabbitmq.post import Outcome, Post
+from transports.rabbitmq.presence import Open
+from transports.rabbitmq.topology import Topology
+
+#: Messages, and bytes, that are published and not confirmed, at most.
+WINDOW = 200
+WINDOW_BYTES = 16 << 20
+
+#: Messages into which the calls of a width are put, where a message of one call each would be more; and the
+#: most calls in one. A worker takes of a message what it wants, and puts the rest back.
+MESSAGES = 256
+CALLS_MOST = 256
+
+
+#: What is known of a call: nothing, or that it need not be pushed when its turn comes, as it is in line or in
+#: hands as one of an earlier run's, or of our own.
+_TO_PUSH, _EARLIER, _OWN = range(3)
+
+
+class _Repeat(NamedTuple):
+    place: int
+    alone: bool
+
+
+class Pushing:
+    """Pushes the calls of `jobs` that are `open`, as those of run `run`.
+
+    `report` is told of calls that go nowhere, `safe` of what width calls are in line now. Calls beyond
+    `largest` bytes go nowhere.
+    """
+
+    def __init__(
+        self, connection: Connection, post: Post, names: Topology, run: str, jobs: Jobs, open_: Open, *,
+        largest: int, report: Callable[[Report], None], safe: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._connection = connection
+        self._post = post
+        self._names = names
+        self._run = run
+        self._jobs = jobs
+        self._open = open_
+        self._largest = largest
+        self._report = report
+        self._safe = safe
+        self._next = 0  # the place that is pushed next
+        self._known = bytearray(len(jobs.widths))
+        self._anew = deque[int]()  # places that are pushed once more
+        self._repeats = deque[_Repeat]()  # calls that are tried again
+        self._numbers = itertools.count()
+        self._unsafe: dict[int, list[int]] = {}  # places, by message, of what is not confirmed
+        #: Calls in one message, by width.
+        self._together = {
+            width: max(1, min(CALLS_MOST, -(-count // MESSAGES))) for width, count in open_.counts.items()
+        }
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be pushed; what was need not be confirmed."""
+        return not self._repeats and self._following() is None
+
+    @property
+    def safe(self) -> int:
+        """How many calls, from the first on, the broker has for certain, or need not have.
+
+        It goes back when some are found to be lost.
+        """
+        waiting = [place for places in self._unsafe.values() for place in places]
+        waiting += [*self._anew, *(repeat.place for repeat in self._repeats)]
+        return min([self._next, *(place for place in waiting if place in self._open)])
+
+    def skip(self, places: Iterable[int]) -> None:
+        """These need not be pushed: they are in line, or in hands, as calls of an earlier run."""
+        for place in places:
+            if 0 <= place < len(self._known):
+                self._known[place] = _EARLIER
+
+    def all(self) -> None:
+        """Nothing need be pushed: all is in line."""
+        self._next = len(self._jobs.widths)
+
+    def again(self, place: int, *, alone: bool) -> None:
+        """A call is tried again, first in line."""
+        self._open.reopen(place)
+        self._known[place] = _OWN  # should its turn be still to come
+        self._repeats.append(_Repeat(place, alone))
+
+    def lost(self) -> list[int]:
+        """The run's own calls are gone from the broker: push them again; return their places."""
+        return self.anew(place for place, known in enumerate(self._known) if self._is_own(place, known))
+
+    def strayed(self, left: Iterable[int]) -> list[int]:
+        """An earlier run's calls are gone from the broker, and only these are `left` there of others."""
+        still = bytearray(len(self._known))
+        for place in left:
+            still[place] = 1
+        gone = [place for place, known in enumerate(self._known) if known == _EARLIER and not still[place]]
+        for place in gone:
+            self._known[place] = _TO_PUSH
+        return self.anew(place for place in gone if place < self._next)
+
+    def _is_own(self, place: int, known: int) -> bool:
+        """Whether a call was pushed as one of this run."""
+        return known == _OWN or (known == _TO_PUSH and place < self._next)
+
+    def anew(self, places: Iterable[int]) -> list[int]:
+        """Push calls once more, unless they are on their way just now; return their places."""
+        under_way = {place for some in self._unsafe.values() for place in some}
+        under_way.update(self._anew, (repeat.place for repeat in self._repeats))
+        found = [place for place in sorted(places) if place in self._open and place not in under_way]
+        for place in found:
+            self._known[place] = _OWN
+        self._anew.extend(found)
+        return found
+
+    def go_on(self) -> None:
+        """Publish calls for as long as the broker keeps up with its confirmations."""
+        while self._repeats and self._has_room():
+            self._repeat(*self._repeats.popleft())
+        while self._has_room() and (first := self._following()) is not None:
+            width = self._jobs.widths[first]
+            anew = bool(self._anew)
+            some: list[Call] = []
+            size = 0
+            while len(some) < self._together[width] and size < BODY_BYTES:
+                place = self._following()
+                if place is None or self._jobs.widths[place] != width or bool(self._anew) != anew:
+                    break
+                call = self._encoded(place)
+                if call is not None and some and size + call.size > BODY_BYTES:
+                    break  # it begins the next message
+                self._advance()
+                if call is not None:
+                    some.append(call)
+                    size += call.size
+            if some:
+                # What is pushed anew was before what waits: it goes first. A worker that has had it takes it.
+                queue = self._names.first(width) if anew else self._names.line(width)
+                self._send(queue, some, anew=anew)
+
+    def _has_room(self) -> bool:
+        return len(self._post) < WINDOW and self._post.size < WINDOW_BYTES
+
+    def _following(self) -> int | None:
+        """Return the place that comes next."""
+        while self._anew:
+            if self._anew[0] in self._open:
+                return self._anew[0]
+            self._anew.popleft()
+        while self._next < len(self._known):
+            if self._next in self._open and self._known[self._next] == _TO_PUSH:
+                return self._next
+            self._next += 1
+        return None
+
+    def _advance(self) -> None:
+        if self._anew:
+            self._anew.popleft()
+        else:
+            self._next += 1
+
+    def _repeat(self, place: int, alone: bool) -> None:
+        call = self._encoded(place) if place in self._open else None
+        if call is not None:
+            call.item.lone = alone
+            width = call.item.width
+            self._send(self._names.alone(width) if alone else self._names.first(width), [call], anew=True)
+
+    def _encoded(self, place: int) -> Call | None:
+        """Return a call, or report that it can't travel."""
+        try:
+            call = Call(*self._jobs.item(place))
+            if call.size > self._largest:
+                raise CannotTravel(too_large("the call", call.size, self._largest))
+            return call
+        except CannotTravel as cannot:
+            self._report(Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), "")))
+            return None
+
+    def _send(self, queue: str, some: list[Call], *, anew: bool) -> None:
+        width = some[0].item.width
+        body = body_of(self._run, some)
+        own = headers(anew="yes") if anew else headers()
+        number = next(self._numbers)
+        self._unsafe[number] = [call.item.place for call in some]
+
+        def done(outcome: Outcome) -> None:
+            if outcome is Outcome.NO_QUEUE:  # somebody deleted it
+                for name, arguments in self._names.of_width(width).items():
+                    self._connection.declare(name, arguments)
+                self._post.send(queue, body, done, headers=own)
+                return
+            if outcome is Outcome.SAFE:
+                self._safe(width)
+            elif len(some) == 1:
+                self._report(beyond("the call", some[0].item.place, len(body), self._post.most))
+            else:
+                for call in some:
+                    self._send(queue, [call], anew=anew)
+            del self._unsafe[number]
+
+        self._post.send(queue, body, done, headers=own)

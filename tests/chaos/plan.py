@@ -32,8 +32,9 @@ class Kind(StrEnum):
     DELAY = "slow a link"
     DISPATCHER = "kill -9 the dispatcher"  # resumed
     FREEZE_DISPATCHER = "stop the dispatcher"
-    INTERRUPT = "Ctrl-C the dispatcher"  # what ran is recorded as cancelled; resumed
+    INTERRUPT = "interrupt the dispatcher"  # Ctrl-C, SIGTERM, or both: what ran is cancelled; resumed
     STRANGER = "kill -9 the dispatcher; another's run comes first"  # then resumed
+    GUEST = "another's run at the same time"  # where dispatchers may share workers
     RIVAL = "resume a run that is not over"  # another dispatcher, which must be refused
     FULL = "fill the disk"  # of the dispatcher alone
     BROKER = "kill -9 the broker"  # started again
@@ -47,6 +48,9 @@ class Kind(StrEnum):
 LINK = (Kind.BREAK, Kind.CUT, Kind.STALL, Kind.STALL_THERE, Kind.STALL_BACK, Kind.DELAY)
 #: Of the dispatcher, after which it is resumed.
 RESUMED = (Kind.DISPATCHER, Kind.INTERRUPT, Kind.STRANGER)
+_MENDED_AT_ONCE = (
+    Kind.CHILD, Kind.GUARDIAN, Kind.BREAK, Kind.GUEST, Kind.RIVAL, Kind.PURGE, Kind.DELETE, Kind.WIPE,
+)  # fmt: skip
 #: That only a broker can suffer.
 BROKERS = (Kind.BROKER, Kind.BROKER_STOP, Kind.PURGE, Kind.DELETE, Kind.WIPE)
 
@@ -76,7 +80,7 @@ class Plan:
     With `local` the dispatcher starts the workers itself (``--workers``). Where it is `impatient` it gives no
     retries until it is resumed, so that failures are recorded, and run again by ``--retry-failed``. When it
     `shuffles`, the task file's order is another each time that it is resumed. It ends by itself after so many
-    seconds of `wait` without a worker, or with a full disk, and is resumed.
+    seconds of `wait` without a worker, or with a full disk, and is resumed. `keep` stands in the YAML.
     """
 
     seed: int
@@ -86,12 +90,14 @@ class Plan:
     impatient: bool
     shuffles: bool
     wait: float | None
+    keep: tuple[str, float] | None
     faults: tuple[Fault, ...]
 
     def __str__(self) -> str:
         how = "of --workers" if self.local else "of their own"
         words = [word for word in ("impatient", "shuffles") if getattr(self, word)]
         words += [f"--wait {self.wait}"] if self.wait is not None else []
+        words += [f"keep {self.keep}"] if self.keep is not None else []
         return "\n".join(
             [
                 f"{self.tasks} tasks, workers {how} with {self.cores} cores {' '.join(words)}".rstrip(),
@@ -126,7 +132,8 @@ def plan(seed: int, *, broker: bool = False) -> Plan:
     impatient = any(fault.kind in RESUMED for fault in faults) and draw.random() < 0.3
     shuffles = draw.random() < 0.3
     wait = 1.5 if not local and draw.random() < 0.15 else None
-    return Plan(seed, cores, tasks, local, impatient, shuffles, wait, tuple(faults))
+    keep = draw.choice([("seconds", 0.3), ("bytes", 0), ("bytes", 3000)]) if draw.random() < 0.15 else None
+    return Plan(seed, cores, tasks, local, impatient, shuffles, wait, keep, tuple(faults))
 
 
 #: A kind, pause, span and target, as in Fault.
@@ -138,31 +145,29 @@ def _moments(
 ) -> Sequence[Sequence[_Strike]]:
     """Return moments with `wanted` faults altogether, or a few more, in an order of chance."""
     chosen: list[list[_Strike]] = []
-    single = _kinds(local=local, broker=broker)
+    single = _kinds(local=local, broker=broker, resumed=resumed)
     if resumed:
         chosen.append([_strike(draw, Kind.DISPATCHER)])
     while sum(map(len, chosen)) < wanted:
         if draw.random() < 0.25:
             moment = draw.choice(_MOMENTS)(draw)
-            allowed = {*single, *(RESUMED if resumed else ())}
-            if not allowed.issuperset(kind for kind, *_ in moment):
+            if not single.keys() >= {kind for kind, *_ in moment}:
                 continue
         else:
             (kind,) = draw.choices(list(single), list(single.values()))
-            if kind in RESUMED and not resumed:
-                continue
             moment = [_strike(draw, kind)]
         chosen.append(moment)
     draw.shuffle(chosen)
     return chosen
 
 
-def _kinds(*, local: bool, broker: bool) -> dict[Kind, int]:
+def _kinds(*, local: bool, broker: bool, resumed: bool) -> dict[Kind, int]:
     """Return the kinds that may be, with their weights."""
     kinds = {Kind.CHILD: 6, Kind.GUARDIAN: 3, Kind.WORKER: 6, Kind.FREEZE: 5, Kind.FREEZE_DISPATCHER: 2}
-    kinds |= {Kind.DISPATCHER: 4, Kind.INTERRUPT: 2, Kind.STRANGER: 2}
+    if resumed:
+        kinds |= {Kind.DISPATCHER: 4, Kind.INTERRUPT: 2, Kind.STRANGER: 2}
     if not local:
-        kinds |= {Kind.DRAIN: 4, Kind.FULL: 3, Kind.RIVAL: 1}
+        kinds |= {Kind.DRAIN: 4, Kind.FULL: 3, Kind.RIVAL: 1, Kind.GUEST: 1}
     if not local or broker:
         kinds |= {Kind.BREAK: 4, Kind.CUT: 5, Kind.STALL: 4, Kind.STALL_THERE: 2, Kind.STALL_BACK: 2}
         kinds |= {Kind.DELAY: 3}
@@ -178,7 +183,7 @@ def _span(draw: random.Random, kind: Kind) -> float:
     short, long = draw.uniform(0.1, 0.6) * PATIENCE, draw.uniform(1.3, 2.5) * PATIENCE
     if kind in RESUMED:
         return draw.choice([draw.uniform(0.0, 0.1), short, short, long])
-    if kind in (Kind.CHILD, Kind.GUARDIAN, Kind.BREAK, Kind.RIVAL, Kind.PURGE, Kind.DELETE, Kind.WIPE):
+    if kind in _MENDED_AT_ONCE:
         return 0.0
     if kind is Kind.DELAY:
         return draw.uniform(0.5, 3.0)

@@ -157,7 +157,7 @@ class Stage:
             return False
         status = self._dispatcher.ends()
         if status == 0:
-            return True
+            return all(stranger.ended for stranger in self._strangers)
         failed = Counter(result["status"] for result in self.scripts.results(RESULTS))
         del failed["ok"]
         self._tell(f"the dispatcher ended with {status}; {dict(failed)}")
@@ -209,6 +209,7 @@ class Stage:
         wire, plan = self._wire, self.plan
         listen = wire.free_addresses(len(plan.cores))
         common = {"transport": wire.transport, "heartbeat": HEARTBEAT, "patience": PATIENCE}
+        common |= {"keep": dict([plan.keep])} if plan.keep is not None else {}
         self._slots: list[Slot] = []
         self._links: list[Proxy] = []
         for index, cores in enumerate(plan.cores):
@@ -302,6 +303,7 @@ class Stage:
             Kind.INTERRUPT: self._interrupt_dispatcher,
             Kind.FREEZE_DISPATCHER: self._freeze_dispatcher,
             Kind.FULL: self._fill_disk,
+            Kind.GUEST: self._invite_a_guest,
             Kind.RIVAL: self._let_a_rival_try,
             Kind.BROKER: self._down_broker,
             Kind.BROKER_STOP: self._down_broker,
@@ -445,7 +447,25 @@ class Stage:
         return self._dispatcher.name
 
     def _let_a_stranger_run(self, span: float) -> None:
-        """Start another's run, which has nothing to do with ours, and when it is over resume ours."""
+        """Start another's run, and when it is over resume ours."""
+        stranger = self._start_stranger()
+
+        def resume() -> None:
+            if stranger.ended:
+                self._start_dispatcher("--resume")
+            else:
+                self._later(0.02, resume)
+
+        self._later(span, resume)
+
+    def _invite_a_guest(self, fault: Fault) -> str | None:
+        """Let another's run share the workers, where that may be."""
+        if not (self._wire.workers_listen or self._wire.broker_between):
+            return None
+        return self._start_stranger().name
+
+    def _start_stranger(self) -> Script:
+        """Start a run that has nothing to do with ours."""
         number = len(self._strangers)
         tasks = [
             {**record, "id": f"stranger {number}.{index}"} for index, record in enumerate(self.records[:10])
@@ -457,28 +477,23 @@ class Stage:
         )  # fmt: skip
         self._strangers.append(stranger)
         self._tell(f"{stranger.name}, process {stranger.pid}, is a stranger's")
-
-        def resume() -> None:
-            if stranger.ended:
-                self._start_dispatcher("--resume")
-            else:
-                self._later(0.02, resume)
-
-        self._later(span, resume)
+        return stranger
 
     def _interrupt_dispatcher(self, fault: Fault) -> str | None:
         script = self._dispatcher
         if script is None or script.ended or script.pid in self._ends:
             return None
         self._ends.add(script.pid)
-        script.send(signal.SIGINT)
+        script.send(signal.SIGTERM if fault.target % 2 else signal.SIGINT)
+        if fault.target == 0:  # at once, then
+            script.send(signal.SIGTERM)
 
         def resume() -> None:
             if script is not self._dispatcher:  # killed meanwhile, and resumed for that
                 return
             if not script.ended:
                 self._later(0.02, resume)
-            elif script.ends() == 130:
+            elif script.ends() in (130, 143):
                 self._start_dispatcher("--resume")
             elif script.ends() != 128 + signal.SIGKILL:  # it ended by itself at that moment
                 self._ends.discard(script.pid)

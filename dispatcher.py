@@ -10,9 +10,7 @@ TYPE_CHECKING = False  # all other imports come when Ctrl-C is no traceback any 
 if TYPE_CHECKING:
     import argparse
 
-    from executor.config import Wire
-    from executor.run import Run
-    from transports.base import DispatcherEnd
+    from executor.task import Task
 
 #: What runs without --tasks: edit it. Each task is a call of a function by its full import path; all keys but
 #: `function` may be left out: params, kwargs, resources (cores, 1), id, timeout (seconds), retries, memory.
@@ -29,10 +27,11 @@ TASKS = [
 
 #: Options that say nothing where a run is left with a broker, collected from it, or cancelled there.
 _RUN = ["tasks", "order", "dry-run", "timeout", "retries"]
-_RESULTS = ["max-failures", "output", "overwrite", "verbose", "quiet"]
+_EXISTING = ["resume", "retry-failed", "overwrite"]
+_RESULTS = ["max-failures", "output", *_EXISTING, "verbose", "quiet"]
 NOT_WITH = {
     "detach": [*_RESULTS, "workers", "dry-run", "collect", "cancel"],
-    "collect": [*_RUN, "max-failures", "workers", "cancel"],
+    "collect": [*_RUN, "max-failures", "retry-failed", "workers", "cancel"],
     "cancel": [*_RUN, *_RESULTS, "workers"],
 }
 
@@ -86,7 +85,17 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--output", metavar="FILE", help="write results as JSON Lines, each as it arrives; - is stdout"
     )
-    group.add_argument("--overwrite", action="store_true", help="replace an output file that holds something")
+    existing = group.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true",
+        help="go on with an output file: run what it has no line of, or one that is cancelled or lost",
+    )  # fmt: skip
+    existing.add_argument(
+        "--retry-failed", action="store_true", help="likewise, and run again all that is not ok in it"
+    )
+    existing.add_argument(
+        "--overwrite", action="store_true", help="replace an output file that holds something"
+    )
     group.add_argument("--verbose", action="store_true", help="with --output: print results that are ok, too")
     group.add_argument(
         "--quiet", action="store_true", help="neither progress nor result lines; the summary stays"
@@ -126,10 +135,10 @@ def main() -> int:
     arguments = parse.parse_args()
     if arguments.cores is not None and arguments.workers is None:
         parse.error("--cores goes with --workers; a worker.py of its own has its own --cores")
-    if arguments.overwrite and arguments.output in (None, "-"):
-        parse.error("--overwrite goes with --output FILE")
-
-    if arguments.overwrite and arguments.tasks is not None and same_file(arguments.tasks, arguments.output):
+    for option in _EXISTING:
+        if getattr(arguments, option.replace("-", "_")) and arguments.output in (None, "-"):
+            parse.error(f"--{option} goes with --output FILE")
+    if arguments.tasks and arguments.output and same_file(arguments.tasks, arguments.output):
         parse.error("--output and --tasks are one file: its tasks would be lost")
     check_kept(parse, arguments)
 
@@ -141,6 +150,8 @@ def main() -> int:
 
         return keeping.cancel(arguments.cancel, wire, wait=arguments.wait, say=streams.complain)
     if arguments.collect is not None:
+        from executor.gathering import gather
+
         return gather(arguments, wire, None)
 
     from executor import taskfile
@@ -152,20 +163,31 @@ def main() -> int:
     tasks = taskfile.check_tasks(TASKS, "TASKS") if path is None else taskfile.read_tasks(path)
     tasks = order(tasks, arguments.order or "cores")
     if arguments.dry_run:
-        from executor.screen import show_order
-
-        show_order(tasks, sys.stdout)
-        return 0
-
-    from executor.run import Run
-
+        return show(arguments, tasks)
     if arguments.detach:
         from executor import keeping
+        from executor.run import Run
 
         name = keeping.new_name() if arguments.run is None else arguments.run
         run = Run(tasks, retries=arguments.retries, timeout=arguments.timeout, name=name)
         return keeping.detach(run, wire, wait=arguments.wait, say=streams.complain)
-    return gather(arguments, wire, Run(tasks, retries=arguments.retries, timeout=arguments.timeout))
+
+    from executor.gathering import gather
+
+    return gather(arguments, wire, tasks)
+
+
+def show(arguments: argparse.Namespace, tasks: list[Task]) -> int:
+    """Show what would run, and in which order; change nothing. Return the exit status."""
+    from executor import resume
+    from executor.screen import show_order
+
+    again = resume.again(arguments)
+    if again is not None:
+        tasks = resume.left(arguments.output, tasks, again, streams.complain)
+    if tasks or again is None:
+        show_order(tasks, sys.stdout)
+    return 0
 
 
 def same_file(one: str, other: str) -> bool:
@@ -188,63 +210,6 @@ def check_kept(parse: argparse.ArgumentParser, arguments: argparse.Namespace) ->
         for other in NOT_WITH[option]:
             if getattr(arguments, other.replace("-", "_")) not in (None, False):
                 parse.error(f"--{other} does not go with --{option}")
-
-
-def gather(arguments: argparse.Namespace, wire: Wire, run: Run | None) -> int:
-    """Push a run, or with None find the one to collect, and gather its results; return the exit status."""
-    from contextlib import ExitStack
-
-    from executor.descriptors import raise_descriptor_limit
-    from executor.errors import EXIT_OK, OutputFailed
-    from executor.gather import Gatherer, Wishes, end_with, results_stream
-    from executor.journal import Journal
-    from executor.launch import LocalWorkers
-    from executor.screen import Screen, Summary
-
-    raise_descriptor_limit()
-    with ExitStack() as stack:
-        journal = None
-        if arguments.output is not None:
-            journal = Journal(arguments.output, overwrite=arguments.overwrite)
-            stack.callback(journal.close)
-        out = results_stream(arguments.output)
-        summary = Summary(0)
-        screen = Screen(
-            summary, out if arguments.output != "-" or arguments.verbose else None, quiet=arguments.quiet
-        )
-        stack.callback(screen.close)
-        settings, workers, kind = wire.settings, None, Gatherer
-        if arguments.workers is not None:
-            workers = LocalWorkers(arguments.workers, arguments.cores, wire, say=screen.say)
-            stack.callback(workers.close)
-            end_with(workers.close)
-            workers.open()
-            settings = workers.settings
-        end: DispatcherEnd
-        if run is None:
-            from executor import keeping
-
-            kept = wire.transport.kept_run(settings, arguments.collect, collects=True, say=screen.say)
-            end = stack.enter_context(kept)
-            run, kind = (
-                keeping.open_kept(kept, arguments.collect, wait=arguments.wait, say=screen.say),
-                keeping.Collector,
-            )
-        else:
-            end = wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)
-            stack.enter_context(end)
-        summary.total = run.unrecorded
-        wishes = Wishes(
-            arguments.wait, arguments.max_failures, arguments.output is not None and not arguments.verbose
-        )
-        gatherer = kind(run, end, screen, summary, journal, workers, wishes)
-        try:
-            status = gatherer.gather()
-        finally:
-            screen.summarise(gatherer.wall, out)
-        if status == EXIT_OK and screen.unwritten and journal is None:
-            raise OutputFailed(screen.unwritten)
-        return status
 
 
 if __name__ == "__main__":

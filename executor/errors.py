@@ -89,7 +89,11 @@ class WorkersFailed(ExecutorError):
 
 
 class OutputFailed(ExecutorError):
-    """Results can't be written any more (a full disk, a closed pipe)."""
+    """Results can't be written (a full disk, a closed pipe); `for_good`: it makes no sense to try again."""
+
+    def __init__(self, text: str, *, for_good: bool = False) -> None:
+        super().__init__(text)
+        self.for_good = for_good
 
 
 class NoProcess(ExecutorError):

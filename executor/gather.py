@@ -17,13 +17,15 @@ from executor.errors import (
     BadFrame,
     NobodyThere,
 )
+from executor.history import History
 from executor.journal import Journal
 from executor.launch import LocalWorkers
 from executor.progress import NAMED_MOST, Lasting
+from executor.recording import Recording
 from executor.run import Run
 from executor.screen import Screen, Summary
 from executor.task import Result
-from executor.waiting import Waiting
+from executor.waiting import Reunion, Waiting
 from executor.words import plural
 from transports.base import Delivery, DispatcherEnd, WorkerView
 
@@ -49,19 +51,26 @@ class Wishes(NamedTuple):
 
 
 class Gatherer:
-    """Takes one run from its push to its summary. It owns nothing that it is given."""
+    """Takes one run from its push to its summary. It owns nothing that it is given.
+
+    `history` is where it notes what a run that continues this one has to know; `reunion` waits for workers
+    of the runs that this one continues.
+    """
 
     def __init__(
         self, run: Run, end: DispatcherEnd, screen: Screen, summary: Summary, journal: Journal | None,
-        workers: LocalWorkers | None, wishes: Wishes,
+        workers: LocalWorkers | None, wishes: Wishes, history: History | None = None,
+        reunion: Reunion | None = None,
     ) -> None:  # fmt: skip
         self._run = run
         self._end = end
         self._screen = screen
         self._summary = summary
-        self._journal = journal
+        self._recording = Recording(journal, end, screen.say, wishes.wait)
         self._workers = workers
         self._wishes = wishes
+        self._history = history
+        self._reunion = reunion or Reunion((), 0.0)
         self._waiting = Waiting(
             end.address, wait=wishes.wait, widest=max(workers.widths) if workers is not None else None
         )
@@ -86,15 +95,31 @@ class Gatherer:
         """
         for number in _SIGNALS:
             signal.signal(number, self._on_signal)
-        self._pushed = time.monotonic()
-        self._begin()
+        try:
+            self._pushed = time.monotonic()
+            self._end.paused = not self._reunion.over
+            self._begin()
+            self._go_on()
+        finally:
+            self._recording.leave()
+        self._ended = time.monotonic()
+        self._count_cores(self._end.workers())  # a short run may be over before the first look at them
+        if self._signal is not None:
+            return EXIT_TERMINATED if self._signal == signal.SIGTERM else EXIT_INTERRUPTED
+        return EXIT_OK if self._summary.all_ok else EXIT_NOT_OK
+
+    def _go_on(self) -> None:
+        """Gather until all is recorded, or the run is stopped."""
         look_at = 0.0
         cancelled_at: float | None = None
-        while self._run.unrecorded:
+        while self._run.unrecorded or not self._recording.finish():
             self._take(self._end.results(_TURN))
+            self._recording.turn()
+            self._pause()
             now = time.monotonic()
             if self._signal is not None and cancelled_at is None:
-                if not self._stop():
+                # What can't be written would be lost if the run were stopped in earnest.
+                if self._recording.stuck or not self._stop():
                     break
                 cancelled_at = now
                 self._halted = True
@@ -103,13 +128,16 @@ class Gatherer:
             held = self._look(now)
             # With ten thousand workers a look takes its time, and must not take it all.
             look_at = now + max(_TURN, 10 * (time.monotonic() - now))
-            if self._halted and (not held or (cancelled_at is not None and now - cancelled_at > _CANCELLING)):
+            if cancelled_at is not None and now - cancelled_at > _CANCELLING:
                 break
-        self._ended = time.monotonic()
-        self._count_cores(self._end.workers())  # a short run may be over before the first look at them
-        if self._signal is not None:
-            return EXIT_TERMINATED if self._signal == signal.SIGTERM else EXIT_INTERRUPTED
-        return EXIT_OK if self._summary.counts.get("ok", 0) == self._summary.total else EXIT_NOT_OK
+            if self._halted and not held and self._recording.finish():
+                break
+
+    def _pause(self) -> None:
+        """Hand out nothing while results can't be written, or before the workers of before are back."""
+        pause = self._recording.stuck or not self._reunion.over
+        if pause != self._end.paused:
+            self._end.paused = pause
 
     def _begin(self) -> None:
         self._run.submitted = time.time()
@@ -133,9 +161,7 @@ class Gatherer:
                 continue
             if result is not None:
                 self._record(result)
-        if self._journal is not None:
-            self._journal.flush()
-        self._end.acknowledge()
+        self._recording.save()
         started = [each.report.started for each in deliveries if each.report.started is not None]
         if started:
             self._note_begin(time.monotonic() - (time.time() - min(started)))
@@ -146,8 +172,7 @@ class Gatherer:
 
     def _record(self, result: Result) -> None:
         self._summary.add(result)
-        if self._journal is not None:
-            self._journal.write(result)
+        self._recording.take(result)
         if result.status != "ok" or not self._wishes.failures_only:
             self._screen.result(result)
         most = self._wishes.max_failures
@@ -169,7 +194,8 @@ class Gatherer:
             self._note_begin(now)
         self._count_cores(workers)
         self._screen.update(sum(worker.running for worker in workers), self._tail(workers))
-        if not self._halted:
+        self._remember(now, {worker.instance for worker in workers})
+        if not self._halted and self._reunion.over:
             self._judge(now, cores, held)
         return held
 
@@ -196,8 +222,21 @@ class Gatherer:
                 result = self._run.reject(place, f"{width} cores, but {verdict.reason}")
                 if result is not None:
                     self._record(result)
-        if verdict.reject and self._journal is not None:
-            self._journal.flush()
+        if verdict.reject:
+            self._recording.save()
+
+    def _remember(self, now: float, present: set[str]) -> None:
+        """Note who is there for the run that continues this one, and see who was there in the one before."""
+        if not self._reunion.over:
+            verdict = self._reunion.look(now, present)
+            if verdict.say:
+                self._screen.say(verdict.say)
+            if verdict.given_up and self._history is not None:
+                self._history.given_up(verdict.given_up)
+        if self._history is not None:
+            if self._workers is None:  # those of --workers N end with this process
+                self._history.workers(present)
+            self._history.pushed(self._end.pushed)
 
     def _note_begin(self, moment: float) -> None:
         """A worker was there at this moment, on the monotonic clock."""

@@ -1,107 +1,239 @@
 """The results file: one JSON object per line, written as results arrive.
 
-Large arrays stand beside it as ``.npy`` files in a folder of the file's name and ``.d``.
+Beside it, in a folder of the file's name and ``.d``, stand large arrays as ``.npy`` files, the lock that
+keeps a second dispatcher away, and what a run that continues this one has to know (`executor.history`).
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import re
 import stat
 import sys
 import time
+from collections import deque
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from executor import jsonform
 from executor.errors import OutputFailed, UsageError
-from executor.streams import nowhere
+from executor.private import Lock
+from executor.streams import complain
 from executor.task import Result
 
 if TYPE_CHECKING:
     import numpy as np
 
-#: Seconds between two calls of fsync: what a power cut may cost at most.
-SYNC_SECONDS = 1.0
+#: What to do with a file that holds something: refuse it, replace it, or go on with it.
+Mode: TypeAlias = Literal["new", "overwrite", "resume"]
 
-#: An id that may be a file's name on every system.
-_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+#: What is written is synced so many seconds later, at the next turn: a power cut costs a second at most.
+SYNC_AFTER = 0.75
+
+#: Lines that were taken out of the file, to run their tasks again.
+SUPERSEDED = "superseded.jsonl"
+
+#: The runs that wrote this file, and the orders in which their tasks stood.
+RUNS = "runs.jsonl"
+ORDER = "order-"
+
+#: An id that may be a file's name on every system, and is not that of another one's second array.
+_PLAIN_ID = re.compile(r"(?!.*\.\d+\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+#: Errors that no patience mends: nobody reads the pipe any more, or there never was a stream.
+_FOR_GOOD = (errno.EPIPE, errno.EBADF)
+
+
+class Target:
+    """The place that results go to, from construction to `close` this process's own.
+
+    `path` is the file, links resolved, and `folder` lies beside it; both are None for stdout (``-``), a pipe
+    or a device, beside which nothing can lie. `name` is what the user calls it.
+
+    Raises:
+        UsageError: it can't be written, another dispatcher writes it, or it holds something and `mode` is
+            "new".
+    """
+
+    def __init__(self, name: str, mode: Mode = "new") -> None:
+        self.name = name
+        self.path: Path | None = None
+        self.folder: Path | None = None
+        self._lock: Lock | None = None
+        if name == "-":
+            return
+        if not Path(name).name:  # ".", "/", ""
+            raise UsageError(f"--output {name or repr(name)}: names no file")
+        try:
+            path = Path(os.path.realpath(name))
+            if _is_stream(name, path):
+                return
+            if mode == "new":  # before a folder is made beside what may be none of ours
+                self._refuse(path)
+            self.path, self.folder = path, path.with_name(path.name + ".d")
+            self.folder.mkdir(exist_ok=True)
+            self._take_lock()
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
+                if mode == "new":
+                    self._refuse(path)
+                if mode != "resume":
+                    self._clear(everything=mode == "overwrite")
+                sync_folder(path.parent)
+            except BaseException:
+                self.close()
+                raise
+        except OSError as error:
+            raise UsageError(f"--output {name}: {error.strerror}") from error
+
+    def _refuse(self, path: Path) -> None:
+        if path.exists() and (held := path.stat().st_size):
+            raise UsageError(
+                f"--output {self.name}: holds {held:,} bytes already; --resume goes on with it, "
+                "--retry-failed also runs again what is not ok in it, --overwrite replaces it"
+            )
+
+    def _take_lock(self) -> None:
+        assert self.folder is not None
+        self._lock = Lock(self.folder / "lock", mode=0o666)
+        try:
+            taken = self._lock.acquire()
+        except OSError as error:  # a file system without locks
+            complain(
+                f"{self.folder / 'lock'}: can't be locked ({error.strerror}): "
+                "see that no other dispatcher writes this file"
+            )
+            return
+        if not taken:
+            holder = self._lock.holder()
+            self.close()
+            raise UsageError(
+                f"--output {self.name}: another dispatcher (process {holder}) writes it; "
+                "wait for its end, or choose another name"
+            )
+
+    def _clear(self, *, everything: bool) -> None:
+        """Remove what earlier runs left of themselves; with `everything`, their results as well."""
+        assert self.path is not None
+        assert self.folder is not None
+        for name in (RUNS, f"{ORDER}*", *((SUPERSEDED, "*.npy") if everything else ())):
+            for stale in self.folder.glob(name):
+                stale.unlink()
+        if everything:
+            os.truncate(self.path, 0)
+
+    def close(self) -> None:
+        """Let others write it. Closing twice is harmless."""
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Journal:
-    """Writes results to the file `path`, or to stdout for ``-``.
+    """Appends results to a `Target`. Until `flush` has returned, a result is not recorded.
 
     Raises:
-        UsageError: the file can't be written, or holds something and `overwrite` is False.
+        UsageError: it can't be written.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False) -> None:
-        self._pending: list[bytes] = []
-        self._arrays: Path | None = None
-        self._synced_at = 0.0
-        self._file: IO[bytes]
-        self._regular = False  # a file that can be synced, and not a pipe or a device
-        if path == "-":
-            self._file = sys.stdout.buffer
-            self._owned = False
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._taken: deque[Result] = deque()  # that have no line yet
+        self._lines: list[bytes] = []  # that are not written
+        self._unsynced: list[bytes] = []  # written, and not safe against a power cut
+        self._arrays: list[Path] = []  # likewise
+        self._since: float | None = None  # when the first of these was written, on the monotonic clock
+        self._safe = self._end = 0  # bytes of the file that are synced, and that are written
+        self._doubtful = False  # the system may have dropped what a sync was to make safe
+        if target.name == "-":
+            self._descriptor = sys.stdout.fileno()
             return
-        self._owned = True
-        target = Path(path)
-        if not target.name:  # ".", "/", ""
-            raise UsageError(f"--output {path or repr(path)}: names no file")
-        self._arrays = target.with_name(target.name + ".d")
         try:
-            # Opened for appending, so that nothing is lost before we have looked.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(target, flags, 0o666), "wb")
-            info = os.fstat(self._file.fileno())
-            self._regular = stat.S_ISREG(info.st_mode)
-            if not self._regular:  # a pipe, say >(gzip >results.gz): nothing can lie beside it
-                self._arrays = None
-            elif held := info.st_size:
-                if not overwrite:
-                    self._file.close()
-                    raise UsageError(
-                        f"--output {path}: holds {held:,} bytes already; "
-                        "choose another name, or --overwrite to replace it"
-                    )
-                self._file.truncate(0)
-                for stale in self._arrays.glob("*.npy"):
-                    stale.unlink()
+            self._descriptor = os.open(target.path or target.name, flags, 0o666)
+            if self._regular:
+                self._safe = self._end = os.fstat(self._descriptor).st_size
         except OSError as error:
-            raise UsageError(f"--output {path}: {error.strerror}") from error
-        self._path = path
+            raise UsageError(f"--output {target.name}: {error.strerror}") from error
+
+    @property
+    def _regular(self) -> bool:
+        return self._target.path is not None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another run can go on with this file."""
+        return self._regular
+
+    @property
+    def unwritten(self) -> int:
+        """How many results were taken and are not written."""
+        return len(self._taken) + len(self._lines)
 
     def write(self, result: Result) -> None:
-        """Take a result; `flush` puts it into the file.
-
-        Raises:
-            OutputFailed: an array could not be written beside it.
-        """
-        self._pending.append(self._line(result))
+        """Take a result; `flush` puts it into the file."""
+        self._taken.append(result)
 
     def flush(self) -> None:
-        """Write what was taken, and make it safe against a power cut from time to time.
+        """Write what was taken. What can't be written is kept for the next attempt, and nothing is doubled.
 
         Raises:
             OutputFailed: it can't be written.
         """
-        if not self._pending:
-            return
-        data = b"".join(self._pending)
-        self._pending.clear()
         try:
-            self._file.write(data)
-            self._file.flush()
-            now = time.monotonic()
-            if self._regular and now - self._synced_at > SYNC_SECONDS:
-                self._synced_at = now
-                os.fsync(self._file.fileno())
+            while self._taken:
+                self._lines.append(self._line(self._taken[0]))
+                self._taken.popleft()
+            self._put()
         except OSError as error:
-            if not self._owned:  # what stdout still holds would be tried again, and complained of, at exit
-                nowhere(sys.stdout)
-            raise OutputFailed(f"results can't be written: {error.strerror}") from error
+            raise _failure(error) from error
+
+    def tick(self) -> None:
+        """Make what was written safe against a power cut, if it is time to; call it a few times a second.
+
+        Raises:
+            OutputFailed: that can't be done.
+        """
+        if self._since is not None and time.monotonic() - self._since >= SYNC_AFTER:
+            self.sync()
+
+    def sync(self) -> None:
+        """Make what was written safe against a power cut.
+
+        Raises:
+            OutputFailed: that can't be done.
+        """
+        if self._since is None:
+            return
+        try:
+            self._sync_arrays()
+            if self._doubtful:
+                self._write_again()
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._doubtful = True
+            raise _failure(error) from error
+        self._since, self._safe = None, self._end
+        self._unsynced.clear()
+
+    def drop(self) -> int:
+        """Forget what can't be written or synced; return how many results are not written."""
+        count = self.unwritten
+        self._taken.clear()
+        self._lines.clear()
+        self._since = None
+        return count
 
     def close(self) -> None:
         """Write the rest and let go of the file. Closing twice is harmless.
@@ -109,17 +241,76 @@ class Journal:
         Raises:
             OutputFailed: it can't be written.
         """
-        self.flush()
-        if self._owned and not self._file.closed:
-            try:
-                if self._regular:
-                    os.fsync(self._file.fileno())
-                self._file.close()
-            except OSError as error:  # of what an earlier attempt could not write, too
-                raise OutputFailed(f"results can't be written: {error.strerror}") from error
+        if self._descriptor < 0:
+            return
+        try:
+            self.flush()
+            self.sync()
+        finally:
+            if self._target.name != "-":
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _sync_arrays(self) -> None:
+        """Sync arrays, before the lines that name them."""
+        if self._arrays and self._target.folder is not None:
+            for path in self._arrays:
+                sync_file(path)
+            sync_folder(self._target.folder)
+            self._arrays.clear()
+
+    def _put(self) -> None:
+        if not self._lines:
+            return
+        data = b"".join(self._lines)
+        done = 0
+        try:
+            with memoryview(data) as view:
+                while done < len(data):
+                    done += os.write(self._descriptor, view[done:])
+        except OSError:
+            done = self._cut(data, done)
+            self._lines = data[done:].splitlines(keepends=True)
+            self._written(data[:done])
+            raise
+        self._lines.clear()
+        self._written(data)
+
+    def _cut(self, data: bytes, done: int) -> int:
+        """Take back the torn line after so many bytes of the data; return how many bytes are written then."""
+        whole = data.rfind(b"\n", 0, done) + 1
+        if self._regular and whole < done:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._end + whole)
+                return whole
+        return done
+
+    def _written(self, data: bytes) -> None:
+        if self._regular and data:
+            self._end += len(data)
+            self._unsynced.append(data)
+            if self._since is None:
+                self._since = time.monotonic()
+
+    def _write_again(self) -> None:
+        """Write once more, at its place, what a sync failed for: the next would not miss it (fsync(2))."""
+        assert self._target.path is not None
+        descriptor = os.open(self._target.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            data = b"".join(self._unsynced)
+            done = 0
+            while done < len(data):
+                done += os.pwrite(descriptor, data[done:], self._safe + done)
+        finally:
+            os.close(descriptor)
+        self._doubtful = False
 
     def _line(self, result: Result) -> bytes:
-        save = None if self._arrays is None else _Arrays(self._arrays, result.id).save
+        save = (
+            None
+            if self._target.folder is None
+            else _Arrays(self._target.folder, result.id, self._arrays).save
+        )
         error = result.error
         value = jsonform.to_json(result.value, save)  # before the parameters: its array has the plain name
         record: dict[str, Any] = {
@@ -145,11 +336,26 @@ class Journal:
         return jsonform.encode_line(record) + b"\n"
 
 
+def _is_stream(name: str, path: Path) -> bool:
+    """Tell whether there is something else than a file that has this path: a pipe, say ``>(gzip >r.gz)``."""
+    try:
+        info = os.stat(name)  # noqa: PTH116 — not by the path: /dev/fd/63 leads to a pipe, which has none
+    except FileNotFoundError:
+        return False
+    return not (stat.S_ISREG(info.st_mode) and path.exists() and path.samefile(name))
+
+
+def _failure(error: OSError) -> OutputFailed:
+    what = f"{error.filename}: can't be written" if error.filename else "results can't be written"
+    return OutputFailed(f"{what}: {error.strerror or error}", for_good=error.errno in _FOR_GOOD)
+
+
 class _Arrays:
     """The large arrays of one result."""
 
-    def __init__(self, folder: Path, task_id: str) -> None:
+    def __init__(self, folder: Path, task_id: str, made: list[Path]) -> None:
         self._folder = folder
+        self._made = made
         self._name = (
             task_id
             if _PLAIN_ID.fullmatch(task_id)
@@ -163,14 +369,43 @@ class _Arrays:
 
         name = self._name if self._count == 0 else f"{self._name}.{self._count}"
         self._count += 1
-        file = self._folder / f"{name}.npy"
+        path = self._folder / f"{name}.npy"
         try:
             self._folder.mkdir(exist_ok=True)
-            np.save(file, array, allow_pickle=False)
+            with path.open("wb") as file:
+                np.save(_Through(file), array, allow_pickle=False)
         except OSError as error:
-            raise OutputFailed(f"{file}: can't be written: {error.strerror}") from error
+            with contextlib.suppress(OSError):  # a half of it would take the room that others could have
+                path.unlink()
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        self._made.append(path)
         return {
-            "$npy": f"{self._folder.name}/{file.name}",
+            "$npy": f"{self._folder.name}/{path.name}",
             "shape": list(array.shape),
             "dtype": str(array.dtype),
         }
+
+
+class _Through:
+    """What NumPy takes for no real file: into one it writes by itself, and does not tell why it can't."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
+def sync_file(path: Path) -> None:
+    """Make a file safe against a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder safe against a power cut, where the file system knows of that."""
+    try:
+        sync_file(path)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EACCES, errno.ENOTSUP):
+            raise

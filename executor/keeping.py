@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import time
+from collections.abc import Collection
 
 from executor import manifest
 from executor.config import Wire
@@ -95,6 +96,9 @@ class Collector(Gatherer):
     It ends when all results are there, or after ``--wait`` seconds in which none came.
     """
 
+    #: Places whose results an earlier `--collect` wrote into the same file: they are noted as collected.
+    had: Collection[int] = ()
+
     _end: KeepingEnd
     _left = -1
     _news_at = 0.0
@@ -110,8 +114,8 @@ class Collector(Gatherer):
         return 0.0 if self._first is None or self._last is None else max(0.0, self._last - self._first)
 
     def gather(self) -> int:  # noqa: D102 — as its base says
-        self._unnoted: set[int] = set()  # places of results that were recorded here since
-        self._delivered = False  # something came since
+        self._unnoted: set[int] = set(self.had)  # places of results that were recorded here since
+        self._delivered = bool(self.had)  # something came since
         try:
             status = super().gather()
         except TransportError:  # the run is gone
@@ -119,14 +123,15 @@ class Collector(Gatherer):
         except BaseException:
             self._leave()
             raise
-        if self._run.unrecorded:
+        if self._run.unrecorded or self._end.resumable:
             self._leave()
         else:
             self._end.forget()
         return status
 
     def _leave(self) -> None:
-        self._note(time.monotonic())
+        if not self._end.resumable:  # else some of what came is in no file
+            self._note(time.monotonic())
         name, rest = self._run.name, plural(self._run.unrecorded, "result")
         self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}")
 
@@ -143,7 +148,8 @@ class Collector(Gatherer):
         places = {each.report.place for each in deliveries}
         self._unnoted |= {place for place in places if self._run.is_recorded(place)}
         now = time.monotonic()
-        if len(self._unnoted) >= NOTE_RESULTS or now - self._noted_at >= NOTE_SECONDS:
+        due = len(self._unnoted) >= NOTE_RESULTS or now - self._noted_at >= NOTE_SECONDS
+        if due and not self._recording.stuck:  # what is not written is not noted
             self._note(now)
 
     def _note(self, now: float) -> None:

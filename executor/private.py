@@ -73,8 +73,8 @@ def check_socket_path(path: str) -> None:
 class Lock:
     """An advisory lock on a file; it ends with the process that holds it, however that ends."""
 
-    def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    def __init__(self, path: Path, mode: int = 0o600) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
 
     def acquire(self, *, wait: bool = False) -> bool:
         """Take the lock and leave our process id in the file; return False if another process has it.

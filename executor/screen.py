@@ -10,7 +10,8 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from executor.brief import brief, call
@@ -72,10 +73,11 @@ class ResultLines:
 
 
 class Summary:
-    """Adds up a run's results."""
+    """Adds up a run's results; `total` are to come, and those of `before` were recorded by earlier runs."""
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.before: Mapping[str, int] = {}  # by status
         self.counts: dict[str, int] = {}
         self.core_seconds = 0.0
         self.cores = 0  # the most that workers had at once
@@ -101,15 +103,19 @@ class Summary:
         """How many of them are not ok."""
         return self.done - self.counts.get("ok", 0)
 
+    @property
+    def all_ok(self) -> bool:
+        """Whether all results are there and ok, those of before included."""
+        return self.counts.get("ok", 0) == self.total and not self.before.keys() - {"ok"}
+
     def lines(self, wall: float, width: int, most: int = 10) -> list[str]:
         """Return the summary's lines, `wall` seconds after the first worker was there."""
-        counts = ", ".join(
-            f"{count:,} {status}" for status, count in sorted(self.counts.items(), key=_ok_first)
-        )
-        head = f"{self.done:,} of {plural(self.total, 'task')} done"
-        if counts:
-            head += f": {counts}"
-        lines = [head]
+        lines = [_counted(self.counts, self.total)]
+        if self.before:
+            before = sum(self.before.values())
+            together = Counter(self.before)
+            together.update(self.counts)
+            lines.append(f"with those recorded before: {_counted(together, before + self.total)}")
         if self.done:
             speed = rate(self.done / wall) if wall > 0 else "-"
             spent = f"{self.core_seconds:,.0f}" if self.core_seconds >= 99.5 else f"{self.core_seconds:.3g}"
@@ -130,6 +136,12 @@ class Summary:
             rest = sum(count for _, (count, _) in failures[most:])
             lines.append(f"  {rest:,} more, of {plural(len(failures) - most, 'other kind')}")
         return lines
+
+
+def _counted(counts: Mapping[str, int], total: int) -> str:
+    head = f"{sum(counts.values()):,} of {plural(total, 'task')} done"
+    told = ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items(), key=_ok_first))
+    return f"{head}: {told}" if told else head
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -5,7 +5,7 @@ It is asked again and again how things stand, and answers what to do about it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from executor.words import plural
@@ -99,3 +99,40 @@ class Waiting:
 
     def _too_wide(self, widest: int) -> str:
         return f"the widest worker has {widest}"
+
+
+class Back(NamedTuple):
+    """A line to say or "", and the workers for whom it is waited no more."""
+
+    say: str = ""
+    given_up: frozenset[str] = frozenset()
+
+
+class Reunion:
+    """Waits for the workers of an earlier run, by their instances, which may hold results of it.
+
+    It is over when all of them were seen, or `patience` seconds after the first look.
+    """
+
+    def __init__(self, workers: Collection[str], patience: float) -> None:
+        self._patience = patience
+        self._since: float | None = None
+        self._said = False
+        self._missing = set(workers)
+        #: Whether it is waited for nobody any more.
+        self.over = not self._missing
+
+    def look(self, now: float, present: Collection[str]) -> Back:
+        """Take note of who is there."""
+        if self._since is None:
+            self._since = now
+        self._missing.difference_update(present)
+        waited = now - self._since
+        if not self._missing or waited >= self._patience:
+            self.over = True
+            return Back(given_up=frozenset(self._missing))
+        if self._said or waited < SAY_AFTER:
+            return Back()
+        self._said = True
+        who = plural(len(self._missing), "worker")
+        return Back(f"waiting up to {self._patience:g} s for {who} of the run before, which may hold results")

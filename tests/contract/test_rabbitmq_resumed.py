@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
+from executor.history import RUNS
 from executor.run import Earlier, Run
 from executor.task import Task
 from tests.contract.conftest import start_rabbitmq
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.rabbit import RabbitMQ as Broker
-from tests.contract.runs import Runs, echoes
+from tests.contract.runs import Runs, echoes, holds
 from tests.contract.wires import RabbitMQ
+from tests.e2e.scripts import task as record
 from tests.e2e.scripts import wait_until
 from transports.base import DispatcherEnd
 from transports.rabbitmq import pushing
@@ -396,3 +398,67 @@ def test_a_collector_finds_what_the_broker_has_lost(runs: Runs) -> None:
     }
     runs.nothing_is_left()
     runs.drain(worker)
+
+
+def counted(count: int, seconds: float) -> list[dict[str, Any]]:
+    """Return tasks that last so long, each of which returns how often it was begun."""
+    return [record("jobs.count", f"count-{number}", seconds, id=f"c{number}") for number in range(count)]
+
+
+def recorded(runs: Runs, output: str = "r.jsonl") -> list[dict[str, Any]]:
+    return runs.scripts.results(output) if (runs.folder / output).exists() else []
+
+
+def noted(runs: Runs, count: int) -> None:
+    """Wait until it is noted that so many tasks are with the broker."""
+    notes = runs.folder / "r.jsonl.d" / RUNS
+    wait_until(
+        lambda: f'"pushed":{count}' in notes.read_text().replace(" ", ""), "it is noted what was pushed"
+    )
+
+
+def test_a_dispatcher_is_killed_and_its_run_resumed(runs: Runs) -> None:
+    worker = runs.worker(2)
+    arguments = ["--tasks", runs.scripts.tasks(*counted(80, 0.1)), "--output", "r.jsonl"]
+    first = runs.dispatcher(*arguments)
+    wait_until(lambda: len(recorded(runs)) >= 10, "some results")
+    noted(runs, 80)
+    first.kill()
+    before = len(recorded(runs))
+    id_ = worker.says("serving run").rpartition(" ")[2]
+    wait_until(lambda: (runs.waiting(f"results.{id_}") or 0) > 3, "more is done while no dispatcher is there")
+    second = runs.run(*arguments, "--resume")
+    found = recorded(runs)
+    assert len(found) == 80
+    assert before < 60, "the first did nearly all"
+    assert {result["id"]: result["value"] for result in found} == {f"c{at}": 1 for at in range(80)}, (
+        second.log()
+    )
+    assert runs.waiting(f"results.{id_}") is None
+    runs.drain(worker)
+    runs.no_call_waits()
+
+
+def test_a_run_whose_worker_went_and_whose_tasks_moved_is_resumed(runs: Runs) -> None:
+    worker = runs.worker(1)
+    first = runs.dispatcher(
+        "--tasks", runs.scripts.tasks(*holds(3), *counted(10, 0.0)), "--output", "r.jsonl"
+    )
+    runs.runs("held-0").touch()
+    runs.runs("held-1")
+    wait_until(lambda: len(recorded(runs)) == 1, "a result")
+    noted(runs, 13)
+    first.kill()
+    worker.kill()
+    for number in (1, 2):
+        (runs.folder / f"held-{number}.go").touch()
+    tasks = runs.scripts.tasks(*reversed([*holds(3), *counted(12, 0.0)]))
+    second = runs.dispatcher("--tasks", tasks, "--order", "file", "--output", "r.jsonl", "--resume")
+    last = runs.worker(1)
+    assert second.ends() == 0, second.log()
+    found = {result["id"]: result for result in recorded(runs)}
+    assert len(recorded(runs)) == len(found) == 15
+    assert {result["status"] for result in found.values()} == {"ok"}
+    assert [found[str(number)]["attempt"] for number in range(3)] == [1, 2, 1]
+    assert {found[f"c{number}"]["value"] for number in range(12)} == {1}, "nothing ran twice"
+    runs.drain(last)

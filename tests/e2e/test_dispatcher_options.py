@@ -151,12 +151,13 @@ def test_large_arrays_lie_beside_the_file(scripts: Scripts) -> None:
     single = scripts.tasks(task("jobs.ones", 2000, id="new"), name="single.jsonl")
     refused = scripts.run("--tasks", single, "--workers", "1", "--output", "r.jsonl", status=2)
     assert refused.stderr.startswith("dispatcher.py: error: --output r.jsonl: holds ")
-    assert "or --overwrite to replace it" in refused.stderr
+    for remedy in ("--resume", "--retry-failed", "--overwrite"):
+        assert remedy in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert (scripts.folder / "r.jsonl").read_bytes() == before
     scripts.run("--tasks", single, "--workers", "1", "--output", "r.jsonl", "--overwrite")
     assert [result["id"] for result in scripts.results("r.jsonl")] == ["new"]
-    assert [path.name for path in (scripts.folder / "r.jsonl.d").iterdir()] == ["new.npy"]
+    assert [path.name for path in scripts.folder.glob("r.jsonl.d/*.npy")] == ["new.npy"]
 
 
 def test_an_empty_file_may_be_written_to(scripts: Scripts) -> None:
@@ -189,10 +190,14 @@ def test_the_tasks_are_not_overwritten_by_their_results(scripts: Scripts) -> Non
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
 def test_a_full_disk_ends_the_run_with_one_line(scripts: Scripts) -> None:
-    done = scripts.run(
-        "--tasks", scripts.tasks(task("min", 1, 2)), "--workers", "1", "--output", "/dev/full", status=1
-    )
-    assert done.stderr == "dispatcher.py: error: results can't be written: No space left on device\n"
+    command = ["--tasks", scripts.tasks(task("min", 1, 2)), "--workers", "1", "--output", "/dev/full"]
+    done = scripts.run(*command, "--wait", "1.5", status=1)
+    why = "results can't be written: No space left on device"
+    assert done.stderr.splitlines() == [
+        f"{why}; trying again for 1.5 s, and handing out nothing meanwhile",
+        "1 result could not be written",
+        f"dispatcher.py: error: {why}",
+    ]
 
 
 def test_a_pipe_as_output(scripts: Scripts) -> None:
@@ -568,6 +573,14 @@ def test_too_wide_for_every_worker_so_far(scripts: Scripts) -> None:
         (["--retries", "-1"], "--retries: must be an integer of at least 0, not '-1'"),
         (["--max-failures", "0"], "--max-failures: must be an integer of at least 1"),
         (["--overwrite"], "--overwrite goes with --output FILE"),
+        (["--resume", "--output", "-"], "--resume goes with --output FILE"),
+        (["--retry-failed"], "--retry-failed goes with --output FILE"),
+        (
+            ["--resume", "--overwrite", "--output", "x"],
+            "argument --overwrite: not allowed with argument --resume",
+        ),
+        (["--collect", "a", "--retry-failed", "--output", "x"], "--retry-failed does not go with --collect"),
+        (["--detach", "--resume", "--output", "x"], "does not go with --detach"),
         (["--outptu", "x"], "unrecognized arguments: --outptu x; did you mean --output?"),
         (["stray"], "unrecognized arguments: stray; --help lists the options"),
     ],
@@ -585,7 +598,8 @@ def test_help_names_every_option_and_exit_status(scripts: Scripts, script: str) 
     assert max(map(len, shown.stdout.splitlines())) <= 80
     options = {
         "dispatcher.py": "--tasks --order --dry-run --timeout --retries --max-failures --output --overwrite "
-        "--verbose --quiet --workers --cores --wait --yaml --yamll --address --version 130 143",
+        "--resume --retry-failed --verbose --quiet --workers --cores --wait --yaml --yamll --address "
+        "--version 130 143",
         "worker.py": "--cores --no-pin --backfill --once --name --grace --wait --yaml --yamll --address 130",
     }[script].split()
     for option in options:

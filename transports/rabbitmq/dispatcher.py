@@ -161,7 +161,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.ack(tag)
 
     def workers(self) -> list[WorkerView]:
-        return self._presence.views(self._places, self._open, self._jobs, time.monotonic())
+        return self._presence.views(self._places, self._open, self._continued, time.monotonic())
 
     def waiting(self) -> dict[int, int]:
         held = Counter(self._open.widths[p] for p in self._presence.held(self._places) if p in self._open)

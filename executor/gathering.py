@@ -78,7 +78,7 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
         else:
             run = Run(
                 tasks, retries=arguments.retries, timeout=arguments.timeout,
-                earlier=past.earlier, superseded=past.superseded,
+                earlier=past.earlier, superseded=past.superseded, again=past.again,
             )  # fmt: skip
             end = wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)
             if history is not None:

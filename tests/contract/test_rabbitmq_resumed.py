@@ -10,7 +10,7 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from executor.history import RUNS
-from executor.run import Earlier, Run
+from executor.run import Earlier, Run, Span
 from executor.task import Task
 from tests.contract.conftest import start_rabbitmq
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
@@ -74,14 +74,19 @@ class Resumed(Gathered):
     """A run that continues others; `places` are its tasks' places, by those in the last of them."""
 
     def __init__(
-        self, end: DispatcherEnd, some: list[Task], *before: Gathered, places: list[int] | None = None
+        self,
+        end: DispatcherEnd,
+        some: list[Task],
+        *before: Gathered,
+        places: list[int] | None = None,
+        **options: Any,
     ) -> None:
         self.end = end
         self.results = {}
         self.pushed = 0
         earlier = [Earlier(each.run.id, pushed=each.pushed) for each in before[:-1]]
         earlier.append(Earlier(before[-1].run.id, places, before[-1].pushed))
-        self.run = Run(some, earlier=earlier)
+        self.run = Run(some, earlier=earlier, **options)
         for each in before:
             found = [self.run.place_of(each.run.id, place) for place in each.results]
             self.run.skip(place for place in found if place is not None)
@@ -193,6 +198,34 @@ def test_a_run_continues_one_that_continued_another(wire: RabbitMQ) -> None:
             third = Resumed(end, some, first, second)
             third.finish()
     assert work.counts == dict.fromkeys(range(200), 1)
+
+
+def test_a_failure_that_is_retried_and_comes_again_runs_once_more_and_no_more(wire: RabbitMQ) -> None:
+    """It was recorded and set aside; its dispatcher died before the broker could forget the report."""
+    place, some = Place(wire), tasks(20)
+    counts: Counter[int] = Counter()
+
+    def work(params: list[Any]) -> Any:
+        counts[params[0]] += 1
+        if counts[params[0]] == 1:
+            raise ValueError("the first time")
+        return params[0]
+
+    before = Gathered(place.dispatcher_end(), some)
+    spans: dict[int, set[Span]] = {}
+    with StandIn(place, work=work):
+        while len(spans) < 20:
+            for delivery in before.end.results(1.0):  # none is acknowledged
+                spans[delivery.report.place] = {(delivery.report.started, delivery.report.finished)}
+    left_behind(before)
+    with place.dispatcher_end() as end:
+        resumed = Resumed(end, some, before, superseded=spans, again=range(20))
+        all_pushed(resumed)
+        resumed.turn(0.5)  # all that had come comes again
+        with StandIn(place, work=work):
+            resumed.finish()
+            resumed.turn(0.3)
+    assert counts == dict.fromkeys(range(20), 2)
 
 
 def test_a_run_whose_time_was_over_is_pushed_anew(wire: RabbitMQ) -> None:
@@ -439,6 +472,26 @@ def test_a_dispatcher_is_killed_and_its_run_resumed(runs: Runs) -> None:
     runs.no_call_waits()
 
 
+def test_what_had_failed_and_is_retried_is_not_taken_for_what_the_broker_has(runs: Runs) -> None:
+    worker = runs.worker(1)
+    failing = [record("jobs.flaky", f"marker-{number}", id=f"f{number}") for number in range(5)]
+    arguments = ["--tasks", runs.scripts.tasks(*failing, *holds(1)), "--output", "r.jsonl"]
+    first = runs.dispatcher(*arguments)
+    runs.runs("held-0")
+    wait_until(lambda: len(recorded(runs)) == 5, "all have failed")
+    noted(runs, 6)
+    first.kill()
+    second = runs.dispatcher(*arguments, "--retry-failed")
+    wait_until(lambda: runs.waiting("1") == 5, "they are pushed, and nothing else")
+    runs.runs("held-0").touch()
+    assert second.ends() == 0, second.log()
+    assert "lost" not in second.stderr
+    assert {result["id"]: result["status"] for result in recorded(runs)} == dict.fromkeys(
+        [*(f"f{number}" for number in range(5)), "0"], "ok"
+    )
+    runs.drain(worker)
+
+
 def test_a_run_whose_worker_went_and_whose_tasks_moved_is_resumed(runs: Runs) -> None:
     worker = runs.worker(1)
     first = runs.dispatcher(
@@ -459,6 +512,6 @@ def test_a_run_whose_worker_went_and_whose_tasks_moved_is_resumed(runs: Runs) ->
     found = {result["id"]: result for result in recorded(runs)}
     assert len(recorded(runs)) == len(found) == 15
     assert {result["status"] for result in found.values()} == {"ok"}
-    assert [found[str(number)]["attempt"] for number in range(3)] == [1, 2, 1]
+    assert [found[str(number)]["attempt"] for number in range(2)] == [1, 2]
     assert {found[f"c{number}"]["value"] for number in range(12)} == {1}, "nothing ran twice"
     runs.drain(last)

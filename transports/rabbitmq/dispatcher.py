@@ -99,6 +99,10 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._refused: set[str] = set()
         self._strangers: set[str] = set()
         self._arrived: list[Delivery] = []
+        self._taken: list[int] = []  # places of reports that were returned, and may not have been accepted
+        self._doubled: dict[
+            int, int
+        ] = {}  # by place, the attempt that is ours of what an earlier run reported
         self._tags: list[Tag] = []
         self._found: dict[str, int | None] = {}
         self._getting = ""
@@ -139,21 +143,34 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
         assert self._pushing is not None
-        if not self._stopped:
+        assert self._jobs is not None
+        if self._doubled.pop(place, None) == self._jobs.attempt(place):
+            self._open.reopen(place)  # that very attempt is in line, or in hands
+        elif not self._stopped:
             self._pushing.again(place, alone=alone)
             self._push_on()
 
     def results(self, timeout: float | None) -> list[Delivery]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._reopen()
         while True:
             now = self._turn()
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
+                self._taken = [delivery.report.place for delivery in arrived]
                 return arrived
             if deadline is not None and now >= deadline:
                 return []
             wait = self._patience(now)
             wait_readable(self._connection.fileno(), wait if deadline is None else min(wait, deadline - now))
+
+    def _reopen(self) -> None:
+        """What came was accepted: a call whose report was none that counts has another under way."""
+        if self._jobs is not None and not self._stopped:
+            for place in self._taken:
+                if 0 <= place < len(self._open.widths) and not self._jobs.is_recorded(place):
+                    self._open.reopen(place)
+        self._taken = []
 
     def acknowledge(self) -> None:
         tags, self._tags = self._tags, []
@@ -292,6 +309,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
         elif event.queue in self._watch:
             if not there:
                 self._declare_again(event.queue)
+            elif event.queue == self._names.results(self._run):
+                self._stands = True
             lost = self._watch.found(event.queue, event.messages, self._unheld, now)
             if lost and self._pushing is not None and self._watches():
                 self._say_lost(self._pushing.anew(lost))
@@ -409,6 +428,10 @@ class RabbitDispatcherEnd(DispatcherEnd):
             if place is None:  # of a task that is none of ours any more
                 continue
             report.place = place
+            if run == self._run:
+                self._doubled.pop(place, None)
+            elif place in self._open and self._pushing is not None and self._pushing.has(place):
+                self._doubled[place] = self._jobs.attempt(place)
             self._jobs.tried(place, report.attempt)
             self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
             if place in self._open:

@@ -31,7 +31,7 @@ from executor.messages import (
     encode,
     share_out,
 )
-from executor.words import plural
+from executor.words import plural, round_duration
 from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
@@ -41,6 +41,7 @@ from transports.rabbitmq.frames import calls, pack, unpack
 from transports.rabbitmq.lostwatch import LostWatch
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.parting import part
 from transports.rabbitmq.post import Post
 from transports.rabbitmq.presence import Open, Presence
 from transports.rabbitmq.pushing import Pushing
@@ -226,9 +227,13 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._outage.opened and self._jobs is not None and not (self._stays or self.resumable):
-            self.acknowledge()
-            self._end_run()
+        if self._run and self._jobs is not None and not (self._stays or self.resumable):
+            results = self._names.results(self._run)
+            if not part(self._connection, self._outage, results, self._part, self._names.patience):
+                self._say(
+                    f"RabbitMQ at {self._connection.address} could not be told that the run is over: "
+                    f"it drops what it has of it in {round_duration(self._names.keep)}"
+                )
         self._connection.close()
 
     # -- hearing
@@ -554,6 +559,11 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _miss(self, hello: Hello, why: str) -> None:
         held = sum(place in self._open for place in self._places(hello.holding))
         self._say(f"worker {hello.name} on {hello.host} is gone ({why}); it held {held} unfinished")
+
+    def _part(self) -> None:
+        self.acknowledge()
+        self._connection.declare_fanout(self._names.control)  # which a broker whose data were wiped lacks
+        self._end_run()
 
     def _end_run(self) -> None:
         """Tell all that the run is over, and remove what it has in the broker."""

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from executor.errors import BadFrame, TransportError
+from executor.errors import BadFrame, ExecutorError, TransportError
 from executor.messages import (
     PROTOCOL,
     Alive,
@@ -57,6 +57,9 @@ REAPING = 10.0
 
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
+
+#: Seconds that the broker gets at the end to be reached again, and to take what is still to be removed.
+PARTING = 5.0
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
@@ -226,10 +229,24 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._outage.opened and self._jobs is not None and not (self._stays or self.resumable):
+        if self._jobs is not None and not (self._stays or self.resumable) and self._reach():
             self.acknowledge()
             self._end_run()
         self._connection.close()
+
+    def _reach(self) -> bool:
+        """See for a moment that there is a connection, if there ever was one, to remove the run over it."""
+        self._stopped = True
+        deadline = time.monotonic() + PARTING
+        try:
+            while self._listening and not self._outage.opened and (now := self._turn()) < deadline:
+                wait_readable(self._connection.fileno(), min(self._patience(now), deadline - now))
+        except ExecutorError:
+            return False
+        if self._listening and not self._outage.opened:
+            left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"
+            self._say(f"can't reach RabbitMQ at {self._connection.address}: {left}")
+        return self._outage.opened
 
     # -- hearing
 
@@ -306,6 +323,11 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._find_run(there)
         elif self._continued is not None and event.queue in self._seeking_earlier:
             self._find_earlier(self._continued, event.queue, there)
+        elif event.queue in self._reaping:
+            if not there:
+                del self._reaping[event.queue]
+            elif event.messages and not self._getting and not self._mending:
+                self._get(event.queue)
         elif event.queue in self._watch:
             if not there:
                 self._declare_again(event.queue)
@@ -545,9 +567,12 @@ class RabbitDispatcherEnd(DispatcherEnd):
             queue, until = self._reaping.popitem()
             self._reaping = {queue: until, **self._reaping}
             self._returned_at = now + TELL
+            self._connection.look_for(queue)  # a worker that ended in peace has removed it
         else:
-            queue = self._names.returned
             self._returned_at = now + LOOK_AGAIN
+            self._get(self._names.returned)
+
+    def _get(self, queue: str) -> None:
         self._getting = queue
         self._connection.get(queue)
 

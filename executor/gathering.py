@@ -74,7 +74,7 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
             end = stack.enter_context(kept)
             run = keeping.open_kept(kept, arguments.collect, wait=arguments.wait, say=screen.say)
             if target is not None and again is not None:
-                past = resume.resume(target, run.tasks, (), screen.say)
+                past = resume.resume(target, run.tasks, (), screen.say, to="collect")
         else:
             run = Run(
                 tasks, retries=arguments.retries, timeout=arguments.timeout,

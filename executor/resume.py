@@ -163,8 +163,14 @@ def left(name: str, tasks: Sequence[Task], again: Collection[str], say: Callable
     return [task for place, task in enumerate(tasks) if place not in recorded]
 
 
-def resume(target: Target, tasks: Sequence[Task], again: Collection[str], say: Callable[[str], None]) -> Past:
-    """Make a results file ready for the run that continues it, and say what it holds.
+def resume(
+    target: Target,
+    tasks: Sequence[Task],
+    again: Collection[str],
+    say: Callable[[str], None],
+    to: str = "run",
+) -> Past:
+    """Make a results file ready for the run that continues it, and say what it holds; `to` is for the rest.
 
     Raises:
         UsageError: as `survey`.
@@ -184,24 +190,23 @@ def resume(target: Target, tasks: Sequence[Task], again: Collection[str], say: C
         ) from error
     if found.torn:
         say(f"{target.name}: cut {plural(found.torn, 'byte')} of a last line that was not written to its end")
-    tell(target.name, len(tasks), found, say)
+    tell(target.name, len(tasks), found, say, to)
     superseded = _superseded(target.folder / SUPERSEDED, tasks)
     return Past(found.recorded, found.counts, found.again, superseded)
 
 
-def tell(name: str, count: int, found: Survey, say: Callable[[str], None]) -> None:
+def tell(name: str, count: int, found: Survey, say: Callable[[str], None], to: str = "run") -> None:
     """Say what a file holds of so many tasks."""
     kept = len(found.recorded)
     failed = kept - found.counts.get("ok", 0)
     bad = f" ({failed:,} not ok)" if failed else ""
-    rest = f"{count - kept:,} to run" if count > kept else "nothing to run"
+    rest = f"{count - kept:,} to {to}" if count > kept else f"nothing to {to}"
     say(f"{name}: {kept:,} of {plural(count, 'task')} recorded before{bad}, {rest}")
     if found.again:
-        what = "result is" if len(found.again) == 1 else "results are"
-        say(f"{len(found.again):,} of these ran before, and their {what} set aside in {name}.d/{SUPERSEDED}")
+        say(f"{len(found.again):,} of these ran before; what came of it is now in {name}.d/{SUPERSEDED}")
     if found.twice:
         lines = plural(found.twice, "line")
-        say(f"{lines} with the id of an earlier line: set aside in {name}.d/{SUPERSEDED}")
+        say(f"{lines} with the id of an earlier line: now in {name}.d/{SUPERSEDED}")
     if found.others:
         say(f"{plural(found.others, 'line')} of tasks that are not among these: left as they are")
 

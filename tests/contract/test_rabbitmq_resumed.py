@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from pika.exceptions import ChannelClosedByBroker
 
 from executor.history import RUNS
+from executor.messages import introduce
 from executor.run import Earlier, Run, Span
 from executor.task import Task
 from tests.contract.conftest import start_rabbitmq
@@ -515,3 +517,34 @@ def test_a_run_whose_worker_went_and_whose_tasks_moved_is_resumed(runs: Runs) ->
     assert [found[str(number)]["attempt"] for number in range(2)] == [1, 2]
     assert {found[f"c{number}"]["value"] for number in range(12)} == {1}, "nothing ran twice"
     runs.drain(last)
+
+
+def test_a_run_that_ends_while_its_link_is_down_is_removed_all_the_same(wire: RabbitMQ) -> None:
+    place, behind = Place(wire), Place(wire)
+    with Proxy(place.listen[0]) as proxy, StandIn(place):
+        behind.listen = behind.reach = [proxy.address]
+        with behind.dispatcher_end() as end:
+            gathered = Gathered(end, tasks(10))
+            gathered.all()
+            proxy.cut()
+            gathered.until(lambda: not end._outage.opened, "it is cut off")  # type: ignore[attr-defined]
+            proxy.heal()
+    assert waiting(wire, f"results.{gathered.run.id}") is None
+
+
+def test_workers_that_end_in_peace_while_they_are_missed_break_nothing(wire: RabbitMQ) -> None:
+    place = Place(wire)
+    said: list[str] = []
+    hello = introduce("here", 1)
+    with place.dispatcher_end(said.append) as end:
+        gathered = Gathered(end, tasks(10))
+        with StandIn(place, hello=hello):
+            gathered.all()
+            gathered.until(end.workers, "it is known")
+        generation = end._listening  # type: ignore[attr-defined]
+        end._presence.meet(hello, time.monotonic())  # type: ignore[attr-defined] # as if its goodbye had not come
+        end.worker_died(hello.pid)
+        for _ in range(10):
+            gathered.turn(0.1)
+        assert end._listening == generation, "the connection broke over a queue that is gone"  # type: ignore[attr-defined]
+        assert not end._reaping  # type: ignore[attr-defined]

@@ -120,7 +120,7 @@ def test_a_run_whose_end_nobody_can_be_told_ends_and_says_so(rabbitmq_url: str) 
         Gathered(end, tasks(1)).turn()
         proxy.cut()
         end.close()
-    assert "could not be told that the run is over: it drops what it has of it in 1 h" in said[-1]
+    assert "what is left of the run there goes by itself in 3600 s" in said[-1]
 
 
 def test_a_run_whose_dispatcher_was_killed_runs_until_its_time_is_over_and_never_again(runs: Runs) -> None:

@@ -31,7 +31,7 @@ from executor.messages import (
     encode,
     share_out,
 )
-from executor.words import plural, round_duration
+from executor.words import plural
 from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
@@ -58,6 +58,9 @@ REAPING = 10.0
 
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
+
+#: Seconds that the broker gets at the end to be reached again, and to take what is still to be removed.
+PARTING = 5.0
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
@@ -227,13 +230,11 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._run and self._jobs is not None and not (self._stays or self.resumable):
+        if self._listening and self._jobs is not None and not (self._stays or self.resumable):
             results = self._names.results(self._run)
-            if not part(self._connection, self._outage, results, self._part, self._names.patience):
-                self._say(
-                    f"RabbitMQ at {self._connection.address} could not be told that the run is over: "
-                    f"it drops what it has of it in {round_duration(self._names.keep)}"
-                )
+            if not part(self._connection, self._outage, results, self._part, PARTING):
+                left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"
+                self._say(f"can't reach RabbitMQ at {self._connection.address}: {left}")
         self._connection.close()
 
     # -- hearing
@@ -311,6 +312,11 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._find_run(there)
         elif self._continued is not None and event.queue in self._seeking_earlier:
             self._find_earlier(self._continued, event.queue, there)
+        elif event.queue in self._reaping:
+            if not there:
+                del self._reaping[event.queue]
+            elif event.messages and not self._getting and not self._mending:
+                self._get(event.queue)
         elif event.queue in self._watch:
             if not there:
                 self._declare_again(event.queue)
@@ -550,9 +556,12 @@ class RabbitDispatcherEnd(DispatcherEnd):
             queue, until = self._reaping.popitem()
             self._reaping = {queue: until, **self._reaping}
             self._returned_at = now + TELL
+            self._connection.look_for(queue)  # a worker that ended in peace has removed it
         else:
-            queue = self._names.returned
             self._returned_at = now + LOOK_AGAIN
+            self._get(self._names.returned)
+
+    def _get(self, queue: str) -> None:
         self._getting = queue
         self._connection.get(queue)
 

@@ -12,15 +12,15 @@ from transports.rabbitmq.outage import Outage
 
 
 def part(
-    connection: Connection, outage: Outage, results: str, end: Callable[[], None], patience: float
+    connection: Connection, outage: Outage, results: str, end: Callable[[], None], seconds: float
 ) -> bool:
     """End a run by `end`, which deletes its queue `results`; return whether the broker did.
 
     A connection may break just then, and what was asked of it is lost, though nobody knows. So the queue is
-    looked for, and if it is there, or the connection is another, all is asked again. One that is away
-    gets `patience` seconds to come back.
+    looked for, and if it is there, or the connection is another, all is asked again. All has so many
+    `seconds`, a connection that is away just then to come back, too.
     """
-    deadline = (time.monotonic() if outage.opened else outage.since) + patience
+    deadline = time.monotonic() + seconds
     asked = False
     while True:
         if outage.opened and not asked:

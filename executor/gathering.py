@@ -74,11 +74,11 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
             end = stack.enter_context(kept)
             run = keeping.open_kept(kept, arguments.collect, wait=arguments.wait, say=screen.say)
             if target is not None and again is not None:
-                past = resume.resume(target, run.tasks, (), screen.say)
+                past = resume.resume(target, run.tasks, (), screen.say, to="collect")
         else:
             run = Run(
                 tasks, retries=arguments.retries, timeout=arguments.timeout,
-                earlier=past.earlier, superseded=past.superseded,
+                earlier=past.earlier, superseded=past.superseded, again=past.again,
             )  # fmt: skip
             end = wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)
             if history is not None:

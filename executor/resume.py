@@ -64,15 +64,15 @@ _decoder = msgspec.json.Decoder(Line)
 class Survey(NamedTuple):
     """What a results file holds.
 
-    `recorded` are the places of tasks whose lines stay, `counts` the statuses of those; `again` is how many
-    tasks have a line and are run again, `twice` how many lines have the id of one before, and `moved` the
-    numbers, from 1, of both kinds of lines. `others` counts lines of tasks that are not among these. The
+    `recorded` are the places of tasks whose lines stay, `counts` the statuses of those; `again` are those of
+    tasks that have a line and are run again, `twice` is how many lines have the id of one before, and `moved`
+    the numbers, from 1, of both kinds of lines. `others` counts lines of tasks that are not among these. The
     lines end at byte `end`, behind which stand `torn` bytes of one; `open_end`: the last has no line end.
     """
 
     recorded: array[int]
     counts: Mapping[str, int]
-    again: int
+    again: array[int]
     twice: int
     moved: array[int]
     others: int
@@ -90,10 +90,10 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
     places = {task.id: place for place, task in enumerate(tasks)}
     seen = bytearray(len(tasks))
     others: set[str] = set()
-    recorded, moved = array("q"), array("q")
+    recorded, retried, moved = array("q"), array("q"), array("q")
     counts: Counter[str] = Counter()
     changed = _Changed(name, path.parent)
-    twice = end = torn = retried = 0
+    twice = end = torn = 0
     open_end = False
     with _opened(path, name) as file:
         for number, raw in enumerate(file, 1):
@@ -123,7 +123,7 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
                 seen[place] = 1
                 changed.check(tasks[place], line, number)
                 if line.status in again:
-                    retried += 1
+                    retried.append(place)
                     moved.append(number)
                 else:
                     recorded.append(place)
@@ -133,11 +133,12 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
 
 
 class Past(NamedTuple):
-    """What a run has to know of those before it: the places of tasks that are recorded, their statuses, and
-    by place what tells the reports whose lines were taken out."""
+    """What a run has to know of those before it: the places of tasks that are recorded, their statuses, those
+    of tasks that had a line until now, and by place what tells the reports whose lines were taken out."""
 
     recorded: Sequence[int] = ()
     counts: Mapping[str, int] = {}
+    again: Sequence[int] = ()
     superseded: Mapping[int, Collection[Span]] = {}
     earlier: Sequence[Earlier] = ()
 
@@ -157,13 +158,19 @@ def left(name: str, tasks: Sequence[Task], again: Collection[str], say: Callable
     if not path.is_file():
         return list(tasks)
     found = survey(path.resolve(), name, tasks, again)
-    tell(name, len(tasks), found._replace(again=0, twice=0), say)  # nothing is set aside yet
+    tell(name, len(tasks), found._replace(again=array("q"), twice=0), say)  # nothing is set aside yet
     recorded = frozenset(found.recorded)
     return [task for place, task in enumerate(tasks) if place not in recorded]
 
 
-def resume(target: Target, tasks: Sequence[Task], again: Collection[str], say: Callable[[str], None]) -> Past:
-    """Make a results file ready for the run that continues it, and say what it holds.
+def resume(
+    target: Target,
+    tasks: Sequence[Task],
+    again: Collection[str],
+    say: Callable[[str], None],
+    to: str = "run",
+) -> Past:
+    """Make a results file ready for the run that continues it, and say what it holds; `to` is for the rest.
 
     Raises:
         UsageError: as `survey`.
@@ -183,24 +190,23 @@ def resume(target: Target, tasks: Sequence[Task], again: Collection[str], say: C
         ) from error
     if found.torn:
         say(f"{target.name}: cut {plural(found.torn, 'byte')} of a last line that was not written to its end")
-    tell(target.name, len(tasks), found, say)
+    tell(target.name, len(tasks), found, say, to)
     superseded = _superseded(target.folder / SUPERSEDED, tasks)
-    return Past(found.recorded, found.counts, superseded)
+    return Past(found.recorded, found.counts, found.again, superseded)
 
 
-def tell(name: str, count: int, found: Survey, say: Callable[[str], None]) -> None:
+def tell(name: str, count: int, found: Survey, say: Callable[[str], None], to: str = "run") -> None:
     """Say what a file holds of so many tasks."""
     kept = len(found.recorded)
     failed = kept - found.counts.get("ok", 0)
     bad = f" ({failed:,} not ok)" if failed else ""
-    rest = f"{count - kept:,} to run" if count > kept else "nothing to run"
+    rest = f"{count - kept:,} to {to}" if count > kept else f"nothing to {to}"
     say(f"{name}: {kept:,} of {plural(count, 'task')} recorded before{bad}, {rest}")
     if found.again:
-        what = "result is" if found.again == 1 else "results are"
-        say(f"{found.again:,} of these ran before, and their {what} set aside in {name}.d/{SUPERSEDED}")
+        say(f"{len(found.again):,} of these ran before; what came of it is now in {name}.d/{SUPERSEDED}")
     if found.twice:
         lines = plural(found.twice, "line")
-        say(f"{lines} with the id of an earlier line: set aside in {name}.d/{SUPERSEDED}")
+        say(f"{lines} with the id of an earlier line: now in {name}.d/{SUPERSEDED}")
     if found.others:
         say(f"{plural(found.others, 'line')} of tasks that are not among these: left as they are")
 

@@ -53,7 +53,8 @@ class Run:
     tasks that name none of their own, None for `DEFAULT_RETRIES`; `timeout` likewise, in seconds.
 
     It continues the runs `earlier`, the oldest first: what workers or a broker still have of them is its own.
-    `superseded` names, by place, the reports whose lines were taken out of the results to run the task again.
+    `superseded` names, by place, the reports whose lines were taken out of the results to run the task again;
+    `again` are the places of those that had such a line until now.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Run:
         name: str | None = None,
         earlier: Sequence[Earlier] = (),
         superseded: Mapping[int, Collection[Span]] | None = None,
+        again: Iterable[int] = (),
     ) -> None:
         self.id = secrets.token_hex(8) if name is None else f"{name}.{secrets.token_hex(4)}"
         self.name = self.id if name is None else name
@@ -79,6 +81,7 @@ class Run:
         self.timeout = timeout
         self._earlier = {each.id: each for each in earlier}
         self._superseded = superseded or {}
+        self._again = frozenset(again)
         self._skipped = 0
         self._attempts: dict[int, int] = {}  # by place, where it is not the first
         self._recorded = bytearray(len(tasks))
@@ -126,10 +129,13 @@ class Run:
         return place if 0 <= place < len(self.tasks) else None
 
     def left(self, run: str) -> Iterator[int]:
-        """Yield the places here of tasks without result that an earlier run had given its broker."""
+        """Yield the places here of tasks without result that an earlier run had given its broker.
+
+        A task that had one until now is none of these: its report came.
+        """
         for there in range(self._earlier[run].pushed):
             here = self.place_of(run, there)
-            if here is not None and not self._recorded[here]:
+            if here is not None and not self._recorded[here] and here not in self._again:
                 yield here
 
     def item(self, place: int) -> tuple[Item, Sequence[Buffer]]:

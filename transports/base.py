@@ -141,7 +141,19 @@ class WorkerView(NamedTuple):
     longest: Sequence[tuple[int, float]] = ()
 
 
-def still_running(jobs: Jobs | None, told: Iterable[Running], since: float) -> Sequence[tuple[int, float]]:
+class Standing(Protocol):
+    """Where the tasks of a run stand; `Jobs` is one."""
+
+    def is_recorded(self, place: int) -> bool:
+        """As in `Jobs`."""
+
+    def place_of(self, run: str, place: int) -> int | None:
+        """As in `Jobs`."""
+
+
+def still_running(
+    jobs: Standing | None, told: Iterable[Running], since: float
+) -> Sequence[tuple[int, float]]:
     """Return `WorkerView.longest` from what a worker told `since` seconds ago."""
     if jobs is None or not told:
         return ()

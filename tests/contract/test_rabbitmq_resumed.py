@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,14 +10,17 @@ from typing import Any
 import pytest
 from pika.exceptions import ChannelClosedByBroker
 
-from executor.run import Earlier, Run
+from executor.history import RUNS
+from executor.messages import introduce
+from executor.run import Earlier, Run, Span
 from executor.task import Task
 from tests.contract.conftest import start_rabbitmq
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.rabbit import RabbitMQ as Broker
-from tests.contract.runs import Runs, echoes
+from tests.contract.runs import Runs, echoes, holds
 from tests.contract.wires import RabbitMQ
+from tests.e2e.scripts import task as record
 from tests.e2e.scripts import wait_until
 from transports.base import DispatcherEnd
 from transports.rabbitmq import pushing
@@ -72,14 +76,19 @@ class Resumed(Gathered):
     """A run that continues others; `places` are its tasks' places, by those in the last of them."""
 
     def __init__(
-        self, end: DispatcherEnd, some: list[Task], *before: Gathered, places: list[int] | None = None
+        self,
+        end: DispatcherEnd,
+        some: list[Task],
+        *before: Gathered,
+        places: list[int] | None = None,
+        **options: Any,
     ) -> None:
         self.end = end
         self.results = {}
         self.pushed = 0
         earlier = [Earlier(each.run.id, pushed=each.pushed) for each in before[:-1]]
         earlier.append(Earlier(before[-1].run.id, places, before[-1].pushed))
-        self.run = Run(some, earlier=earlier)
+        self.run = Run(some, earlier=earlier, **options)
         for each in before:
             found = [self.run.place_of(each.run.id, place) for place in each.results]
             self.run.skip(place for place in found if place is not None)
@@ -191,6 +200,34 @@ def test_a_run_continues_one_that_continued_another(wire: RabbitMQ) -> None:
             third = Resumed(end, some, first, second)
             third.finish()
     assert work.counts == dict.fromkeys(range(200), 1)
+
+
+def test_a_failure_that_is_retried_and_comes_again_runs_once_more_and_no_more(wire: RabbitMQ) -> None:
+    """It was recorded and set aside; its dispatcher died before the broker could forget the report."""
+    place, some = Place(wire), tasks(20)
+    counts: Counter[int] = Counter()
+
+    def work(params: list[Any]) -> Any:
+        counts[params[0]] += 1
+        if counts[params[0]] == 1:
+            raise ValueError("the first time")
+        return params[0]
+
+    before = Gathered(place.dispatcher_end(), some)
+    spans: dict[int, set[Span]] = {}
+    with StandIn(place, work=work):
+        while len(spans) < 20:
+            for delivery in before.end.results(1.0):  # none is acknowledged
+                spans[delivery.report.place] = {(delivery.report.started, delivery.report.finished)}
+    left_behind(before)
+    with place.dispatcher_end() as end:
+        resumed = Resumed(end, some, before, superseded=spans, again=range(20))
+        all_pushed(resumed)
+        resumed.turn(0.5)  # all that had come comes again
+        with StandIn(place, work=work):
+            resumed.finish()
+            resumed.turn(0.3)
+    assert counts == dict.fromkeys(range(20), 2)
 
 
 def test_a_run_whose_time_was_over_is_pushed_anew(wire: RabbitMQ) -> None:
@@ -396,3 +433,118 @@ def test_a_collector_finds_what_the_broker_has_lost(runs: Runs) -> None:
     }
     runs.nothing_is_left()
     runs.drain(worker)
+
+
+def counted(count: int, seconds: float) -> list[dict[str, Any]]:
+    """Return tasks that last so long, each of which returns how often it was begun."""
+    return [record("jobs.count", f"count-{number}", seconds, id=f"c{number}") for number in range(count)]
+
+
+def recorded(runs: Runs, output: str = "r.jsonl") -> list[dict[str, Any]]:
+    return runs.scripts.results(output) if (runs.folder / output).exists() else []
+
+
+def noted(runs: Runs, count: int) -> None:
+    """Wait until it is noted that so many tasks are with the broker."""
+    notes = runs.folder / "r.jsonl.d" / RUNS
+    wait_until(
+        lambda: f'"pushed":{count}' in notes.read_text().replace(" ", ""), "it is noted what was pushed"
+    )
+
+
+def test_a_dispatcher_is_killed_and_its_run_resumed(runs: Runs) -> None:
+    worker = runs.worker(2)
+    arguments = ["--tasks", runs.scripts.tasks(*counted(80, 0.1)), "--output", "r.jsonl"]
+    first = runs.dispatcher(*arguments)
+    wait_until(lambda: len(recorded(runs)) >= 10, "some results")
+    noted(runs, 80)
+    first.kill()
+    before = len(recorded(runs))
+    id_ = worker.says("serving run").rpartition(" ")[2]
+    wait_until(lambda: (runs.waiting(f"results.{id_}") or 0) > 3, "more is done while no dispatcher is there")
+    second = runs.run(*arguments, "--resume")
+    found = recorded(runs)
+    assert len(found) == 80
+    assert before < 60, "the first did nearly all"
+    assert {result["id"]: result["value"] for result in found} == {f"c{at}": 1 for at in range(80)}, (
+        second.log()
+    )
+    assert runs.waiting(f"results.{id_}") is None
+    runs.drain(worker)
+    runs.no_call_waits()
+
+
+def test_what_had_failed_and_is_retried_is_not_taken_for_what_the_broker_has(runs: Runs) -> None:
+    worker = runs.worker(1)
+    failing = [record("jobs.flaky", f"marker-{number}", id=f"f{number}") for number in range(5)]
+    arguments = ["--tasks", runs.scripts.tasks(*failing, *holds(1)), "--output", "r.jsonl"]
+    first = runs.dispatcher(*arguments)
+    runs.runs("held-0")
+    wait_until(lambda: len(recorded(runs)) == 5, "all have failed")
+    noted(runs, 6)
+    first.kill()
+    second = runs.dispatcher(*arguments, "--retry-failed")
+    wait_until(lambda: runs.waiting("1") == 5, "they are pushed, and nothing else")
+    runs.runs("held-0").touch()
+    assert second.ends() == 0, second.log()
+    assert "lost" not in second.stderr
+    assert {result["id"]: result["status"] for result in recorded(runs)} == dict.fromkeys(
+        [*(f"f{number}" for number in range(5)), "0"], "ok"
+    )
+    runs.drain(worker)
+
+
+def test_a_run_whose_worker_went_and_whose_tasks_moved_is_resumed(runs: Runs) -> None:
+    worker = runs.worker(1)
+    first = runs.dispatcher(
+        "--tasks", runs.scripts.tasks(*holds(3), *counted(10, 0.0)), "--output", "r.jsonl"
+    )
+    runs.runs("held-0").touch()
+    runs.runs("held-1")
+    wait_until(lambda: len(recorded(runs)) == 1, "a result")
+    noted(runs, 13)
+    first.kill()
+    worker.kill()
+    for number in (1, 2):
+        (runs.folder / f"held-{number}.go").touch()
+    tasks = runs.scripts.tasks(*reversed([*holds(3), *counted(12, 0.0)]))
+    second = runs.dispatcher("--tasks", tasks, "--order", "file", "--output", "r.jsonl", "--resume")
+    last = runs.worker(1)
+    assert second.ends() == 0, second.log()
+    found = {result["id"]: result for result in recorded(runs)}
+    assert len(recorded(runs)) == len(found) == 15
+    assert {result["status"] for result in found.values()} == {"ok"}
+    assert [found[str(number)]["attempt"] for number in range(2)] == [1, 2]
+    assert {found[f"c{number}"]["value"] for number in range(12)} == {1}, "nothing ran twice"
+    runs.drain(last)
+
+
+def test_a_run_that_ends_while_its_link_is_down_is_removed_all_the_same(wire: RabbitMQ) -> None:
+    place, behind = Place(wire), Place(wire)
+    with Proxy(place.listen[0]) as proxy, StandIn(place):
+        behind.listen = behind.reach = [proxy.address]
+        with behind.dispatcher_end() as end:
+            gathered = Gathered(end, tasks(10))
+            gathered.all()
+            proxy.cut()
+            gathered.until(lambda: not end._outage.opened, "it is cut off")  # type: ignore[attr-defined]
+            proxy.heal()
+    assert waiting(wire, f"results.{gathered.run.id}") is None
+
+
+def test_workers_that_end_in_peace_while_they_are_missed_break_nothing(wire: RabbitMQ) -> None:
+    place = Place(wire)
+    said: list[str] = []
+    hello = introduce("here", 1)
+    with place.dispatcher_end(said.append) as end:
+        gathered = Gathered(end, tasks(10))
+        with StandIn(place, hello=hello):
+            gathered.all()
+            gathered.until(end.workers, "it is known")
+        generation = end._listening  # type: ignore[attr-defined]
+        end._presence.meet(hello, time.monotonic())  # type: ignore[attr-defined] # as if its goodbye had not come
+        end.worker_died(hello.pid)
+        for _ in range(10):
+            gathered.turn(0.1)
+        assert end._listening == generation, "the connection broke over a queue that is gone"  # type: ignore[attr-defined]
+        assert not end._reaping  # type: ignore[attr-defined]

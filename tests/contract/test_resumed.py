@@ -165,3 +165,26 @@ def test_once_is_over_when_nothing_is_kept_any_more(wire: Wire, scripts: Scripts
     (scripts.folder / "held.go").touch()
     assert worker.ends() == 0
     assert "dropped 1 result" in worker.stderr
+
+
+def test_the_scripts_take_what_a_worker_kept(wire: Wire, scripts: Scripts) -> None:
+    """A dispatcher is killed while a task runs; resumed, it has that task's result, which ran once."""
+    own, (each, *_) = Contract().yaml(scripts, Place(wire, heartbeat=0.2, patience=1.0))
+    worker = scripts.worker("--yaml", each, "--cores", "1", "--once")
+    calls = [record("jobs.echo", 1, id="before"), record("jobs.hold", "held", id="held")]
+    calls.append(record("jobs.echo", 2, id="after"))
+    options = ["--yaml", own, "--tasks", scripts.tasks(*calls), "--output", "results.jsonl"]
+    dispatcher = scripts.dispatcher(*options)
+    wait_until((scripts.folder / "held.runs").exists)
+    process = (scripts.folder / "held.runs").read_text()
+    dispatcher.kill()
+    worker.says("is left")
+    (scripts.folder / "held.go").touch()
+    scripts.run(*options, "--resume")
+    found = scripts.by_id()
+    assert {key: (each["status"], each["attempt"]) for key, each in found.items()} == dict.fromkeys(
+        ("before", "held", "after"), ("ok", 1)
+    )
+    assert (scripts.folder / "held.runs").read_text() == process, "it ran again"
+    assert worker.ends() == 0
+    assert "dropped" not in worker.stderr

@@ -100,6 +100,16 @@ class BrokerMachine(RuleBasedStateMachine):
         self.widths += widths
         self.broker.push(widths)
 
+    @precondition(lambda self: not self.halted)
+    @rule(tasks=st.lists(st.tuples(st.integers(1, WIDEST), st.booleans()), min_size=1, max_size=12))
+    def push_what_is_done_in_part(self, tasks: list[tuple[int, bool]]) -> None:
+        start = len(self.widths)
+        done = {start + place for place, (_, is_done) in enumerate(tasks) if is_done}
+        self.waiting.update(set(range(start, start + len(tasks))) - done)
+        self.settled |= done
+        self.widths += [width for width, _ in tasks]
+        self.broker.push([width for width, _ in tasks], done.__contains__)
+
     @precondition(lambda self: not self.halted and len(self.widths) < 500)
     @rule(width=st.integers(1, 2), count=st.integers(FRAME_MOST, 3 * FRAME_MOST))
     def push_many(self, width: int, count: int) -> None:
@@ -189,6 +199,36 @@ class BrokerMachine(RuleBasedStateMachine):
                 self.suspects.add(place)
             if alone:
                 self.loners.add(place)
+
+    @precondition(lambda self: self.workers and self.widths)
+    @rule(data=st.data())
+    def adopt(self, data: st.DataObject) -> None:
+        """A worker has some of them already: what waits is its own, and nothing else changes."""
+        name = self.some_worker(data)
+        worker = self.workers[name]
+        near = st.integers(0, min(len(self.widths), 30) - 1)
+        claimed = data.draw(
+            st.sets(st.one_of(near, st.sampled_from(sorted(self.waiting) or [0])), max_size=8)
+        )
+        self.broker.adopt(name, sorted(claimed))
+        for place in sorted(claimed):
+            if place in self.waiting and self.widths[place] <= worker.cores:
+                self.waiting.remove(place)
+                worker.held[place] = self.widths[place]
+
+    @precondition(lambda self: self.widths)
+    @rule(data=st.data())
+    def take_away(self, data: st.DataObject) -> None:
+        """A later attempt was begun elsewhere: who holds it, holds it no more."""
+        place = data.draw(st.integers(0, len(self.widths) - 1))
+        self.broker.take_away(place)
+        if place in self.waiting or place in self.withdrawn:
+            self.withdrawn.discard(place)
+        for worker in self.workers.values():
+            worker.held.pop(place, None)
+        self.settled.discard(place)
+        self.adrift.discard(place)
+        (self.withdrawn if self.halted else self.waiting).add(place)
 
     @precondition(holding)
     @rule(data=st.data())

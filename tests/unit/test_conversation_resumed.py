@@ -197,6 +197,20 @@ def test_the_later_attempt_counts_and_takes_the_lease_of_an_earlier_one(world: W
     assert sum(view.held for view in second.end.workers()) == 0
 
 
+def test_reports_of_tasks_that_are_none_of_the_run_any_more_are_acknowledged(world: World) -> None:
+    worker = interrupted(world)
+    recorded = {int(result.id) for result in world.dispatchers[0].results}
+    unrecorded = [number for number in worker.ran if number not in recorded]
+    assert unrecorded
+    dispatcher = follow(world, worker, [n for n in range(COUNT) if n not in (*unrecorded, worker.next())])
+    dispatcher.end.paused = True  # so that nothing else is acknowledged, and these with it
+    world.until(lambda: worker.count(Begin) == 2 and worker.end.settled, seconds=1)
+    dispatcher.end.paused = worker.lazy = False
+    world.until(dispatcher.done, seconds=PATIENCE)
+    dispatcher.check()
+    assert sum(view.held for view in dispatcher.end.workers()) == 0
+
+
 def test_a_drained_worker_whose_dispatcher_is_gone_still_brings_its_results_home(world: World) -> None:
     worker = interrupted(world)
     world.turns(2 * PATIENCE)

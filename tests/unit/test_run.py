@@ -303,6 +303,7 @@ def test_a_run_knows_where_the_tasks_of_those_that_it_continues_stand() -> None:
     run.skip([0])
     assert list(run.left("same")) == [1, 2]
     assert list(run.left("other")) == [3]
+    assert list(Run(tasks, earlier=[same], again=[1]).left("same")) == [0, 2], "the report of 1 has come"
 
 
 def test_the_report_of_a_superseded_line_is_no_result_and_the_task_runs_again() -> None:

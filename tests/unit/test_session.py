@@ -374,3 +374,134 @@ def test_a_welcome_that_meets_a_drain_is_answered_with_it(talk: Talk) -> None:
     talk.session.drain()
     assert talk.hear(WELCOME) == [Begin("r1")]
     assert talk.sent() == [Leaving()]
+
+
+# -- runs that are continued
+
+NEXT = Welcome(PROTOCOL, "r2", HEARTBEAT, PATIENCE, ["r0", "r1"])
+
+
+def left(welcomed: Talk, *, at: int = 1) -> None:
+    """The dispatcher of r1 vanishes, which had not recorded one result."""
+    welcomed.report(at)
+    welcomed.tick(PATIENCE + 0.001)
+    welcomed.sent()
+    assert welcomed.session.run is None
+
+
+def test_what_was_left_goes_to_the_run_that_continues_it(welcomed: Talk) -> None:
+    left(welcomed)
+    welcomed.holding = {"r1": {4: 2}}
+    welcomed.tick(GREETING_SECONDS)
+    (hello,) = welcomed.sent()
+    assert isinstance(hello, Hello)
+    assert hello.holding == {"r1": {1: 1, 4: 2}}
+    # What has begun of r1 can't be told from what has not: the pool gives back what has not.
+    assert welcomed.hear(NEXT) == [Begin("r2", ("r0", "r1")), GiveBack("r1", None)]
+    (kept,) = welcomed.sent()
+    assert isinstance(kept, Reports)
+    assert (kept.run, places([kept])) == ("r1", [[1]])
+    welcomed.session.give_back("r1", [])
+    welcomed.session.give_back("r1", [5])
+    welcomed.report(4)
+    back, late = welcomed.sent()
+    assert back == Returned("r1", [5])
+    assert isinstance(late, Reports)
+    assert (late.run, places([late])) == ("r1", [[4]])
+    welcomed.hear(Recorded("r2", late.number))
+    assert welcomed.session.settled
+    assert welcomed.unclaimed.results() == {}
+
+
+def test_a_run_that_continues_the_present_one_takes_its_place_without_an_end(welcomed: Talk) -> None:
+    welcomed.report(1)
+    welcomed.session.lost(welcomed.now)
+    welcomed.greeting()
+    assert welcomed.hear(NEXT) == [Begin("r2", ("r0", "r1"))]
+    assert places(welcomed.sent()) == [[1]]
+    assert welcomed.hear(Recorded("r1", 10**9)) == []
+    assert not welcomed.session.settled  # that was the dispatcher before
+
+
+def test_what_concerns_the_run_concerns_those_that_it_continues(welcomed: Talk) -> None:
+    welcomed.session.lost(welcomed.now)
+    welcomed.greeting()
+    welcomed.hear(NEXT)
+    assert welcomed.hear(Recall("r2", 3)) == [GiveBack("r2", 3)]
+    welcomed.holding = {"r1": {4: 1}}
+    assert welcomed.hear(Recall("r2", 3)) == [GiveBack("r1", None), GiveBack("r2", 3)]
+    assert welcomed.hear(Recall("r1", 3)) == []
+    assert welcomed.hear(Cancel("r2")) == [Stop("r0", None), Stop("r1", None), Stop("r2", None)]
+    assert welcomed.hear(Cancel("r2", [1])) == [Stop("r2", [1])]
+    assert welcomed.session.drain() == [GiveBack(run, None) for run in ("r2", "r0", "r1")]
+    (ended,) = welcomed.hear(Over("r2"))
+    assert isinstance(ended, Ended)
+    assert (ended.run, ended.complete, ended.earlier) == ("r2", True, ("r0", "r1"))
+    welcomed.report(4)
+    assert welcomed.unclaimed.results() == {}
+
+
+def test_when_it_is_left_too_all_of_it_is_kept_by_its_own_run(welcomed: Talk) -> None:
+    left(welcomed)
+    welcomed.greeting()
+    welcomed.hear(NEXT)
+    welcomed.report(7, run="r2")
+    (ended,) = welcomed.tick(PATIENCE + 0.001)
+    assert isinstance(ended, Ended)
+    assert (ended.run, ended.complete) == ("r2", False)
+    assert welcomed.unclaimed.results() == {"r2": 1, "r0": 0, "r1": 1}
+    welcomed.sent()
+    assert welcomed.greeting().holding == {"r1": {1: 1}, "r2": {7: 1}}
+    assert welcomed.hear(msgspec.structs.replace(NEXT, run="r3", earlier=["r1"])) == [Begin("r3", ("r1",))]
+    assert places(welcomed.sent()) == [[1]]
+    assert welcomed.unclaimed.results() == {"r2": 1, "r0": 0}  # another's
+
+
+def test_what_the_greeting_named_and_is_no_more_goes_back(welcomed: Talk) -> None:
+    left(welcomed)
+    welcomed.holding = {"r1": {4: 2, 5: 1}, "r9": {3: 1}}
+    assert welcomed.greeting().holding == {"r1": {1: 1, 4: 2, 5: 1}, "r9": {3: 1}}
+    welcomed.unclaimed.expire(welcomed.now + KEPT, lambda: welcomed.holding)
+    welcomed.holding = {"r1": {4: 1}}
+    orders = welcomed.hear(NEXT)
+    assert orders == [Begin("r2", ("r0", "r1")), GiveBack("r1", None)]
+    assert welcomed.sent() == [Returned("r1", [4, 5, 1])]
+
+
+def test_numbers_of_what_is_inherited_are_new(welcomed: Talk) -> None:
+    """For the dispatcher may have recorded higher ones: it would take these for what it knows."""
+    left(welcomed)
+    welcomed.greeting()
+    (lower,) = welcomed.unclaimed.claim("r1")
+    welcomed.hear(NEXT)
+    welcomed.sent()
+    welcomed.report(2, run="r2")
+    (higher,) = welcomed.sent()
+    assert isinstance(higher, Reports)
+    welcomed.hear(Recorded("r2", higher.number))
+    welcomed.session.inherit([lower])
+    (again,) = welcomed.sent()
+    assert isinstance(again, Reports)
+    assert again.number > higher.number > lower[0].number
+    assert again.items == lower[0].items
+
+
+def test_one_that_another_session_follows_gives_what_it_kept(welcomed: Talk) -> None:
+    welcomed.hear(NEXT)
+    welcomed.report(1)
+    welcomed.report(2, run="r2")
+    (given,) = welcomed.session.release(["r3", "r2"], welcomed.now)
+    assert places([given[0]]) == [[2]]
+    assert welcomed.session.settled
+    assert welcomed.session.run is None
+    assert welcomed.unclaimed.results() == {"r0": 0, "r1": 1}  # of those it does not continue
+
+
+def test_a_drained_worker_greets_for_what_it_keeps(welcomed: Talk) -> None:
+    left(welcomed)
+    welcomed.session.drain()
+    assert welcomed.greeting().holding == {"r1": {1: 1}}
+    welcomed.hear(NEXT)
+    leaving, *rest = welcomed.sent()
+    assert leaving == Leaving()
+    assert places(rest) == [[1]]

@@ -195,6 +195,10 @@ class FakeWorker:
             over = {order.run, *order.earlier}
             self.queue = [*self.queue[:1], *(entry for entry in self.queue[1:] if entry[0] not in over)]
 
+    def next(self) -> int:
+        """Return the number of the task that runs, or will next."""
+        return number(self.queue[0][1])
+
     def work(self, count: int = 1) -> None:
         """Run the next calls and report them in one frame."""
         done, self.queue = self.queue[:count], self.queue[count:]
@@ -245,13 +249,15 @@ class FakeDispatcher:
         tasks = [Task(function="f", params=[number], id=str(number)) for number in order]
         self.order = order
         self.before = [] if after is None else [*after.before, after]
+        where = {number: place for place, number in enumerate(order)}
         self.run = Run(
             tasks,
             retries=retries,
-            earlier=[Earlier(each.run.id, [*map(order.index, each.order)]) for each in self.before],
+            earlier=[Earlier(each.run.id, [where.get(n, -1) for n in each.order]) for each in self.before],
         )
-        self.results: list[Result] = [result for each in self.before[-1:] for result in each.results]
-        self.run.skip(order.index(int(result.id)) for result in self.results)
+        recorded = self.before[-1].results if self.before else []
+        self.results: list[Result] = [result for result in recorded if int(result.id) in where]
+        self.run.skip(where[int(result.id)] for result in self.results)
         self.asleep = self.pushed = False
 
     def push(self) -> None:

@@ -57,6 +57,10 @@ class Continued:
         """Return the place here of a call of a run; None if it is none of these runs'."""
         return place if run == self._own else self._jobs.place_of(run, place)
 
+    def is_recorded(self, place: int) -> bool:
+        """Whether the call at a place here has its result."""
+        return self._jobs.is_recorded(place)
+
     def places(self, holding: Holding) -> list[int]:
         """Return the places here of what a worker has."""
         found = [self.place_of(run, place) for run in holding if self._has(run) for place in holding[run]]

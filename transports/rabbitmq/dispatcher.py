@@ -41,6 +41,7 @@ from transports.rabbitmq.frames import calls, pack, unpack
 from transports.rabbitmq.lostwatch import LostWatch
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.parting import part
 from transports.rabbitmq.post import Post
 from transports.rabbitmq.presence import Open, Presence
 from transports.rabbitmq.pushing import Pushing
@@ -57,6 +58,9 @@ REAPING = 10.0
 
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
+
+#: Seconds that the broker gets at the end to be reached again, and to take what is still to be removed.
+PARTING = 5.0
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
@@ -99,6 +103,10 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._refused: set[str] = set()
         self._strangers: set[str] = set()
         self._arrived: list[Delivery] = []
+        self._taken: list[int] = []  # places of reports that were returned, and may not have been accepted
+        self._doubled: dict[
+            int, int
+        ] = {}  # by place, the attempt that is ours of what an earlier run reported
         self._tags: list[Tag] = []
         self._found: dict[str, int | None] = {}
         self._getting = ""
@@ -139,21 +147,34 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
         assert self._pushing is not None
-        if not self._stopped:
+        assert self._jobs is not None
+        if self._doubled.pop(place, None) == self._jobs.attempt(place):
+            self._open.reopen(place)  # that very attempt is in line, or in hands
+        elif not self._stopped:
             self._pushing.again(place, alone=alone)
             self._push_on()
 
     def results(self, timeout: float | None) -> list[Delivery]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._reopen()
         while True:
             now = self._turn()
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
+                self._taken = [delivery.report.place for delivery in arrived]
                 return arrived
             if deadline is not None and now >= deadline:
                 return []
             wait = self._patience(now)
             wait_readable(self._connection.fileno(), wait if deadline is None else min(wait, deadline - now))
+
+    def _reopen(self) -> None:
+        """What came was accepted: a call whose report was none that counts has another under way."""
+        if self._jobs is not None and not self._stopped:
+            for place in self._taken:
+                if 0 <= place < len(self._open.widths) and not self._jobs.is_recorded(place):
+                    self._open.reopen(place)
+        self._taken = []
 
     def acknowledge(self) -> None:
         tags, self._tags = self._tags, []
@@ -161,7 +182,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._connection.ack(tag)
 
     def workers(self) -> list[WorkerView]:
-        return self._presence.views(self._places, self._open, self._jobs, time.monotonic())
+        return self._presence.views(self._places, self._open, self._continued, time.monotonic())
 
     def waiting(self) -> dict[int, int]:
         held = Counter(self._open.widths[p] for p in self._presence.held(self._places) if p in self._open)
@@ -209,9 +230,11 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._outage.opened and self._jobs is not None and not (self._stays or self.resumable):
-            self.acknowledge()
-            self._end_run()
+        if self._listening and self._jobs is not None and not (self._stays or self.resumable):
+            results = self._names.results(self._run)
+            if not part(self._connection, self._outage, results, self._part, PARTING):
+                left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"
+                self._say(f"can't reach RabbitMQ at {self._connection.address}: {left}")
         self._connection.close()
 
     # -- hearing
@@ -289,9 +312,16 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._find_run(there)
         elif self._continued is not None and event.queue in self._seeking_earlier:
             self._find_earlier(self._continued, event.queue, there)
+        elif event.queue in self._reaping:
+            if not there:
+                del self._reaping[event.queue]
+            elif event.messages and not self._getting and not self._mending:
+                self._get(event.queue)
         elif event.queue in self._watch:
             if not there:
                 self._declare_again(event.queue)
+            elif event.queue == self._names.results(self._run):
+                self._stands = True
             lost = self._watch.found(event.queue, event.messages, self._unheld, now)
             if lost and self._pushing is not None and self._watches():
                 self._say_lost(self._pushing.anew(lost))
@@ -409,6 +439,10 @@ class RabbitDispatcherEnd(DispatcherEnd):
             if place is None:  # of a task that is none of ours any more
                 continue
             report.place = place
+            if run == self._run:
+                self._doubled.pop(place, None)
+            elif place in self._open and self._pushing is not None and self._pushing.has(place):
+                self._doubled[place] = self._jobs.attempt(place)
             self._jobs.tried(place, report.attempt)
             self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
             if place in self._open:
@@ -522,15 +556,23 @@ class RabbitDispatcherEnd(DispatcherEnd):
             queue, until = self._reaping.popitem()
             self._reaping = {queue: until, **self._reaping}
             self._returned_at = now + TELL
+            self._connection.look_for(queue)  # a worker that ended in peace has removed it
         else:
-            queue = self._names.returned
             self._returned_at = now + LOOK_AGAIN
+            self._get(self._names.returned)
+
+    def _get(self, queue: str) -> None:
         self._getting = queue
         self._connection.get(queue)
 
     def _miss(self, hello: Hello, why: str) -> None:
         held = sum(place in self._open for place in self._places(hello.holding))
         self._say(f"worker {hello.name} on {hello.host} is gone ({why}); it held {held} unfinished")
+
+    def _part(self) -> None:
+        self.acknowledge()
+        self._connection.declare_fanout(self._names.control)  # which a broker whose data were wiped lacks
+        self._end_run()
 
     def _end_run(self) -> None:
         """Tell all that the run is over, and remove what it has in the broker."""

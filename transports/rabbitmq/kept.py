@@ -10,14 +10,11 @@ from executor.errors import ConfigError, ExecutorError, NobodyThere
 from executor.messages import Cancel, Pushed, Report
 from transports.base import Jobs, KeepingEnd, Say, wait_readable
 from transports.rabbitmq import events
-from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
+from transports.rabbitmq.dispatcher import PARTING, RabbitDispatcherEnd
 from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.frames import headers, report_of
 from transports.rabbitmq.post import Outcome
 from transports.rabbitmq.topology import Topology
-
-#: Seconds that the broker gets at the end to take what is still to be published, or removed.
-PARTING = 5.0
 
 
 class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):

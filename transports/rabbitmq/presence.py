@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from executor.messages import Hello, Holding
-from transports.base import Jobs, WorkerView, still_running
+from transports.base import Standing, WorkerView, still_running
 
 #: Returns the places of a run's calls among all that a worker has.
 Places: TypeAlias = Callable[[Holding], Iterable[int]]
@@ -101,7 +101,9 @@ class Presence:
         """Return the places of a run's calls that workers have."""
         return {place for peer in self._peers.values() for place in places(peer.hello.holding)}
 
-    def views(self, places_in: Places, calls: Open, jobs: Jobs | None, now: float) -> list[WorkerView]:
+    def views(
+        self, places_in: Places, calls: Open, standing: Standing | None, now: float
+    ) -> list[WorkerView]:
         """Return the workers that can be given calls, or have some of a run."""
         views = []
         for peer in self._peers.values():
@@ -119,7 +121,7 @@ class Presence:
                         held,
                         running,
                         hello.instance,
-                        still_running(jobs, hello.running, now - peer.told_at),
+                        still_running(standing, hello.running, now - peer.told_at),
                     )
                 )
         return views

@@ -82,6 +82,11 @@ class Pushing:
         waiting += [*self._anew, *(repeat.place for repeat in self._repeats)]
         return min([self._next, *(place for place in waiting if place in self._open)])
 
+    def has(self, place: int) -> bool:
+        """Whether a call was pushed as one of this run."""
+        known = self._known[place]
+        return known == _OWN or (known == _TO_PUSH and place < self._next)
+
     def skip(self, places: Iterable[int]) -> None:
         """These need not be pushed: they are in line, or in hands, as calls of an earlier run."""
         for place in places:
@@ -100,7 +105,7 @@ class Pushing:
 
     def lost(self) -> list[int]:
         """The run's own calls are gone from the broker: push them again; return their places."""
-        return self.anew(place for place, known in enumerate(self._known) if self._is_own(place, known))
+        return self.anew(place for place in range(len(self._known)) if self.has(place))
 
     def strayed(self, left: Iterable[int]) -> list[int]:
         """An earlier run's calls are gone from the broker, and only these are `left` there of others."""
@@ -111,10 +116,6 @@ class Pushing:
         for place in gone:
             self._known[place] = _TO_PUSH
         return self.anew(place for place in gone if place < self._next)
-
-    def _is_own(self, place: int, known: int) -> bool:
-        """Whether a call was pushed as one of this run."""
-        return known == _OWN or (known == _TO_PUSH and place < self._next)
 
     def anew(self, places: Iterable[int]) -> list[int]:
         """Push calls once more, unless they are on their way just now; return their places."""

@@ -123,14 +123,14 @@ class Collector(Gatherer):
         except BaseException:
             self._leave()
             raise
-        if self._run.unrecorded or self._end.resumable:
+        if self._run.unrecorded or self._recording.left:
             self._leave()
         else:
             self._end.forget()
         return status
 
     def _leave(self) -> None:
-        if not self._end.resumable:  # else some of what came is in no file
+        if not self._recording.left:  # else some of what came is in no file
             self._note(time.monotonic())
         name, rest = self._run.name, plural(self._run.unrecorded, "result")
         self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}")

@@ -31,6 +31,8 @@ class Recording:
         self._wait = TRY_FOR if wait is None else wait
         self._why: OutputFailed | None = None
         self._since = self._tried_at = 0.0
+        #: Whether the run ended with something that is not written.
+        self.left = False
 
     @property
     def stuck(self) -> bool:
@@ -85,7 +87,8 @@ class Recording:
         """The run ends here: what is not written stays with those who reported it."""
         if self._journal is None or not self.stuck:
             return
-        self._end.resumable = True
+        self.left = True
+        self._end.resumable = self._journal.resumable  # a pipe nobody goes on with
         count = self._journal.drop()
         if count:
             self._say(f"{plural(count, 'result')} could not be written")

@@ -15,6 +15,9 @@ from typing import Any
 
 NOTES = "executions"
 
+#: Elements of a large array, which takes a while on its way.
+BULK = 200_000
+
 
 def _note(*words: object) -> None:
     """Write a line that is never torn nor mixed with another process's."""
@@ -30,11 +33,11 @@ def number(key: str) -> int:
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big")
 
 
-def table(key: str) -> Any:
-    """Return the array that belongs to a key, of more than the elements that a line holds."""
+def table(key: str, size: int = 0) -> Any:
+    """Return the array of a key: of `size` elements, and more than a line of the results holds."""
     import numpy as np
 
-    return np.arange(1_001 + number(key) % 1_000, dtype="i8") * (number(key) % 97)
+    return np.arange(size + 1_001 + number(key) % 1_000, dtype="i8") * (number(key) % 97)
 
 
 def printed(key: str) -> str:
@@ -53,6 +56,10 @@ def chore(key: str, milliseconds: int) -> dict[str, Any]:
 
 def array(key: str, milliseconds: int) -> dict[str, Any]:
     return {**chore(key, milliseconds), "table": table(key)}
+
+
+def bulk(key: str, milliseconds: int) -> dict[str, Any]:
+    return {**chore(key, milliseconds), "table": table(key, BULK)}
 
 
 def speak(key: str, milliseconds: int) -> dict[str, Any]:

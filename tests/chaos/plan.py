@@ -32,19 +32,27 @@ class Kind(StrEnum):
     DELAY = "slow a link"
     DISPATCHER = "kill -9 the dispatcher"  # resumed
     FREEZE_DISPATCHER = "stop the dispatcher"
-    INTERRUPT = "Ctrl-C the dispatcher"  # what ran is recorded as cancelled; resumed
+    INTERRUPT = "interrupt the dispatcher"  # Ctrl-C, SIGTERM, or both: what ran is cancelled; resumed
     STRANGER = "kill -9 the dispatcher; another's run comes first"  # then resumed
+    GUEST = "another's run at the same time"  # where dispatchers may share workers
+    RIVAL = "resume a run that is not over"  # another dispatcher, which must be refused
     FULL = "fill the disk"  # of the dispatcher alone
     BROKER = "kill -9 the broker"  # started again
     BROKER_STOP = "stop the broker"
+    PURGE = "purge a queue of the broker"
+    DELETE = "delete a queue of the broker"
+    WIPE = "wipe the broker's data"
 
 
 #: Faults of a link, which is there when workers are started by themselves or a broker lies between.
 LINK = (Kind.BREAK, Kind.CUT, Kind.STALL, Kind.STALL_THERE, Kind.STALL_BACK, Kind.DELAY)
 #: Of the dispatcher, after which it is resumed.
 RESUMED = (Kind.DISPATCHER, Kind.INTERRUPT, Kind.STRANGER)
-#: What no run survives yet: there is no --resume.
-NOT_YET = (*RESUMED, Kind.FULL)
+_MENDED_AT_ONCE = (
+    Kind.CHILD, Kind.GUARDIAN, Kind.BREAK, Kind.GUEST, Kind.RIVAL, Kind.PURGE, Kind.DELETE, Kind.WIPE,
+)  # fmt: skip
+#: That only a broker can suffer.
+BROKERS = (Kind.BROKER, Kind.BROKER_STOP, Kind.PURGE, Kind.DELETE, Kind.WIPE)
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,8 @@ class Plan:
 
     With `local` the dispatcher starts the workers itself (``--workers``). Where it is `impatient` it gives no
     retries until it is resumed, so that failures are recorded, and run again by ``--retry-failed``. When it
-    `shuffles`, the task file's order is another each time that it is resumed.
+    `shuffles`, the task file's order is another each time that it is resumed. It ends by itself after so many
+    seconds of `wait` without a worker, or with a full disk, and is resumed. `keep` stands in the YAML.
     """
 
     seed: int
@@ -80,11 +89,15 @@ class Plan:
     local: bool
     impatient: bool
     shuffles: bool
+    wait: float | None
+    keep: tuple[str, float] | None
     faults: tuple[Fault, ...]
 
     def __str__(self) -> str:
         how = "of --workers" if self.local else "of their own"
         words = [word for word in ("impatient", "shuffles") if getattr(self, word)]
+        words += [f"--wait {self.wait}"] if self.wait is not None else []
+        words += [f"keep {self.keep}"] if self.keep is not None else []
         return "\n".join(
             [
                 f"{self.tasks} tasks, workers {how} with {self.cores} cores {' '.join(words)}".rstrip(),
@@ -101,20 +114,26 @@ def plan(seed: int, *, broker: bool = False) -> Plan:
     if local:
         cores = (2,) * len(cores)
     tasks = draw.randrange(200, 401)
-    resumed = draw.random() < 0.6 and Kind.DISPATCHER not in NOT_YET
+    resumed = draw.random() < 0.6
     wanted = draw.randrange(3, 9)
     faults: list[Fault] = []
     chosen = list(_moments(draw, wanted, local=local, broker=broker, resumed=resumed))
     # Each moment has a stretch of the run to itself, so that there is progress between them.
     for number, moment in enumerate(chosen):
         results = round(tasks * (0.03 + 0.82 * (number + draw.random() * 0.7) / len(chosen)))
+        if number == 0 and draw.random() < 0.1:  # as it begins
+            results = 0
+        elif number == len(chosen) - 1 and draw.random() < 0.2:  # when next to nothing is left, or nothing
+            results = tasks - draw.randrange(4)
         faults += [
             Fault(kind, results, round(pause, 3), round(span, 3), target)
             for kind, pause, span, target in moment
         ]
     impatient = any(fault.kind in RESUMED for fault in faults) and draw.random() < 0.3
-    shuffles = not broker and draw.random() < 0.3
-    return Plan(seed, cores, tasks, local, impatient, shuffles, tuple(faults))
+    shuffles = draw.random() < 0.3
+    wait = 1.5 if not local and draw.random() < 0.15 else None
+    keep = draw.choice([("seconds", 0.3), ("bytes", 0), ("bytes", 3000)]) if draw.random() < 0.15 else None
+    return Plan(seed, cores, tasks, local, impatient, shuffles, wait, keep, tuple(faults))
 
 
 #: A kind, pause, span and target, as in Fault.
@@ -126,37 +145,37 @@ def _moments(
 ) -> Sequence[Sequence[_Strike]]:
     """Return moments with `wanted` faults altogether, or a few more, in an order of chance."""
     chosen: list[list[_Strike]] = []
-    single = _kinds(local=local, broker=broker)
+    single = _kinds(local=local, broker=broker, resumed=resumed)
     if resumed:
         chosen.append([_strike(draw, Kind.DISPATCHER)])
     while sum(map(len, chosen)) < wanted:
         if draw.random() < 0.25:
             moment = draw.choice(_MOMENTS)(draw)
-            allowed = {*single, *(RESUMED if resumed else ())}
-            if not allowed.issuperset(kind for kind, *_ in moment):
+            if not single.keys() >= {kind for kind, *_ in moment}:
                 continue
         else:
             (kind,) = draw.choices(list(single), list(single.values()))
-            if kind in RESUMED and not resumed:
-                continue
             moment = [_strike(draw, kind)]
         chosen.append(moment)
     draw.shuffle(chosen)
     return chosen
 
 
-def _kinds(*, local: bool, broker: bool) -> dict[Kind, int]:
+def _kinds(*, local: bool, broker: bool, resumed: bool) -> dict[Kind, int]:
     """Return the kinds that may be, with their weights."""
     kinds = {Kind.CHILD: 6, Kind.GUARDIAN: 3, Kind.WORKER: 6, Kind.FREEZE: 5, Kind.FREEZE_DISPATCHER: 2}
-    kinds |= {Kind.DISPATCHER: 4, Kind.INTERRUPT: 2, Kind.STRANGER: 2}
+    if resumed:
+        kinds |= {Kind.DISPATCHER: 4, Kind.INTERRUPT: 2, Kind.STRANGER: 2}
     if not local:
-        kinds |= {Kind.DRAIN: 4, Kind.FULL: 3}
+        kinds |= {Kind.DRAIN: 4, Kind.FULL: 3, Kind.RIVAL: 1, Kind.GUEST: 1}
     if not local or broker:
         kinds |= {Kind.BREAK: 4, Kind.CUT: 5, Kind.STALL: 4, Kind.STALL_THERE: 2, Kind.STALL_BACK: 2}
         kinds |= {Kind.DELAY: 3}
     if broker:
         kinds |= {Kind.BROKER: 3, Kind.BROKER_STOP: 2}
-    return {kind: weight for kind, weight in kinds.items() if kind not in NOT_YET}
+    if broker and not local:
+        kinds |= {Kind.PURGE: 2, Kind.DELETE: 2, Kind.WIPE: 1}
+    return kinds
 
 
 def _span(draw: random.Random, kind: Kind) -> float:
@@ -164,7 +183,7 @@ def _span(draw: random.Random, kind: Kind) -> float:
     short, long = draw.uniform(0.1, 0.6) * PATIENCE, draw.uniform(1.3, 2.5) * PATIENCE
     if kind in RESUMED:
         return draw.choice([draw.uniform(0.0, 0.1), short, short, long])
-    if kind in (Kind.CHILD, Kind.GUARDIAN, Kind.BREAK):
+    if kind in _MENDED_AT_ONCE:
         return 0.0
     if kind is Kind.DELAY:
         return draw.uniform(0.5, 3.0)
@@ -233,8 +252,31 @@ def _link_cut_while_the_dispatcher_is_away(draw: random.Random) -> list[_Strike]
     ]
 
 
+def _all_die(draw: random.Random) -> list[_Strike]:
+    """As when the power is cut, but for the broker, if there is one."""
+    workers = [_strike(draw, Kind.WORKER, draw.uniform(0.0, 0.03), target=target) for target in range(3)]
+    workers.insert(draw.randrange(4), _strike(draw, Kind.DISPATCHER, draw.uniform(0.0, 0.03)))
+    return workers
+
+
+def _dies_behind_a_stalled_link(draw: random.Random) -> list[_Strike]:
+    """So that nobody is told of its end."""
+    target = draw.randrange(2)
+    return [
+        _strike(draw, Kind.STALL, span=draw.uniform(1.0, 3.0), target=target),
+        _strike(draw, Kind.WORKER, draw.uniform(0.0, 0.3), target=target),
+    ]
+
+
+def _is_lost_while_the_dispatcher_is_away(draw: random.Random) -> list[_Strike]:
+    return [
+        _strike(draw, Kind.DISPATCHER, span=draw.uniform(0.5, 2.0)),
+        _strike(draw, draw.choice([Kind.PURGE, Kind.DELETE, Kind.BROKER]), draw.uniform(0.0, 0.3)),
+    ]
+
+
 def _drains_behind_a_cut_link(draw: random.Random) -> list[_Strike]:
-    target = draw.randrange(6)
+    target = draw.randrange(2)
     return [
         _strike(draw, draw.choice([Kind.CUT, Kind.STALL, Kind.BREAK]), target=target),
         _strike(draw, Kind.DRAIN, draw.uniform(0.0, 0.3), target=target),
@@ -275,6 +317,9 @@ _MOMENTS = (
     _worker_dies_twice,
     _link_cut_while_the_dispatcher_is_away,
     _drains_behind_a_cut_link,
+    _dies_behind_a_stalled_link,
+    _all_die,
+    _is_lost_while_the_dispatcher_is_away,
     _dies_on_a_full_disk,
     _broker_and_dispatcher_at_once,
     _broker_and_worker_at_once,

@@ -12,7 +12,7 @@ from tests.chaos import chores
 from tests.e2e.scripts import task
 
 #: Of a hundred tasks how many call which function.
-FUNCTIONS = {"chore": 78, "array": 8, "speak": 10, "flaky": 4}
+FUNCTIONS = {"chore": 75, "array": 8, "bulk": 3, "speak": 10, "flaky": 4}
 
 
 def records(seed: int, count: int) -> list[dict[str, Any]]:
@@ -70,21 +70,22 @@ def _mistakes(result: Mapping[str, Any], ended: Mapping[str, str], folder: Path)
         return [f"status {result['status']}"]
     key, value, name = result["params"][0], result["value"], result["function"].removeprefix("chores.")
     said = chores.printed(key) if name == "speak" else ""
-    expected = {
+    looked_at = {
         "the value": (value["number"], chores.number(key)),
         "an execution that was": (ended.get(value["token"]), key),
         "what was printed": (result.get("stdout", ""), said),
-        "all keys": ("table" in value, name == "array"),
+        "all keys": ("table" in value, name in ("array", "bulk")),
         "an attempt": (result["attempt"] >= 1, True),
         "a worker": (bool(result["worker"] and result["host"] and result["cores"]), True),
         "its times": (result["started"] <= result["finished"], True),
     }
     found = [
-        f"{what} is {is_!r}, not {should!r}" for what, (is_, should) in expected.items() if is_ != should
+        f"{what} is {is_!r}, not {should!r}" for what, (is_, should) in looked_at.items() if is_ != should
     ]
-    if name == "array":
+    if "table" in value:
         import numpy as np
 
-        if not np.array_equal(np.load(folder / value["table"]["$npy"]), chores.table(key)):
+        expected = chores.table(key, chores.BULK if name == "bulk" else 0)
+        if not np.array_equal(np.load(folder / value["table"]["$npy"]), expected):
             found.append("the array is another")
     return found

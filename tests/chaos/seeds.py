@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos import records
-from tests.chaos.plan import Kind, plan
+from tests.chaos.plan import RESUMED, Kind, plan
 from tests.chaos.stage import RESULTS, Stage
 from tests.contract.rabbit import RabbitMQ
 from tests.contract.wires import WIRES, Wire
@@ -90,16 +90,21 @@ def look(stage: Stage, broker: RabbitMQ | None) -> list[str]:
     superseded = folder / f"{RESULTS}.d" / "superseded.jsonl"
     if superseded.exists():
         recorded = {result["id"] for result in results}
-        for line in scripts.results(f"{RESULTS}.d/superseded.jsonl"):
+        lines = scripts.results(f"{RESULTS}.d/superseded.jsonl")
+        for line in lines:
             if line["id"] not in recorded or line["status"] == "ok":
                 wrong.append(f"superseded, {line['status']}: {line['id']}")
+        if len({(line["id"], line["started"], line["finished"]) for line in lines}) < len(lines):
+            wrong.append("a line was superseded twice")
     for name, ids in stage.strangers():
         wrong += records.mistakes(ids, scripts.results(name), notes, folder)
     for script in scripts.started:
         if "Traceback" in script.stderr:
             wrong.append(f"{script.name} ends in a traceback")
     if broker is not None:
-        for queue, messages in stage.queues().items():
+        # Those of --workers go with their dispatcher; when it is killed, the broker removes them by itself.
+        killed = any(stage.struck[kind] for kind in RESUMED)
+        for queue, messages in stage.queues(but_expiring=stage.plan.local and killed).items():
             if messages or queue.startswith(("results.", "manifest.", "claim.")):
                 wrong.append(f"{queue} is left, with {messages} messages")
     return wrong

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from executor import taskfile
+from executor.resume import UNFINISHED
 from tests.chaos import chores, records
 from tests.chaos.plan import HEARTBEAT, LINK, PATIENCE, Fault, Kind, Plan
 from tests.contract.proxy import BACK, THERE, Proxy
@@ -156,14 +157,15 @@ class Stage:
             return False
         status = self._dispatcher.ends()
         if status == 0:
-            return True
+            return all(stranger.ended for stranger in self._strangers)
         failed = Counter(result["status"] for result in self.scripts.results(RESULTS))
         del failed["ok"]
         self._tell(f"the dispatcher ended with {status}; {dict(failed)}")
-        if status != 1 or not failed or self._rounds >= ROUNDS:
+        gave_up = self.plan.wait is not None and status in (1, 3)
+        if not (gave_up or (status == 1 and failed)) or self._rounds >= ROUNDS:
             raise Wrong(f"the dispatcher ended with {status}; results not ok: {dict(failed)}")
         self._rounds += 1
-        self._start_dispatcher("--retry-failed")
+        self._start_dispatcher("--retry-failed" if failed.keys() - UNFINISHED else "--resume")
         return False
 
     def _end(self) -> None:
@@ -207,6 +209,7 @@ class Stage:
         wire, plan = self._wire, self.plan
         listen = wire.free_addresses(len(plan.cores))
         common = {"transport": wire.transport, "heartbeat": HEARTBEAT, "patience": PATIENCE}
+        common |= {"keep": dict([plan.keep])} if plan.keep is not None else {}
         self._slots: list[Slot] = []
         self._links: list[Proxy] = []
         for index, cores in enumerate(plan.cores):
@@ -247,6 +250,8 @@ class Stage:
         self._incarnations += 1
         options = ["--yaml", str(self._yaml), "--tasks", "tasks.jsonl", "--output", RESULTS]
         options += ["--retries", "0" if plan.impatient and how is None else "100"]
+        if plan.wait is not None:
+            options += ["--wait", str(plan.wait)]
         if plan.local:
             options += ["--workers", str(len(plan.cores)), "--cores", str(plan.cores[0])]
         self._dispatcher = self.scripts.dispatcher(*options, *([how] if how else []))
@@ -270,14 +275,19 @@ class Stage:
         """The ids of all tasks."""
         return [task.id for task in taskfile.read_tasks(str(self.folder / "tasks.jsonl"))]
 
-    def queues(self) -> dict[str, int]:
-        """Return the queues of this run in the broker, each with how many messages it has."""
+    def queues(self, *, but_expiring: bool = False) -> dict[str, int]:
+        """Return the queues of this run in the broker, each with how many messages it has.
+
+        Those that the broker removes by itself, when nobody uses them, are left out with `but_expiring`.
+        """
         assert self._broker is not None
         assert isinstance(self._wire, RabbitMQWire)
-        listed = self._broker.control("list_queues", "--quiet", "--no-table-headers", "name").split()
+        listed = self._broker.control("list_queues", "--quiet", "--no-table-headers", "name", "arguments")
         ours = f"{self._wire.queue}."
-        names = [name.removeprefix(ours) for name in listed if name.startswith(ours)]
-        return {name: count for name in names if (count := self._wire.waiting(name)) is not None}
+        lines = [line for line in listed.splitlines() if line.startswith(ours)]
+        names = [line.split()[0] for line in lines if not (but_expiring and "x-expires" in line)]
+        counts = {name: self._wire.waiting(name.removeprefix(ours)) for name in names}
+        return {name.removeprefix(ours): count for name, count in counts.items() if count is not None}
 
     # -- faults
 
@@ -293,8 +303,13 @@ class Stage:
             Kind.INTERRUPT: self._interrupt_dispatcher,
             Kind.FREEZE_DISPATCHER: self._freeze_dispatcher,
             Kind.FULL: self._fill_disk,
+            Kind.GUEST: self._invite_a_guest,
+            Kind.RIVAL: self._let_a_rival_try,
             Kind.BROKER: self._down_broker,
             Kind.BROKER_STOP: self._down_broker,
+            Kind.WIPE: self._down_broker,
+            Kind.PURGE: self._lose_a_queue,
+            Kind.DELETE: self._lose_a_queue,
         }.get(fault.kind, self._spoil_link)
         try:
             struck = strike(fault)
@@ -432,7 +447,25 @@ class Stage:
         return self._dispatcher.name
 
     def _let_a_stranger_run(self, span: float) -> None:
-        """Start another's run, which has nothing to do with ours, and when it is over resume ours."""
+        """Start another's run, and when it is over resume ours."""
+        stranger = self._start_stranger()
+
+        def resume() -> None:
+            if stranger.ended:
+                self._start_dispatcher("--resume")
+            else:
+                self._later(0.02, resume)
+
+        self._later(span, resume)
+
+    def _invite_a_guest(self, fault: Fault) -> str | None:
+        """Let another's run share the workers, where that may be."""
+        if not (self._wire.workers_listen or self._wire.broker_between):
+            return None
+        return self._start_stranger().name
+
+    def _start_stranger(self) -> Script:
+        """Start a run that has nothing to do with ours."""
         number = len(self._strangers)
         tasks = [
             {**record, "id": f"stranger {number}.{index}"} for index, record in enumerate(self.records[:10])
@@ -444,36 +477,41 @@ class Stage:
         )  # fmt: skip
         self._strangers.append(stranger)
         self._tell(f"{stranger.name}, process {stranger.pid}, is a stranger's")
-
-        def resume() -> None:
-            if stranger.ended:
-                self._start_dispatcher("--resume")
-            else:
-                self._later(0.02, resume)
-
-        self._later(span, resume)
+        return stranger
 
     def _interrupt_dispatcher(self, fault: Fault) -> str | None:
         script = self._dispatcher
         if script is None or script.ended or script.pid in self._ends:
             return None
         self._ends.add(script.pid)
-        script.send(signal.SIGINT)
+        script.send(signal.SIGTERM if fault.target % 2 else signal.SIGINT)
+        if fault.target == 0:  # at once, then
+            script.send(signal.SIGTERM)
 
         def resume() -> None:
             if script is not self._dispatcher:  # killed meanwhile, and resumed for that
                 return
             if not script.ended:
                 self._later(0.02, resume)
-            elif script.ends() in (0, 1):  # it had all its results at that moment
-                self._ends.discard(script.pid)
-            elif script.ends() == 130:
+            elif script.ends() in (130, 143):
                 self._start_dispatcher("--resume")
-            elif script.ends() != 128 + signal.SIGKILL:
-                raise Wrong(f"{script.name} ended with {script.ends()} after Ctrl-C")
+            elif script.ends() != 128 + signal.SIGKILL:  # it ended by itself at that moment
+                self._ends.discard(script.pid)
 
         self._later(fault.span, resume)
         return script.name
+
+    def _let_a_rival_try(self, fault: Fault) -> str | None:
+        """Resume the run that is not over, and wait until that is refused."""
+        if self._dispatcher is None or self._dispatcher.ended:
+            return None
+        rival = self.scripts.dispatcher(
+            "--yaml", self._yaml, "--tasks", "tasks.jsonl", "--output", RESULTS, "--resume"
+        )
+        status = rival.ends()
+        if status != 2 and not self._dispatcher.ended:
+            raise Wrong(f"{rival.name}, a rival, ended with {status}")
+        return f"{rival.name} ended with {status}"
 
     def _freeze_dispatcher(self, fault: Fault) -> str | None:
         if self._dispatcher is None or self._dispatcher.ended:
@@ -505,10 +543,14 @@ class Stage:
 
         def down_and_up() -> None:
             try:
-                broker.kill() if fault.kind is Kind.BROKER else broker.stop()
-                self._tell("the broker is down")
-                time.sleep(fault.span)
-                broker.start()
+                if fault.kind is Kind.WIPE:
+                    for command in ("stop_app", "reset", "start_app"):
+                        broker.control(command)
+                else:
+                    broker.kill() if fault.kind is Kind.BROKER else broker.stop()
+                    self._tell("the broker is down")
+                    time.sleep(fault.span)
+                    broker.start()
                 self._tell("the broker is up")
             except BaseException as failure:
                 self._broker_failed = failure
@@ -516,6 +558,30 @@ class Stage:
         self._broker_work = threading.Thread(target=down_and_up, daemon=True)
         self._broker_work.start()
         return "begins"
+
+    def _lose_a_queue(self, fault: Fault) -> str | None:
+        """Purge or delete a queue of calls that wait, or purge the results."""
+        if self._broker is None or (self._broker_work is not None and self._broker_work.is_alive()):
+            return None
+        assert isinstance(self._wire, RabbitMQWire)
+        names = ["1", "2", "1.first", "2.first"]
+        runs = [
+            line.split()[3]
+            for slot in self._slots
+            for line in slot.said.splitlines()
+            if " serving run " in line
+        ]
+        if runs and fault.kind is Kind.PURGE:
+            names.append(f"results.{runs[-1].rstrip(',')}")
+        names = [name for name in names if self._wire.waiting(name)]
+        if not names:
+            return None
+        name = names[fault.target % len(names)]
+        waited = self._wire.waiting(name)
+        with self._wire.channel() as channel:
+            lose = channel.queue_purge if fault.kind is Kind.PURGE else channel.queue_delete
+            lose(f"{self._wire.queue}.{name}")
+        return f"{name}, with {waited} messages"
 
     # -- what can be read of it
 

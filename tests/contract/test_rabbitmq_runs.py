@@ -291,6 +291,38 @@ def test_what_a_collector_leaves_the_next_one_collects(runs: Runs, how: signal.S
     runs.drain(worker)
 
 
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_next_collector_may_go_on_with_the_same_file(runs: Runs, how: signal.Signals) -> None:
+    runs.detach(*holds(4))
+    worker = runs.worker(4)
+    first = runs.collector("results.jsonl")
+    for place in (0, 1):
+        runs.runs(f"held-{place}").touch()
+    wait_until(lambda: len(runs.recorded("results.jsonl")) == 2, "two are collected")
+    first.send(how)  # maybe before the broker knows: then both are delivered once more
+    assert first.ends() == 128 + how
+    for place in (2, 3):
+        runs.runs(f"held-{place}").touch()
+    last = runs.collect("--resume", output="results.jsonl")
+    assert "results.jsonl: 2 of 4 tasks recorded before, 2 to collect" in last.stderr
+    assert "with those recorded before: 4 of 4 tasks done: 4 ok" in last.stdout
+    assert sorted(runs.recorded("results.jsonl")) == ["0", "1", "2", "3"]
+    runs.nothing_is_left()
+    runs.drain(worker)
+
+
+def test_a_file_that_has_all_leaves_nothing_to_collect(runs: Runs) -> None:
+    runs.detach(*echoes(3))
+    worker = runs.worker(1)
+    runs.collect(output="results.jsonl")
+    runs.detach(*echoes(3))
+    done = runs.collect("--resume", output="results.jsonl")
+    assert "3 of 3 tasks recorded before, nothing to collect" in done.stderr
+    assert sorted(runs.recorded("results.jsonl")) == ["0", "1", "2"]
+    runs.nothing_is_left()
+    runs.drain(worker)
+
+
 def test_a_collector_whose_link_is_cut_goes_on(runs: Runs) -> None:
     runs.detach(*holds(4))
     runs.worker(4)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import psutil
 import pytest
 
+from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.runs import NAME, Runs, echoes, holds, one_line
 from tests.contract.wires import RabbitMQ
@@ -86,6 +88,39 @@ def test_a_worker_that_was_away_while_its_run_was_stopped_stops_it_too(
         proxy.heal()
         wait_until(lambda: not running.is_running(), "what runs is killed")
         runs.never_again(worker, 1)
+
+
+@pytest.mark.parametrize("how", ["before", "while it ends", "silent"])
+def test_a_run_is_ended_though_its_connection_breaks_at_that_moment(how: str, rabbitmq_url: str) -> None:
+    wire = RabbitMQ(rabbitmq_url)
+    place, behind = Place(wire), Place(wire)
+    with Proxy(place.listen[0]) as proxy, StandIn(place):
+        behind.listen = [proxy.address]
+        end = behind.dispatcher_end()
+        gathered = Gathered(end, tasks(20))
+        gathered.all()
+        queue = f"results.{gathered.run.id}"
+        assert wire.waiting(queue) is not None
+        proxy.stall() if how == "silent" else proxy.cut()
+        if how == "before":
+            wait_until(lambda: [gathered.turn(0.05)] and not end._outage.opened, "it is known to be broken")
+        healing = threading.Timer(0.3, proxy.heal)
+        healing.start()
+        end.close()
+        healing.join()
+        assert wire.waiting(queue) is None
+
+
+def test_a_run_whose_end_nobody_can_be_told_ends_and_says_so(rabbitmq_url: str) -> None:
+    wire = RabbitMQ(rabbitmq_url)
+    place, said = Place(wire, heartbeat=0.2, patience=1.0), list[str]()
+    with Proxy(place.listen[0]) as proxy:
+        place.listen = [proxy.address]
+        end = place.dispatcher_end(said.append)
+        Gathered(end, tasks(1)).turn()
+        proxy.cut()
+        end.close()
+    assert "what is left of the run there goes by itself in 3600 s" in said[-1]
 
 
 def test_a_run_whose_dispatcher_was_killed_runs_until_its_time_is_over_and_never_again(runs: Runs) -> None:

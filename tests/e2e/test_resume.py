@@ -124,7 +124,7 @@ def test_a_cancelled_run_is_resumed(scripts: Scripts) -> None:
     second = scripts.run(*command, "--resume")
     assert said(second)[:2] == [
         "results.jsonl: 1 of 3 tasks recorded before, 2 to run",
-        "1 of these ran before, and their result is set aside in results.jsonl.d/superseded.jsonl",
+        "1 of these ran before; what came of it is now in results.jsonl.d/superseded.jsonl",
     ]
     assert {name: each["value"] for name, each in scripts.by_id().items()} == {
         "done": 1,

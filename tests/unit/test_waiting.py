@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.waiting import REJECT_AFTER, SAY_AFTER, SAY_AGAIN, Verdict, Waiting
+from executor.waiting import REJECT_AFTER, SAY_AFTER, SAY_AGAIN, Back, Reunion, Verdict, Waiting
 
 QUIET = Verdict()
 
@@ -155,3 +155,28 @@ def test_only_what_nobody_can_run_is_rejected(
         assert not (verdict.nobody and (cores or wait is None or widest is not None))
         if widest is None and (held or any(width <= bound for width in left)):
             assert not verdict.reject
+
+
+def test_the_workers_of_before_are_waited_for_until_all_are_back() -> None:
+    reunion = Reunion({"a", "b"}, 5.0)
+    assert not reunion.over
+    assert reunion.look(100.0, ["a", "stranger"]) == Back()
+    assert reunion.look(101.0, []) == Back(
+        "waiting up to 5 s for 1 worker of the run before, which may hold results"
+    )
+    assert reunion.look(102.0, []) == Back()  # it is said once
+    assert reunion.look(103.0, ["b"]) == Back()  # each was seen once: a is back, too
+    assert reunion.over
+
+
+def test_those_who_do_not_come_back_are_given_up_when_their_patience_is_over() -> None:
+    reunion = Reunion({"a", "b"}, 5.0)
+    reunion.look(100.0, ["a"])
+    reunion.look(104.9, [])
+    assert not reunion.over
+    assert reunion.look(105.0, []) == Back(given_up=frozenset({"b"}))
+    assert reunion.over
+
+
+def test_nobody_to_wait_for() -> None:
+    assert Reunion((), 5.0).over

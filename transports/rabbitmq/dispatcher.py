@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from executor.errors import BadFrame, ExecutorError, TransportError
+from executor.errors import BadFrame, TransportError
 from executor.messages import (
     PROTOCOL,
     Alive,
@@ -41,6 +41,7 @@ from transports.rabbitmq.frames import calls, pack, unpack
 from transports.rabbitmq.lostwatch import LostWatch
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.parting import part
 from transports.rabbitmq.post import Post
 from transports.rabbitmq.presence import Open, Presence
 from transports.rabbitmq.pushing import Pushing
@@ -229,24 +230,12 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._jobs is not None and not (self._stays or self.resumable) and self._reach():
-            self.acknowledge()
-            self._end_run()
+        if self._listening and self._jobs is not None and not (self._stays or self.resumable):
+            results = self._names.results(self._run)
+            if not part(self._connection, self._outage, results, self._part, PARTING):
+                left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"
+                self._say(f"can't reach RabbitMQ at {self._connection.address}: {left}")
         self._connection.close()
-
-    def _reach(self) -> bool:
-        """See for a moment that there is a connection, if there ever was one, to remove the run over it."""
-        self._stopped = True
-        deadline = time.monotonic() + PARTING
-        try:
-            while self._listening and not self._outage.opened and (now := self._turn()) < deadline:
-                wait_readable(self._connection.fileno(), min(self._patience(now), deadline - now))
-        except ExecutorError:
-            return False
-        if self._listening and not self._outage.opened:
-            left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"
-            self._say(f"can't reach RabbitMQ at {self._connection.address}: {left}")
-        return self._outage.opened
 
     # -- hearing
 
@@ -579,6 +568,11 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _miss(self, hello: Hello, why: str) -> None:
         held = sum(place in self._open for place in self._places(hello.holding))
         self._say(f"worker {hello.name} on {hello.host} is gone ({why}); it held {held} unfinished")
+
+    def _part(self) -> None:
+        self.acknowledge()
+        self._connection.declare_fanout(self._names.control)  # which a broker whose data were wiped lacks
+        self._end_run()
 
     def _end_run(self) -> None:
         """Tell all that the run is over, and remove what it has in the broker."""

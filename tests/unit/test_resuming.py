@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from executor import resume
 from executor.errors import OutputFailed, UsageError
-from executor.journal import Journal, Target
+from executor.journal import Journal
+from executor.output import Target
 from executor.resume import FAILED, UNFINISHED, Past
 from executor.task import Error, Result, Task, identify
 
@@ -83,7 +84,7 @@ def test_what_runs_again(path: Path, aside: Path) -> None:
     assert path.stat().st_ino != before.st_ino
     assert said == [
         f"{path}: 5 of 8 tasks recorded before (4 not ok), 3 to run",
-        f"2 of these ran before, and their results are set aside in {path}.d/superseded.jsonl",
+        f"2 of these ran before; what came of it is now in {path}.d/superseded.jsonl",
         "1 line of tasks that are not among these: left as they are",
     ]
     past, said = go_on(path, some, FAILED)
@@ -159,7 +160,7 @@ def test_two_lines_of_one_id(path: Path, aside: Path) -> None:
     assert past.counts == {"ok": 2}
     assert ids(path) == ["a", "b", "x"]
     assert ids(aside) == ["a", "x"]
-    assert f"2 lines with the id of an earlier line: set aside in {path}.d/superseded.jsonl" in said
+    assert f"2 lines with the id of an earlier line: now in {path}.d/superseded.jsonl" in said
 
 
 class Crash(BaseException):

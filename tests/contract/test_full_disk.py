@@ -1,4 +1,4 @@
-"""A disk that is full in mid-run, on every wire: nothing is acknowledged unwritten, and nothing runs twice."""
+"""A full disk in mid-run, on every wire: no result is acknowledged unwritten, and none runs twice."""
 
 from __future__ import annotations
 

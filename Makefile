@@ -8,11 +8,12 @@ IN_VENV := $(VENV)/bin/python
 # Both would let modules from outside into the environment.
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help run test chaos check format clean
+.PHONY: help run test chaos check format bench bench-peers clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
-	@echo "  PYTHON=python3.12 chooses the interpreter of a new environment, ARGS='-k name' goes to pytest, to chaos ARGS='--wire grpc'"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo "  PYTHON=python3.12 chooses the interpreter of a new environment, ARGS='-k name' goes to pytest,"
+	@echo "  to chaos ARGS='--wire grpc', to bench ARGS='latency start --repeats 1'"
 
 run: $(VENV)/.run ## run the sample tasks on two workers of this machine
 	$(IN_VENV) dispatcher.py --workers 2 --cores 2
@@ -32,11 +33,18 @@ format: $(VENV)/.dev ## format the code, and mend what lint can mend by itself
 	$(IN_VENV) -m ruff format .
 	$(IN_VENV) -m ruff check --fix .
 
-clean: ## remove the environment and all caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench: $(VENV)/.bench ## measure what we claim
+	$(IN_VENV) -m benchmarks $(ARGS)
+
+bench-peers: $(VENV)/.bench ## install others beside us, and measure all on the same work
+	$(IN_VENV) -m benchmarks.peers.environment
+	$(IN_VENV) -m benchmarks peers $(ARGS)
+
+clean: ## remove the environments and all caches
+	rm -rf $(VENV) benchmarks/.venv-peers .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The three stamps below say how far the environment has come; pip is asked again only when a list changes.
+# The four stamps below say how far the environment has come; pip is asked again only when a list changes.
 
 $(VENV)/.made:
 	@command -v "$(PYTHON)" >/dev/null || { \
@@ -54,4 +62,8 @@ $(VENV)/.run: $(VENV)/.made requirements.txt
 
 $(VENV)/.dev: $(VENV)/.run requirements-dev.txt
 	$(IN_VENV) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.run benchmarks/requirements.txt
+	$(IN_VENV) -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@

@@ -1,41 +1,25 @@
-"""The worker's pool alone, without a wire, beside ProcessPoolExecutor and joblib in the same run.
-
-    python benchmarks/pool.py [--repeats 5] [--tasks 20000]
-
-Prints medians over interleaved repeats, and ratios. Two cases:
-
-- no-op calls: ``operator.add(1, 2)`` many times on two processes, submitted at once, all results gathered;
-- mixed widths: sleeping tasks of 20 ms, 120 of 1 core, 40 of 2 and 20 of 4, in increasing order, on 8 logical
-  cores. The ideal is the area of the tasks over the cores: 700 ms.
-"""
+"""The worker's pool alone: what the processes cost, without a wire and a dispatcher."""
 
 from __future__ import annotations
 
-import argparse
-import operator
 import select
-import statistics
-import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks import processpool
+from benchmarks.measure import Bench, Case, Failed, Figure, Part, rounds
+from benchmarks.work import CORES, IDEAL, SLEEP, WIDTHS
 from executor import codec
 from executor.cores import CoreSet
 from executor.messages import Item
 from executor.pool import Pool
 
-#: Widths of the mixed case, in the order handed out, and how long each task sleeps.
-MIXED = [1] * 120 + [2] * 40 + [4] * 20
-SLEEP = 0.02
-CORES = 8
-IDEAL = sum(MIXED) * SLEEP / CORES
+#: No-op calls in a round.
+CALLS = 30_000
+
+OURS, THEIRS, MIXED = "the pool", "ProcessPoolExecutor.submit", "mixed widths on 8 logical cores"
 
 
 def item(place: int, function: str, params: list[Any], width: int = 1) -> Item:
@@ -53,74 +37,33 @@ def drive(pool: Pool, items: list[Item]) -> float:
         finished = pool.step()
         for each in finished:
             if each.report.status != "ok":
-                raise SystemExit(f"a call failed: {each.report.error}")
+                raise Failed(f"a call failed: {each.report.error}")
         left -= len(finished)
         if left:
             select.select([pool.fileno()], [], [], pool.patience())
     return time.perf_counter() - began
 
 
-def submit_all(executor: ProcessPoolExecutor, count: int) -> float:
-    """Submit no-op calls one by one and gather their results; return the seconds."""
-    began = time.perf_counter()
-    for future in [executor.submit(operator.add, 1, 2) for _ in range(count)]:
-        future.result()
-    return time.perf_counter() - began
-
-
-def joblib_all(count: int) -> float:
-    """Run no-op calls through joblib, which batches by itself; return the seconds."""
-    import joblib
-
-    began = time.perf_counter()
-    joblib.Parallel(n_jobs=2)(joblib.delayed(operator.add)(1, 2) for _ in range(count))
-    return time.perf_counter() - began
-
-
-def median_of(repeats: int, cases: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Run all cases in turn, again and again; return each one's median, in seconds."""
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(repeats):
-        for name, case in cases.items():
-            seconds[name].append(case())
-    return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def main() -> None:
-    """Measure and print."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--repeats", type=int, default=5)
-    parse.add_argument("--tasks", type=int, default=20_000)
-    arguments = parse.parse_args()
-    count = arguments.tasks
-    calls = [item(place, "operator.add", [1, 2]) for place in range(count)]
-    sleeps = [item(place, "time.sleep", [SLEEP], width) for place, width in enumerate(MIXED)]
+def measure(bench: Bench) -> Part:
+    """Measure no-op calls on two processes, and tasks of mixed widths."""
+    count = bench.count(CALLS, least=100)
+    calls = [item(place, "operator.add", [place, 1]) for place in range(count)]
+    sleeps = [item(place, "time.sleep", [SLEEP], width) for place, width in enumerate(WIDTHS)]
     narrow = Pool(CoreSet(range(2), pinned=False))
     wide = Pool(CoreSet(range(CORES), pinned=False))
-    with ProcessPoolExecutor(2) as executor:
-        cases: dict[str, Callable[[], float]] = {
-            "function-executor": lambda: drive(narrow, calls),
-            "ProcessPoolExecutor.submit": lambda: submit_all(executor, count),
-        }
-        try:
-            joblib_all(100)
-            cases["joblib"] = lambda: joblib_all(count)
-        except ModuleNotFoundError:
-            print("joblib is not installed and left out: pip install joblib")
-        for case in cases.values():  # all warm
-            case()
-        drive(wide, sleeps)
-        seconds = median_of(arguments.repeats, cases)
-        mixed = median_of(arguments.repeats, {"mixed": lambda: drive(wide, sleeps)})["mixed"]
-    narrow.close()
-    wide.close()
-    base = seconds["ProcessPoolExecutor.submit"]
-    print(f"{count:,} no-op calls on 2 processes, medians of {arguments.repeats}")
-    for name, value in sorted(seconds.items(), key=lambda pair: pair[1]):
-        print(f"  {name:<28}{count / value:>10,.0f} calls/s{base / value:>8.1f} x ProcessPoolExecutor")
-    share = f"{IDEAL / mixed:.3f} of the ideal {IDEAL * 1000:.0f} ms"
-    print(f"mixed widths on {CORES} logical cores: {mixed * 1000:.0f} ms, {share}")
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        with processpool.processes() as executor:
+            cases: dict[str, Case] = {
+                OURS: lambda: {OURS: count / drive(narrow, calls)},
+                THEIRS: lambda: {THEIRS: processpool.submit_all(executor.submit, count)},
+                MIXED: lambda: {MIXED: IDEAL / drive(wide, sleeps)},
+            }
+            drive(narrow, calls[:100])
+            drive(wide, sleeps)
+            values = rounds(bench.repeats, cases, bench.say)
+    finally:
+        narrow.close()
+        wide.close()
+    units = {MIXED: "of the ideal"}
+    figures = [Figure(name, units.get(name, "calls/s"), each) for name, each in values.items()]
+    return Part("pool", f"The pool alone: {count:,} no-op calls on 2 processes", figures, [], THEIRS)

@@ -11,8 +11,9 @@ from executor.descriptors import raise_descriptor_limit
 from executor.errors import EXIT_NOT_OK, EXIT_OK, OutputFailed
 from executor.gather import Gatherer, Wishes, end_with, results_stream
 from executor.history import History
-from executor.journal import Journal, Mode, Target
+from executor.journal import Journal
 from executor.launch import LocalWorkers
+from executor.output import Mode, Target
 from executor.run import Run
 from executor.screen import Screen, Summary
 from executor.streams import complain

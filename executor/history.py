@@ -26,7 +26,7 @@ from typing import NamedTuple
 import msgspec
 
 from executor import jsonform
-from executor.journal import ORDER, RUNS, sync_file, sync_folder
+from executor.output import ORDER, RUNS, sync_file, sync_folder
 from executor.run import Earlier
 from executor.task import Task, content_hash
 

@@ -140,6 +140,7 @@ class Welcome(_Message, tag="welcome"):
     heartbeat: float
     patience: float
     earlier: list[str] = []
+    episode: Count = 0  # of the greeting that this answers
 
 
 class Refused(_Message, tag="refused"):

@@ -173,6 +173,8 @@ class Session:
             )
             self._greet_at = now + 5.0
             return []
+        if message.episode != self._episode:
+            return []  # of an earlier greeting; what was sent after it will be handed out anew
         orders: list[Order] = []
         earlier = tuple(message.earlier)
         runs = (message.run, *earlier)

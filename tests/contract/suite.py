@@ -32,6 +32,7 @@ from executor import config
 from executor.errors import ConfigError
 from executor.messages import PROTOCOL, introduce
 from tests.contract.ends import Gathered, Place, StandIn, crowd, task, tasks
+from tests.contract.lost import LosingWorkers
 from tests.contract.proxy import Proxy, connect
 from tests.contract.wires import Wire
 from tests.e2e.scripts import Scripts, wait_until
@@ -58,7 +59,7 @@ def scripts_in(folder: Path) -> Iterator[Scripts]:
         environment.close()
 
 
-class Contract:
+class Contract(LosingWorkers):
     """The tests; a subclass has a fixture `wire`."""
 
     pytestmark = pytest.mark.timeout(60)

@@ -36,6 +36,19 @@ def hold_once(name: str) -> str:
     return hold(name)
 
 
+def hold_each(name: str) -> int:
+    """Say when it begins for the n-th time by a file NAME.n.runs, run until there is NAME.n.go; return n."""
+    number = 1
+    while True:
+        try:
+            Path(f"{name}.{number}.runs").touch(exist_ok=False)
+            break
+        except FileExistsError:
+            number += 1
+    _wait_for(Path(f"{name}.{number}.go"))
+    return number
+
+
 def meet(count: int, name: str = "meet") -> dict[str, Any]:
     """Return where it ran, as soon as `count` of these run at the same time."""
     Path(f"{name}.{os.getpid()}.here").touch()
@@ -252,3 +265,9 @@ def count(name: str, seconds: float) -> int:
         file.write("begun\n")
     time.sleep(seconds)
     return Path(name).read_text().count("begun\n")
+
+
+def page(name: str, size: int) -> str:
+    """Note that this was begun; return a text of that size."""
+    count(name, 0.0)
+    return "x" * size

@@ -1,10 +1,10 @@
-"""The broker with many workers and tasks, on a virtual clock; `benchmarks/broker.py` has more of both."""
+"""The broker with many workers and tasks, on a virtual clock; `benchmarks/simulate.py` has more of both."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.broker import RECALL, replay
+from benchmarks.simulate import RECALL, replay
 
 
 # The time limit is part of the test: whatever looked at all workers for each task would not be done by then.

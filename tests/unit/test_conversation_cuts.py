@@ -8,7 +8,7 @@ import pytest
 
 from executor.messages import Buffer
 from executor.session import Begin, Ended
-from tests.unit.world import PATIENCE, FakeDispatcher, FakeWorker, World
+from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, FakeWorker, World
 
 
 @pytest.mark.parametrize("noticed", [True, False])
@@ -261,3 +261,22 @@ def test_what_was_recorded_while_it_waited_is_not_handed_out(world: World) -> No
     assert worker.ran == Counter([0, 1, 3, 4])
     assert dispatcher.end.waiting() == {}
     assert sum(view.held for view in dispatcher.end.workers()) == 0
+
+
+def test_greetings_that_were_long_on_their_way_bring_nothing_twice(world: World) -> None:
+    """A link that stalled for longer than the patience delivers all at once what was sent meanwhile."""
+    dispatcher = world.dispatcher(30)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.cable.slow = True
+    world.turns(PATIENCE + 3 * HEARTBEAT)
+    assert any("is gone" in line for line in dispatcher.said)
+    worker.cable.arrive()
+    world.turns(1.0)
+    assert len(worker.queue) > 1
+    given = Counter((item.place, item.attempt) for _, item in worker.queue)
+    assert set(given.values()) == {1}, given
+    worker.lazy = False
+    world.until(dispatcher.done)
+    dispatcher.check()

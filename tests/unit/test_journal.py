@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from executor import journal
 from executor.errors import OutputFailed, UsageError
-from executor.journal import Journal, Target
+from executor.journal import Journal
+from executor.output import Target
 from executor.task import Result
 
 

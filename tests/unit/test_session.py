@@ -39,6 +39,7 @@ class Talk:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.greeted = 0  # the episode of the latest greeting
         self.holding: Holding = {}
         self.unclaimed = Unclaimed(KEPT, 10**9)
         self.session = Session(introduce("w", 4), lambda: self.holding, self.unclaimed)
@@ -48,11 +49,16 @@ class Talk:
         return list(self.session.tick(self.now))
 
     def hear(self, message: Message) -> list[object]:
+        if isinstance(message, Welcome) and not message.episode:  # it answers the latest greeting
+            message = msgspec.structs.replace(message, episode=self.greeted)
         return list(self.session.hear(message, [], self.now))
 
     def sent(self) -> list[Message]:
         messages = [message for message, _ in self.session.outbox]
         self.session.outbox.clear()
+        for message in messages:
+            if isinstance(message, Hello):
+                self.greeted = message.episode
         return messages
 
     def greeting(self) -> Hello:
@@ -104,6 +110,18 @@ def test_it_greets_until_it_is_welcomed(talk: Talk) -> None:
     talk.tick(GREETING_SECONDS)
     assert talk.sent() == []
     assert talk.session.welcomed
+
+
+def test_an_answer_to_an_earlier_greeting_is_none(talk: Talk) -> None:
+    """What was sent with it is handed out anew when the present greeting is read, which doesn't name it."""
+    first = talk.greeting()
+    talk.session.lost(talk.now)
+    second = talk.greeting()
+    assert second.episode > first.episode
+    assert talk.hear(msgspec.structs.replace(WELCOME, episode=first.episode)) == []
+    assert talk.hear(Tasks("r1", [item(1)])) == []
+    assert not talk.session.welcomed
+    assert talk.hear(msgspec.structs.replace(WELCOME, episode=second.episode)) == [Begin("r1")]
 
 
 def test_it_beats_while_welcomed(welcomed: Talk) -> None:

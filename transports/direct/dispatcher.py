@@ -337,8 +337,8 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def _welcome(self, peer: _Peer) -> None:
         assert self._jobs is not None
-        earlier = list(self._jobs.earlier)
-        self._send(peer, Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience, earlier))
+        earlier, episode = list(self._jobs.earlier), peer.hello.episode
+        self._send(peer, Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience, earlier, episode))
 
     def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
         """Take a message of a worker that was greeted."""

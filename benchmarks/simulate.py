@@ -1,12 +1,14 @@
-"""The embedded broker alone, on a virtual clock: a run of a size that no test machine has.
+"""The embedded broker on a virtual clock: runs of a size that no test machine has.
 
-    python benchmarks/broker.py [--workers 10000] [--tasks 1000000] [--seed 1]
+    python -m benchmarks.simulate [--workers 10 100 1000 10000] [--tasks 1000000] [--cores 16] [--seed 1]
 
-Workers of 1 to 128 cores start what they hold by place, as their cores allow; every message between them
-and the dispatcher takes half a millisecond. Tasks ask for 1 to 128 cores, in increasing order, most of them
-for few, and take 0.01 to 100 s. Prints what the broker costs in real time and memory, how long the run takes
-on the virtual clock beside what it takes at least, and whether a worker idles at the tail while another holds
-what it could start.
+Workers start what they hold by place, as their cores allow; every message between them and the dispatcher
+takes half a millisecond. Tasks ask for 1 core and more, in increasing order, most of them for few. How long
+they take has a heavy tail: half of them at most 2 s, one in a hundred more than a minute, 300 s at most. For
+each number of workers it prints what the broker costs in real time, how long the run takes on the virtual
+clock beside what it takes at least (at all, and in this order of widths), how many messages go to and fro for
+each task, and for how long a worker idles at the tail while another holds what it could start.
+`--cores mixed` takes workers of 1 to 128 cores, and widths and durations to suit them.
 """
 
 from __future__ import annotations
@@ -14,43 +16,50 @@ from __future__ import annotations
 import argparse
 import heapq
 import itertools
+import math
 import random
-import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+from benchmarks.report import wide
 from executor.broker import Broker
 
 #: Seconds that a message takes, and seconds between two looks for what can be recalled.
 DELAY = 0.0005
 RECALL = 0.05
 
+#: What mixed workers have, and what is asked of them: widths, and how common each is.
 WIDTHS = [1, 2, 3, 4, 8, 16, 32, 64, 128]
 SHARES = [600, 150, 50, 100, 60, 25, 10, 4, 1]
 CORES = [1, 2, 4, 8, 16, 32, 64, 128]
 SECONDS = [0.01, 0.1, 1.0, 10.0, 100.0]
 
+#: A heavy tail: the median of a log-normal distribution in seconds, its sigma, and where it is cut off.
+MEDIAN, SIGMA, LONGEST = 2.0, 1.5, 300.0
+
 _TAKE, _END, _HEAR, _RECALL, _BACK = range(5)
 
 
 class Figures(NamedTuple):
-    """What a replay shows; all but the first three are on the virtual clock, in seconds."""
+    """What a replay shows; from the makespan on, on the virtual clock, in seconds."""
 
     broker_seconds: float  # of real time, spent inside the broker
     decisions: int  # tasks handed out, ended, taken back
     bytes_per_task: float  # that the broker's memory grew by when the tasks were pushed
+    messages: int  # to and fro; reports of calls that end at once count singly
     makespan: float
-    bound: (
-        float  # no schedule is shorter: the tasks' area over the cores that can run them, or the longest task
-    )
+    bound: float  # no schedule is shorter: the area over the cores that can run it, or the longest task
     in_order: float  # as long as the widths in turn need, each on all the workers wide enough
     idle_tail: float  # the longest that a worker idled while another held what it could start
+
+    @property
+    def per_second(self) -> float:
+        """Decisions that the broker makes in a second of real time."""
+        return self.decisions / self.broker_seconds
 
 
 class Machine:
@@ -77,6 +86,7 @@ class Replay:
         self._now = 0.0
         self._spent = 0.0
         self._decisions = 0
+        self._messages = 0
         self._waiting: Counter[int] = Counter()  # what machines hold unstarted, by width
         self._idle_since: float | None = None
         self._idle_most = 0.0
@@ -101,6 +111,7 @@ class Replay:
             self._spent += time.perf_counter() - began
             for name, places in grants:
                 self._decisions += len(places)
+                self._messages += 1
                 self._after(DELAY, _TAKE, self._machines[name], places)
             if tail and self._now >= recall_at:
                 recall_at = self._now + RECALL
@@ -110,6 +121,7 @@ class Replay:
                 recalls = self.broker.recalls()
                 self._spent += time.perf_counter() - began
                 for name, most in recalls:
+                    self._messages += 2  # it answers
                     self._after(DELAY, _RECALL, self._machines[name], most)
             self._now, _, what, machine, about = heapq.heappop(self._agenda)
             left -= self._happen(what, machine, about)
@@ -117,6 +129,7 @@ class Replay:
             self._spent,
             self._decisions,
             grown / len(self._widths),
+            self._messages,
             self._now,
             *self._ideals(),
             self._idle_most,
@@ -136,6 +149,7 @@ class Replay:
             self.broker.settle(machine.name, [about], self._seconds[about])
             self._spent += time.perf_counter() - began
             self._decisions += 1
+            self._messages += 1
             return 1
         elif what == _TAKE:
             for place in about:
@@ -202,28 +216,59 @@ def replay(workers: int, tasks: int, seed: int, seconds: list[float] | None = No
     return one, one.run()
 
 
+def replay_heavy(workers: int, tasks: int, seed: int, cores: int = 16) -> tuple[Replay, Figures]:
+    """Replay tasks of a heavy-tailed duration on workers of so many cores; return it and its figures."""
+    random_ = random.Random(seed)
+    fitting = [width for width in WIDTHS if width <= cores]
+    widths = sorted(random_.choices(fitting, SHARES[: len(fitting)], k=tasks))
+    drawn = (random_.lognormvariate(math.log(MEDIAN), SIGMA) for _ in range(tasks))
+    one = Replay(widths, [min(LONGEST, each) for each in drawn], [cores] * workers)
+    return one, one.run()
+
+
+def check(one: Replay) -> None:
+    """See that every task ran, and ran once."""
+    assert set(one.starts) == {1}, "a task ran twice, or not at all"
+
+
 def main() -> None:
     """Replay and print."""
-    parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parse.add_argument("--workers", type=int, default=10_000)
+    parse = argparse.ArgumentParser(
+        prog="python -m benchmarks.simulate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parse.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parse.add_argument("--tasks", type=int, default=1_000_000)
+    parse.add_argument("--cores", default="16", help="cores of each worker, or mixed")
     parse.add_argument("--seed", type=int, default=1)
     arguments = parse.parse_args()
-    began = time.perf_counter()
-    one, figures = replay(arguments.workers, arguments.tasks, arguments.seed)
-    assert set(one.starts) == {1}, "a task ran twice, or not at all"
-    per_second = figures.decisions / figures.broker_seconds
-    print(f"{arguments.tasks:,} tasks, {arguments.workers:,} workers of 1 to {max(CORES)} cores")
-    print(
-        f"broker      {figures.decisions:,} decisions in {figures.broker_seconds:.1f} s: {per_second:,.0f}/s"
+    mixed = arguments.cores == "mixed"
+    table = Table(
+        box=None, title_justify="left", title=f"{arguments.tasks:,} tasks, workers of {arguments.cores} cores"
     )
-    print(f"memory      {figures.bytes_per_task:.0f} bytes a task")
-    print(
-        f"makespan    {figures.makespan:.1f} s; no schedule is below {figures.bound:.1f} s, and none in this "
-        f"order below {figures.in_order:.1f} s or so"
-    )
-    print(f"idle tail   {figures.idle_tail:.2f} s at the longest")
-    print(f"(simulated in {time.perf_counter() - began:.0f} s)")
+    for column in (
+        "workers", "decisions/s", "makespan", "possible", "in order", "messages/task", "idle tail",
+        "bytes/task",
+    ):  # fmt: skip
+        table.add_column(column, justify="right", no_wrap=True)
+    for workers in arguments.workers:
+        if mixed:
+            one, figures = replay(workers, arguments.tasks, arguments.seed)
+        else:
+            one, figures = replay_heavy(workers, arguments.tasks, arguments.seed, int(arguments.cores))
+        check(one)
+        table.add_row(
+            f"{workers:,}",
+            f"{figures.per_second:,.0f}",
+            f"{figures.makespan:,.1f} s",
+            f"{figures.bound:,.1f} s",
+            f"{figures.in_order:,.1f} s",
+            f"{figures.messages / arguments.tasks:.2f}",
+            f"{figures.idle_tail:.2f} s",
+            f"{figures.bytes_per_task:.0f}",
+        )
+    wide().print(table)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""What we claim, measured beside others in one run: `python -m benchmarks --help`."""

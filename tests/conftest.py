@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -24,3 +27,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = any(_BROKERS.intersection(getattr(item, "fixturenames", ())) for item in session.items)
     if wanted and not session.config.option.collectonly:
         server_script()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB, half of it in use by a file ``ballast``."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("can't mount a file system here")
+    try:
+        (folder / "ballast").write_bytes(b"x" * 500_000)
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -132,6 +133,35 @@ def test_what_broker_and_workers_have_is_taken_and_runs_once(wire: RabbitMQ) -> 
         wait_until(lambda: worker.left, "the worker knows that the run is over")
     for run in (before.run.id, resumed.run.id):
         assert waiting(wire, f"results.{run}") is None
+
+
+def test_what_is_delivered_twice_and_in_any_order_is_recorded_once(wire: RabbitMQ) -> None:
+    draw = random.Random(5)
+
+    def deliver_twice(queue: str) -> None:
+        """Put each message of a queue into it twice, in another order."""
+        with wire.channel() as channel:
+            found = []
+            while (got := channel.basic_get(f"{wire.queue}.{queue}", auto_ack=True))[0] is not None:
+                found += [got, got]
+            draw.shuffle(found)
+            for _, properties, body in found:
+                channel.basic_publish("", f"{wire.queue}.{queue}", body, properties)
+        wait_until(lambda: waiting(wire, queue) == len(found) > 0, f"all is in {queue} again")
+
+    place, work, some = Place(wire), Work(), tasks(600)
+    before = Gathered(place.dispatcher_end(), some)
+    all_pushed(before)
+    left_behind(before)
+    deliver_twice("1")
+    with work.worker(place):
+        wait_until(lambda: waiting(wire, "1") == 0 and len(work.counts) == 600, "all is done")
+        wait_until(lambda: waiting(wire, f"results.{before.run.id}"), "there are reports")
+    deliver_twice(f"results.{before.run.id}")
+    with work.worker(place), place.dispatcher_end() as end:
+        resumed = Resumed(end, some, before)
+        resumed.finish()
+    assert len(resumed.results) == 600
 
 
 def test_what_was_not_pushed_is_and_nothing_is_twice(wire: RabbitMQ, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,10 +273,11 @@ def test_the_line_of_a_result(scripts: Scripts) -> None:
 
 
 def test_progress_lines_where_there_is_no_terminal(scripts: Scripts) -> None:
-    records = scripts.tasks(task("jobs.fail"), task("min", 1), task("jobs.hold", "held"), task("min", 2, 1))
+    rest = [task("min", number, 1) for number in range(100)]  # more than the worker is given ahead
+    records = scripts.tasks(task("jobs.fail"), task("min", 1), task("jobs.hold", "held"), *rest)
     dispatcher = scripts.dispatcher("--tasks", records, "--workers", "1", "--cores", "1")
     line = dispatcher.says(" done, ")
-    assert re.fullmatch(r"2 of 4 done, 2 failed, 1 running, [\d.]+/s, [\w. ]+ left", line)
+    assert re.fullmatch(r"2 of 103 done, 2 failed, 1 running, [\d.]+/s, [\w. ]+ left", line)
     (scripts.folder / "held.go").touch()
     assert dispatcher.ends() == 1
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import operator
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,8 +50,32 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
     finished: float
 
 
+_CALLS = msgspec.msgpack.Encoder()
+_ANSWERS = msgspec.msgpack.Decoder(list[Answer])
+
+
 def measure(count: int, workers: int = 2) -> float:
     """Run so many no-op calls; return calls a second, from the first start to the last end."""
+    with _served(workers) as (socket, peers):
+        return _throughput(socket, peers, count)
+
+
+def one_by_one(count: int) -> list[float]:
+    """Make one no-op call after the other, each in a frame of its own; return the seconds that each took."""
+    seconds = []
+    with _served(2) as (socket, peers):
+        for number in range(count):
+            began = time.perf_counter()
+            socket.send_multipart([peers[0], _CALLS.encode([Call(number, "operator.add", [number, 1])])])
+            (answer,) = _ANSWERS.decode(_receive(socket)[1])
+            seconds.append(time.perf_counter() - began)
+            assert answer.value == number + 1
+    return seconds
+
+
+@contextmanager
+def _served(workers: int) -> Iterator[tuple[zmq.Socket[bytes], list[bytes]]]:
+    """Open a socket and start workers; give their names on it, when they are there."""
     context = get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="fe-bare-") as folder, zmq.Context() as wire:
         endpoint = f"ipc://{Path(folder)}/zmq"
@@ -60,7 +86,7 @@ def measure(count: int, workers: int = 2) -> float:
         for process in processes:
             process.start()
         try:
-            return _serve(socket, count, workers)
+            yield socket, [_receive(socket)[0] for _ in range(workers)]
         finally:
             socket.close()
             for process in processes:
@@ -74,10 +100,7 @@ def _receive(socket: zmq.Socket[bytes]) -> list[bytes]:
     return socket.recv_multipart()
 
 
-def _serve(socket: zmq.Socket[bytes], count: int, workers: int) -> float:
-    encoder = msgspec.msgpack.Encoder()
-    decoder = msgspec.msgpack.Decoder(list[Answer])
-    peers = [_receive(socket)[0] for _ in range(workers)]
+def _throughput(socket: zmq.Socket[bytes], peers: list[bytes], count: int) -> float:
     sent = answered = 0
     first, last = float("inf"), 0.0
     free = peers * CREDIT
@@ -85,10 +108,10 @@ def _serve(socket: zmq.Socket[bytes], count: int, workers: int) -> float:
         while free and sent < count:
             upto = min(count, sent + FRAME)
             calls = [Call(place, "operator.add", [place, 1]) for place in range(sent, upto)]
-            socket.send_multipart([free.pop(), encoder.encode(calls)])
+            socket.send_multipart([free.pop(), _CALLS.encode(calls)])
             sent = upto
         peer, frame = _receive(socket)
-        answers = decoder.decode(frame)
+        answers = _ANSWERS.decode(frame)
         for answer in answers:
             first, last = min(first, answer.started), max(last, answer.finished)
         answered += len(answers)

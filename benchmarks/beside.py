@@ -18,7 +18,7 @@ COLUMNS = {MANY: "tasks/s", ONCE: "s", THERE_AND_BACK: "MB/s", MIXED: "of the id
 
 #: Names in the table.
 NAMES = {
-    "processpool": "ProcessPoolExecutor", "joblib": "joblib", "dask": "Dask", "ray": "Ray",
+    "processpool": "ProcessPoolExecutor", "joblib": "joblib (auto-batched)", "dask": "Dask", "ray": "Ray",
     "parsl": "Parsl HTEX", "executorlib": "executorlib", "celery": "Celery on RabbitMQ",
 }  # fmt: skip
 

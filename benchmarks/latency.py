@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from functools import partial
 
-from benchmarks import processpool
+from benchmarks import bare, processpool
 from benchmarks.ends import Feed, serving
 from benchmarks.measure import Bench, Figure, Part, at_most, percentile, ratios, rounds
 
@@ -32,7 +32,7 @@ def theirs(count: int) -> list[float]:
 def measure(bench: Bench) -> Part:
     """Measure both."""
     count = bench.count(CALLS, least=10)
-    calls = {"zmq": ours, "ProcessPoolExecutor": theirs}
+    calls = {"zmq": ours, "ProcessPoolExecutor": theirs, "bare loop": bare.one_by_one}
 
     def case(name: str) -> dict[str, float]:
         seconds = calls[name](count)

@@ -13,6 +13,10 @@ from benchmarks import throughput
 from benchmarks.measure import Part
 from benchmarks.report import value
 
+#: What is ours but no wire as it is, and what is no tool that anybody uses.
+_OURS = ("ours, ", "whole command", throughput.SINGLE)
+_NO_TOOLS = (throughput.BARE,)
+
 #: By page: the colours of texts, of our bars, and of others'.
 COLOURS = {"light": ("#1f2328", "#0969da", "#afb8c1"), "dark": ("#e6edf3", "#4493f8", "#59636e")}
 
@@ -29,19 +33,19 @@ class Bar(NamedTuple):
 def bars(parts: Iterable[Part]) -> list[Bar]:
     """Return the bars of what was measured of throughput, the longest first.
 
-    What several parts measured is taken from the first; the bare loop is no tool that anybody uses.
+    What several parts measured is taken from the first.
     """
     found: dict[str, Bar] = {}
     for part in parts:
         for figure in part.figures:
             ratio = part.ratio(figure)
-            whole = figure.name.startswith("whole command")
-            if figure.unit != "tasks/s" or ratio is None or whole or figure.name == throughput.BARE:
+            if figure.unit != "tasks/s" or ratio is None:
                 continue
-            ours = figure.name in throughput.WIRES or figure.name == throughput.SINGLE
-            name = figure.name.removesuffix(".submit")
-            if figure.name.startswith("ours, ") or name.startswith(throughput.CELERY + " "):
-                continue  # the same again
+            ours = figure.name in throughput.WIRES
+            if not ours and (figure.name.startswith(_OURS) or figure.name in _NO_TOOLS):
+                continue
+            name = f"function-executor, {figure.name}" if ours else figure.name.removesuffix(".submit")
+            name = name.removesuffix(" on RabbitMQ")
             text = f"{value(figure.median, '')} tasks/s"
             found.setdefault(name, Bar(name, ratio, text, ours))
     return sorted(found.values(), key=lambda bar: -bar.ratio)

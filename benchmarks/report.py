@@ -88,19 +88,24 @@ def figures_table(part: Part) -> Table:
 
 def grid(part: Part) -> Table:
     """Return the table of a part that measures several things of each of many: one row for each of them."""
-    columns = list(dict.fromkeys(figure.column for figure in part.figures))
-    table = Table(title=part.title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    columns = {figure.column: figure.unit for figure in part.figures}
+    title = f"{part.title}; × is of {part.reference}"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
-        table.add_column(f"× {part.reference}", justify="right", style="dim")
+    for column, unit in columns.items():
+        told = unit in ("s", "bytes")  # beside each value
+        table.add_column(column if told else f"{column}\n{unit}", justify="right", no_wrap=True)
+        table.add_column("×", justify="right", style="dim", no_wrap=True)
     for name in dict.fromkeys(figure.name for figure in part.figures):
         row = [name]
         for column in columns:
             at = (name, column)
             figure = next((each for each in part.figures if (each.name, each.column) == at), None)
             ratio = None if figure is None else part.ratio(figure)
-            row.append("" if figure is None else value(figure.median, figure.unit))
+            shown = "" if figure is None else value(figure.median, figure.unit)
+            row.append(
+                shown if columns[column] in ("s", "bytes") else shown.removesuffix(columns[column]).rstrip()
+            )
             row.append("" if ratio is None else value(ratio, ""))
         table.add_row(*row)
     return table
@@ -140,5 +145,7 @@ def show(part: Part, console: Console) -> None:
 def verdict(parts: Sequence[Part]) -> str:
     """Return one line about all targets."""
     targets = [target for part in parts for target in part.targets]
+    if not targets:
+        return "no targets"
     met = sum(target.met for target in targets)
     return f"{met} of {len(targets)} targets met"

@@ -77,19 +77,19 @@ def virtual(tasks: int, workers: int) -> dict[str, float]:
 def measure(bench: Bench) -> Part:
     """Measure real runs of two sizes, real runs on many stand-ins, and runs on a virtual clock."""
     with folder() as here:
-        large, small, on_many = (bench.count(each, least=1000) for each in (LARGE, SMALL, ON_MANY))
+        large, small = bench.count(LARGE, least=10_000), bench.count(SMALL, least=1000)
+        on_many = bench.count(ON_MANY, least=100 * MANY)
+        on_the_clock = bench.count(VIRTUAL, least=10 * VIRTUAL_WORKERS[-1])
         names = {f"{small:,} tasks": small, f"{large:,} tasks": large}
         cases: dict[str, Case] = {
             name: partial(run, here, no_ops(here / f"{count}.jsonl", count), count, name)
             for name, count in names.items()
         }
+        tasks = no_ops(here / "on-many.jsonl", on_many)
         for workers in (FEW, MANY):
-            tasks = no_ops(here / f"many-{on_many}.jsonl", on_many)
             cases[f"{workers} stand-ins"] = partial(crowd, here, tasks, on_many, workers)
         for workers in VIRTUAL_WORKERS:
-            cases[f"{workers} virtual workers"] = partial(
-                virtual, bench.count(VIRTUAL, least=20 * workers), workers
-            )
+            cases[f"{workers} virtual workers"] = partial(virtual, on_the_clock, workers)
         values = rounds(bench.repeats, cases, bench.say)
     figures = [Figure(name, _unit(name), each) for name, each in values.items()]
     title = "Scale: no-op calls over ZeroMQ; on a virtual clock, workers of 16 cores and a heavy tail"

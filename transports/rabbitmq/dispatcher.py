@@ -218,7 +218,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
-        if self._listening and self._jobs is not None and not (self._stays or self.resumable):
+        begun = self._jobs is not None and (self._listening or self._jobs.earlier)  # something may be there
+        if begun and not (self._stays or self.resumable):
             results = self._names.results(self._run)
             if not part(self._connection, self._outage, results, self._part, PARTING):
                 left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"

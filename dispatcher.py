@@ -44,8 +44,10 @@ task files:
 
 exit status:
   0  every result is ok              3  no worker came within --wait
-  1  some result is not ok         130  Ctrl-C
-  2  command line, file, or YAML   143  SIGTERM
+  1  some result is not ok,        130  Ctrl-C
+     or can't be written           143  SIGTERM
+  2  command line, file, or YAML
+     is wrong
 """
 
 
@@ -111,7 +113,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_wait(
         group,
         "end with status 3 when no worker is there for so long (default: wait for ever), and reject "
-        "tasks that are too wide for all workers so long after the rest (default: 30)",
+        "tasks that are too wide for all workers so long after the rest (default: 30); a full disk, too, is "
+        "waited for so long (default: 30)",
     )
     group = parse.add_argument_group("runs that a broker keeps (rabbitmq)")
     group.add_argument("--detach", action="store_true", help="push the tasks, print the run's name, and end")

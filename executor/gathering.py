@@ -96,9 +96,15 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
         if tasks is None:
             kept = wire.transport.kept_run(settings, arguments.collect, collects=True, say=screen.say)
             end = stack.enter_context(kept)
-            run = keeping.open_kept(kept, arguments.collect, wait=arguments.wait, say=screen.say)
+            run = keeping.open_kept(kept, arguments.collect, wait=arguments.wait)
             if target is not None and again is not None:
                 found = resume.look(target, run.tasks, (), screen.say, to="collect")
+                run.skip(found.recorded)
+            had = 0 if found is None else len(found.recorded)
+            if other := len(run.tasks) - run.unrecorded - had:
+                where = "elsewhere" if had else "before"
+                told = f"{plural(other, 'result')} collected {where}, {run.unrecorded:,} to come"
+                screen.say(f"of run {run.name}, {told}")
             past = _begin(target, run.tasks, found, screen.say)
         else:
             end = wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)

@@ -61,8 +61,8 @@ def new_name() -> str:
     return f"run-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
-def open_kept(end: KeepingEnd, name: str, *, wait: float | None, say: Say) -> Run:
-    """Return the run of that name that a broker kept.
+def open_kept(end: KeepingEnd, name: str, *, wait: float | None) -> Run:
+    """Return the run of that name that a broker kept; what was collected of it counts as recorded.
 
     Raises:
         ConfigError: there is none, or somebody else collects it.
@@ -71,9 +71,7 @@ def open_kept(end: KeepingEnd, name: str, *, wait: float | None, say: Say) -> Ru
     kept = manifest.read(name, end.kept(wait))
     run = Run(kept.tasks, retries=kept.retries, timeout=kept.timeout, name=name)
     run.submitted = kept.submitted
-    before = run.skip(kept.collected)
-    if before:
-        say(f"of run {name}, {plural(before, 'result')} collected before, {run.unrecorded:,} to come")
+    run.skip(kept.collected)
     return run
 
 
@@ -133,7 +131,8 @@ class Collector(Gatherer):
         if not self._recording.left:  # else some of what came is in no file
             self._note(time.monotonic())
         name, rest = self._run.name, plural(self._run.unrecorded, "result")
-        self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}")
+        how = ", with --resume into the same file" if self._recording.resumable else ""
+        self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}{how}")
 
     def _begin(self) -> None:
         self._news_at = time.monotonic()

@@ -39,6 +39,11 @@ class Recording:
         """Whether something can't be written."""
         return self._why is not None
 
+    @property
+    def resumable(self) -> bool:
+        """Whether another run can go on with what was written."""
+        return self._journal is not None and self._journal.resumable
+
     def take(self, result: Result) -> None:
         """Take a result; `save` writes it."""
         if self._journal is not None:
@@ -88,7 +93,7 @@ class Recording:
         if self._journal is None or not self.stuck:
             return
         self.left = True
-        self._end.resumable = self._journal.resumable  # a pipe nobody goes on with
+        self._end.resumable = self.resumable  # a pipe nobody goes on with
         count = self._journal.drop()
         if count:
             self._say(f"{plural(count, 'result')} could not be written")
@@ -120,6 +125,6 @@ class Recording:
             self._say(f"{error}; trying again for {self._wait:g} s, and handing out nothing meanwhile")
 
     def _failed(self, why: OutputFailed) -> OutputFailed:
-        if self._journal is not None and self._journal.resumable:
+        if self.resumable:
             return OutputFailed(f"{why}; when that is mended, --resume goes on")
         return why

@@ -305,6 +305,7 @@ def test_the_next_collector_may_go_on_with_the_same_file(runs: Runs, how: signal
         runs.runs(f"held-{place}").touch()
     last = runs.collect("--resume", output="results.jsonl")
     assert "results.jsonl: 2 of 4 tasks recorded before, 2 to collect" in last.stderr
+    assert f"of run {NAME}, " not in last.stderr  # said once, and not with other numbers
     assert "with those recorded before: 4 of 4 tasks done: 4 ok" in last.stdout
     assert sorted(runs.recorded("results.jsonl")) == ["0", "1", "2", "3"]
     runs.nothing_is_left()
@@ -318,6 +319,14 @@ def test_a_file_that_has_all_leaves_nothing_to_collect(runs: Runs) -> None:
     runs.detach(*echoes(3))
     done = runs.collect("--resume", output="results.jsonl")
     assert "3 of 3 tasks recorded before, nothing to collect" in done.stderr
+    runs.detach(*holds(2))
+    runs.runs("held-0").touch()
+    first = runs.collect("--wait", "2", output="one.jsonl", status=3)
+    assert "gathers the other 1 result, with --resume into the same file" in first.stderr
+    runs.runs("held-1").touch()
+    done = runs.collect("--resume", output="other.jsonl")
+    assert "other.jsonl: 0 of 2 tasks recorded before, 2 to collect" in done.stderr
+    assert f"of run {NAME}, 1 result collected before, 1 to come" in done.stderr
     assert sorted(runs.recorded("results.jsonl")) == ["0", "1", "2"]
     runs.nothing_is_left()
     runs.drain(worker)

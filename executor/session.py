@@ -159,7 +159,9 @@ class Session:
             return [*(Stop(run, None) for run in all_), Stop(self.run, message.places)]
         elif isinstance(message, Recorded):
             while self._kept and self._kept[0][0].number <= message.number:
-                self._kept.popleft()
+                reports, _ = self._kept.popleft()
+                if self._named and reports.run == self.run:
+                    self._unname(reports)
         elif isinstance(message, Over):
             orders = self._end(complete=True, why="its run is over", now=now)
             self._send(message)
@@ -214,6 +216,13 @@ class Session:
             gone = [place for place, at in named_then.get(run, {}).items() if mine.get(place, -1) < at]
             if gone:
                 self._send(Returned(run, gone))
+
+    def _unname(self, reports: Reports) -> None:
+        """These were recorded when our greeting was read: of what it named, a later attempt is ours since."""
+        attempts = self._named.get(reports.run, {})
+        for report in reports.items:
+            if attempts.get(report.place) == report.attempt:
+                del attempts[report.place]
 
     def _hand_back(self) -> list[Order]:
         """Return what is to be done so that nothing is begun any more as part of an earlier run."""

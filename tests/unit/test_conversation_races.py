@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from executor.messages import PROTOCOL, Welcome, encode
 from executor.session import Ended
 from tests.unit.test_conversation_resumed import COUNT, interrupted
@@ -45,3 +47,24 @@ def test_what_came_with_the_news_of_a_death_is_acknowledged_when_it_was_returned
     dispatcher.end.acknowledge()
     worker.turn()
     assert worker.end.settled
+
+
+def test_what_was_recorded_after_the_greeting_named_it_is_not_given_back(world: World) -> None:
+    """Its next attempt may be leased to the same worker meanwhile."""
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.work(1)
+    worker.cable.slow = True
+    world.turns(0.1)  # it is recorded, and handed out again
+    worker.link.put(Gone(b"dispatcher", "for a moment"))
+    worker.link.put(Came(b"dispatcher"))
+    world.turns(0.1)  # it greets
+    worker.cable.arrive()
+    world.turns(1)
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    world.turns(1)
+    assert worker.ran == Counter({0: 2})

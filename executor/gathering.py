@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from executor import keeping, resume
 from executor.config import Wire
 from executor.descriptors import raise_descriptor_limit
-from executor.errors import EXIT_NOT_OK, EXIT_OK, OutputFailed
+from executor.errors import EXIT_NOT_OK, EXIT_OK, ExecutorError, OutputFailed
 from executor.gather import Gatherer, Wishes, end_with, results_stream
 from executor.history import History
 from executor.journal import Journal
@@ -20,6 +20,18 @@ from executor.streams import complain
 from executor.task import Task
 from executor.waiting import Reunion
 from transports.base import DispatcherEnd
+
+
+def take_leave(wire: Wire, run: Run) -> None:
+    """Of a run of which all is recorded, remove what those that it continues may have left with a broker.
+
+    They were killed when the last line was written, and nobody had been told.
+    """
+    try:
+        with wire.transport.dispatcher_end(wire.settings, say=complain, wait=None) as end:
+            end.push(run)
+    except ExecutorError as error:  # no matter of the results
+        complain(str(error))
 
 
 def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) -> int:
@@ -41,6 +53,11 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
             if again is not None:
                 past = resume.resume(target, tasks, again, complain)
                 if len(past.recorded) == len(tasks) > 0:
+                    earlier = history.before().earlier
+                    if arguments.workers is None and any(each.pushed for each in earlier):
+                        over = Run(tasks, earlier=earlier)
+                        over.skip(past.recorded)
+                        take_leave(wire, over)
                     return EXIT_OK if past.counts.get("ok") == len(tasks) else EXIT_NOT_OK
                 before = history.before()
                 past = past._replace(earlier=before.earlier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections import Counter
@@ -499,6 +500,32 @@ def test_a_dispatcher_is_killed_and_its_run_resumed(runs: Runs) -> None:
     assert {result["id"]: result["value"] for result in found} == {f"c{at}": 1 for at in range(80)}, (
         second.log()
     )
+    assert runs.waiting(f"results.{id_}") is None
+    runs.drain(worker)
+    runs.no_call_waits()
+
+
+def test_of_a_run_of_which_all_is_recorded_nothing_stays_with_the_broker(runs: Runs) -> None:
+    """It was killed when the last line was written, and nobody had been told yet."""
+    worker = runs.worker(2)
+    arguments = [
+        "--tasks",
+        runs.scripts.tasks(*holds(1), *(record("jobs.echo", at, id=f"e{at}") for at in range(5))),
+        "--output",
+        "r.jsonl",
+    ]
+    first = runs.dispatcher(*arguments)
+    go = runs.runs("held-0")
+    wait_until(lambda: len(recorded(runs)) >= 5, "all but one")
+    first.kill()
+    id_ = worker.says("serving run").rpartition(" ")[2]
+    go.touch()
+    wait_until(lambda: runs.waiting(f"results.{id_}") == 1, "the last is done")
+    path = runs.folder / "r.jsonl"
+    last = {**recorded(runs)[-1], **record("jobs.hold", "held-0", id="0"), "value": "held-0"}
+    path.write_text(path.read_text() + json.dumps(last) + "\n")
+    again = runs.run(*arguments, "--resume")
+    assert "nothing to run" in again.stderr
     assert runs.waiting(f"results.{id_}") is None
     runs.drain(worker)
     runs.no_call_waits()

@@ -6,7 +6,7 @@ amqp.py         one connection that is kept
 outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back
-mending.py      ... and sends them out again
+mending.py      ... and sends them out again;  reaping.py  looks for them
 held.py         what a worker has, and how much more it wants
 lookout.py      into which queue it looks next
 runs.py         which runs it takes part in

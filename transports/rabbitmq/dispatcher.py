@@ -45,16 +45,11 @@ from transports.rabbitmq.parting import part
 from transports.rabbitmq.post import Post
 from transports.rabbitmq.presence import Open, Presence
 from transports.rabbitmq.pushing import Pushing
+from transports.rabbitmq.reaping import Reaping
 from transports.rabbitmq.topology import Topology
 
 #: Messages of reports that are delivered and not acknowledged, at most.
 PREFETCH = 200
-
-#: Seconds between two looks for calls that came back.
-LOOK_AGAIN = 1.0
-
-#: Seconds in which the queues of a worker that died are looked into again and again.
-REAPING = 10.0
 
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
@@ -91,7 +86,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._removed = False  # ... and was deleted before our eyes
         self._seeking_earlier: set[str] = set()  # results queues of earlier runs that are looked for
         self._post = Post(self._connection)
-        self._mending = Mending(self._connection, self._post, names)
+        self._reaping = Reaping(self._connection, Mending(self._connection, self._post, names), names)
         self._jobs: Jobs | None = None
         self._continued: Continued | None = None
         self._pushing: Pushing | None = None
@@ -109,11 +104,6 @@ class RabbitDispatcherEnd(DispatcherEnd):
         ] = {}  # by place, the attempt that is ours of what an earlier run reported
         self._tags: list[Tag] = []
         self._found: dict[str, int | None] = {}
-        self._getting = ""
-        self._returned_at = 0.0
-        self._reaping: dict[
-            str, float
-        ] = {}  # queues of workers that died, and until when they are looked into
         self._fresh: set[int] = set()  # widths of calls that were confirmed and not told yet
         self._told_at = 0.0
         self._beat_at = 0.0
@@ -222,15 +212,14 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def worker_died(self, pid: int) -> None:
         for hello in self._presence.died(socket.gethostname(), pid):
             self._miss(hello, "its process died")
-            until = time.monotonic() + REAPING
-            for queue in (self._names.held(hello.instance), self._names.orphaned(hello.instance)):
-                self._reaping[queue] = until
+            self._reaping.died(hello.instance, time.monotonic())
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        if self._listening and self._jobs is not None and not (self._stays or self.resumable):
+        begun = self._jobs is not None and (self._listening or self._jobs.earlier)  # something may be there
+        if begun and not (self._stays or self.resumable):
             results = self._names.results(self._run)
             if not part(self._connection, self._outage, results, self._part, PARTING):
                 left = f"what is left of the run there goes by itself in {max(self._names.keep, PARTING):g} s"
@@ -253,7 +242,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             return 0.0
         if not self._outage.opened:
             return _TICK
-        ats = [self._beat_at, self._returned_at]
+        ats = [self._beat_at, self._reaping.look_at]
         if not self._watch.asking and self._watches():
             ats.append(self._watch.look_at)
         if self._fresh:
@@ -276,7 +265,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._found[event.queue] = event.messages
             self._find(event, now)
         elif isinstance(event, events.Empty):
-            self._getting = ""
+            self._reaping.empty()
         elif event.queue == self._listening:
             self._meet(event, now)
         elif self._continued is not None and (run := self._continued.run_of(event.queue)) is not None:
@@ -313,10 +302,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         elif self._continued is not None and event.queue in self._seeking_earlier:
             self._find_earlier(self._continued, event.queue, there)
         elif event.queue in self._reaping:
-            if not there:
-                del self._reaping[event.queue]
-            elif event.messages and not self._getting and not self._mending:
-                self._get(event.queue)
+            self._reaping.found(event)
         elif event.queue in self._watch:
             if not there:
                 self._declare_again(event.queue)
@@ -395,9 +381,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def _lose(self, event: events.Lost, now: float) -> None:
         self._outage.loses(event, now)
-        self._getting = ""
         self._tags.clear()  # they come again, and are known by their places
-        self._mending.lost()
+        self._reaping.lost()
         self._post.lost(event.most)
 
     def _meet(self, event: Delivered, now: float) -> None:
@@ -455,15 +440,15 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def _mend(self, event: Delivered) -> None:
         """Calls came back whose worker vanished; of which run does not matter."""
-        self._getting = ""
         try:
             run, some = calls(event.body)
         except BadFrame as bad:
+            self._reaping.empty()
             self._stranger(event.queue, bad)
             if event.tag is not None:
                 self._connection.ack(event.tag)
             return
-        self._mending.mend(event, run, some)
+        self._reaping.came(event, run, some)
 
     def _stranger(self, queue: str, bad: BadFrame) -> None:
         if queue not in self._strangers:
@@ -545,25 +530,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._told_at = now
             self._tell(Pushed(sorted(self._fresh)))
             self._fresh.clear()
-        if not self._getting and not self._mending and now >= self._returned_at:
-            self._look_for_returned(now)
+        self._reaping.tick(now)
         if now >= self._watch.look_at and not self._watch.asking:
             self._look_for_lost(now)
-
-    def _look_for_returned(self, now: float) -> None:
-        self._reaping = {queue: until for queue, until in self._reaping.items() if now < until}
-        if self._reaping:  # in turn, and quickly: nothing else will bring these back soon
-            queue, until = self._reaping.popitem()
-            self._reaping = {queue: until, **self._reaping}
-            self._returned_at = now + TELL
-            self._connection.look_for(queue)  # a worker that ended in peace has removed it
-        else:
-            self._returned_at = now + LOOK_AGAIN
-            self._get(self._names.returned)
-
-    def _get(self, queue: str) -> None:
-        self._getting = queue
-        self._connection.get(queue)
 
     def _miss(self, hello: Hello, why: str) -> None:
         held = sum(place in self._open for place in self._places(hello.holding))

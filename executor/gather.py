@@ -22,10 +22,11 @@ from executor.journal import Journal
 from executor.launch import LocalWorkers
 from executor.progress import NAMED_MOST, Lasting
 from executor.recording import Recording
+from executor.resume import UNFINISHED
 from executor.run import Run
 from executor.screen import Screen, Summary
 from executor.task import Result
-from executor.waiting import Reunion, Waiting
+from executor.waiting import START, Reunion, Waiting
 from executor.words import plural
 from transports.base import Delivery, DispatcherEnd, WorkerView
 
@@ -42,12 +43,13 @@ class Wishes(NamedTuple):
     """What the command line asks of a run.
 
     `max_failures` stops handing out after so many results that aren't ok (None: never); `failures_only`
-    shows only those; `wait` is ``--wait`` in seconds.
+    shows only those; `wait` is ``--wait`` in seconds; `start` is how one starts a worker.
     """
 
     wait: float | None = None
     max_failures: int | None = None
     failures_only: bool = False
+    start: str = START
 
 
 class Gatherer:
@@ -72,8 +74,9 @@ class Gatherer:
         self._history = history
         self._reunion = reunion or Reunion((), 0.0)
         self._waiting = Waiting(
-            end.address, wait=wishes.wait, widest=max(workers.widths) if workers is not None else None
-        )
+            end.address, wait=wishes.wait, widest=max(workers.widths) if workers is not None else None,
+            start=wishes.start,
+        )  # fmt: skip
         self._halted = False
         self._signal: int | None = None
         self._pushed = 0.0
@@ -84,6 +87,13 @@ class Gatherer:
     def wall(self) -> float:
         """Seconds from the first worker to the last result."""
         return 0.0 if self._began is None else (self._ended or time.monotonic()) - self._began
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks a resume would run; 0 where an error says more of what is to be done."""
+        if self._recording.left:
+            return 0
+        return self._run.unrecorded + sum(self._run.counts.get(status, 0) for status in UNFINISHED)
 
     def gather(self) -> int:
         """Gather until every task has its result, or the run is stopped; return the exit status.

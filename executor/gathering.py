@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from executor import keeping, resume
@@ -14,12 +16,13 @@ from executor.history import History
 from executor.journal import Journal
 from executor.launch import LocalWorkers
 from executor.output import Mode, Target
-from executor.run import Run
+from executor.run import Earlier, Run
 from executor.screen import Screen, Summary
 from executor.streams import complain
 from executor.task import Task
-from executor.waiting import Reunion
-from transports.base import DispatcherEnd
+from executor.waiting import START, Reunion
+from executor.words import plural
+from transports.base import DispatcherEnd, Say
 
 
 def take_leave(wire: Wire, run: Run) -> None:
@@ -46,28 +49,30 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
         if arguments.output is not None:
             mode: Mode = "overwrite" if arguments.overwrite else "new" if again is None else "resume"
             target = stack.enter_context(Target(arguments.output, mode))
-        past, history, reunion = resume.Past(), None, None
+        found: resume.Survey | None = None
+        earlier: Sequence[Earlier] = ()
+        history, reunion = None, None
         if tasks is not None and target is not None and target.folder is not None:
             history = History(target.folder, tasks)
             stack.callback(history.close)
             if again is not None:
-                past = resume.resume(target, tasks, again, complain)
-                if len(past.recorded) == len(tasks) > 0:
-                    earlier = history.before().earlier
+                found = resume.look(target, tasks, again, complain)
+                before = history.before()
+                earlier = before.earlier
+                if len(found.recorded) == len(tasks) > 0:
+                    resume.make_ready(target, tasks, found, complain)
                     if arguments.workers is None and any(each.pushed for each in earlier):
                         over = Run(tasks, earlier=earlier)
-                        over.skip(past.recorded)
+                        over.skip(found.recorded)
                         take_leave(wire, over)
-                    return EXIT_OK if past.counts.get("ok") == len(tasks) else EXIT_NOT_OK
-                before = history.before()
-                past = past._replace(earlier=before.earlier)
+                    return EXIT_OK if found.counts.get("ok") == len(tasks) else EXIT_NOT_OK
                 if before.workers and arguments.workers is None:
                     patience = wire.settings.patience
                     wait = patience if arguments.wait is None else min(arguments.wait, patience)
                     reunion = Reunion(before.workers, wait)
                 if before.missing:
                     complain(
-                        f"{target.name}.d: {', '.join(before.missing)} can't be read: "
+                        f"{target.beside}: {', '.join(before.missing)} can't be read: "
                         "what workers still have of runs before may run again"
                     )
         out = results_stream(arguments.output)
@@ -84,26 +89,30 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
             workers.open()
             settings = workers.settings
         wishes = Wishes(
-            arguments.wait, arguments.max_failures, arguments.output is not None and not arguments.verbose
-        )
+            arguments.wait, arguments.max_failures, arguments.output is not None and not arguments.verbose,
+            _start(arguments),
+        )  # fmt: skip
         end: DispatcherEnd
         if tasks is None:
             kept = wire.transport.kept_run(settings, arguments.collect, collects=True, say=screen.say)
             end = stack.enter_context(kept)
             run = keeping.open_kept(kept, arguments.collect, wait=arguments.wait, say=screen.say)
             if target is not None and again is not None:
-                past = resume.resume(target, run.tasks, (), screen.say, to="collect")
+                found = resume.look(target, run.tasks, (), screen.say, to="collect")
+            past = _begin(target, run.tasks, found, screen.say)
         else:
-            run = Run(
-                tasks, retries=arguments.retries, timeout=arguments.timeout,
-                earlier=past.earlier, superseded=past.superseded, again=past.again,
-            )  # fmt: skip
             end = wire.transport.dispatcher_end(settings, say=screen.say, wait=arguments.wait)
             if history is not None:
-                history.begin(run.id)
                 # After the end has said goodbye to all, so that nobody keeps anything.
                 stack.callback(lambda: None if end.resumable else history.end())
             stack.enter_context(end)
+            past = _begin(target, tasks, found, screen.say)
+            run = Run(
+                tasks, retries=arguments.retries, timeout=arguments.timeout,
+                earlier=earlier, superseded=past.superseded, again=past.again,
+            )  # fmt: skip
+            if history is not None:
+                history.begin(run.id)
         run.skip(past.recorded)
         journal = None
         if target is not None:
@@ -120,6 +129,34 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
             status = gatherer.gather()
         finally:
             screen.summarise(gatherer.wall, out)
+            if target is not None and history is not None and gatherer.unfinished:
+                rest = f"{gatherer.unfinished:,} of {plural(len(run.tasks), 'task')} unfinished"
+                screen.say(f"{target.name}: {rest}; --resume goes on with them")
         if status == EXIT_OK and screen.unwritten and journal is None:
             raise OutputFailed(screen.unwritten)
         return status
+
+
+def _start(arguments: argparse.Namespace) -> str:
+    """Return how one starts a worker for a dispatcher with this command line."""
+    words = [START]
+    if arguments.yaml is not None:
+        words.append(f"--yaml {shlex.quote(arguments.yaml)}")
+    # Which one, the line says already; on this side it may be another (tcp://*), or hold a password.
+    if arguments.address is not None:
+        words.append("--address ...")
+    if arguments.connect is not None:
+        words.append("--listen ...")
+    return " ".join(words)
+
+
+def _begin(
+    target: Target | None, tasks: Sequence[Task], found: resume.Survey | None, say: Say
+) -> resume.Past:
+    """Change the results file, which is as it was until the wire is open: what can't begin loses nothing."""
+    if target is None:
+        return resume.Past()
+    if found is None:
+        target.begin()
+        return resume.Past()
+    return resume.make_ready(target, tasks, found, say)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 #: What is written is synced so many seconds later, at the next turn: a power cut costs a second at most.
 SYNC_AFTER = 0.75
 
-#: An id that may be a file's name on every system, and is not that of another one's second array.
+#: An id that may be a file's name on every system, and is not that of another one's second array. Of one with
+#: capitals it is the beginning, as some file systems take `A` and `a` for one name.
 _PLAIN_ID = re.compile(r"(?!.*\.\d+\Z)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 #: Errors that no patience mends: nobody reads the pipe any more, or there never was a stream.
@@ -43,7 +44,7 @@ class Journal:
         self._taken: deque[Result] = deque()  # that have no line yet
         self._lines: list[bytes] = []  # that are not written
         self._unsynced: list[bytes] = []  # written, and not safe against a power cut
-        self._arrays: list[Path] = []  # likewise
+        self._arrays: list[Path] = []  # that are not safe, either; their lines are not written
         self._since: float | None = None  # when the first of these was written, on the monotonic clock
         self._safe = self._end = 0  # bytes of the file that are synced, and that are written
         self._doubtful = False  # the system may have dropped what a sync was to make safe
@@ -86,6 +87,7 @@ class Journal:
             while self._taken:
                 self._lines.append(self._line(self._taken[0]))
                 self._taken.popleft()
+            self._sync_arrays()
             self._put()
         except OSError as error:
             raise _failure(error) from error
@@ -108,7 +110,6 @@ class Journal:
         if self._since is None:
             return
         try:
-            self._sync_arrays()
             if self._doubtful:
                 self._write_again()
             os.fsync(self._descriptor)
@@ -143,7 +144,7 @@ class Journal:
             self._descriptor = -1
 
     def _sync_arrays(self) -> None:
-        """Sync arrays, before the lines that name them."""
+        """Sync arrays before their lines are written: a power cut must not leave lines without them."""
         if self._arrays and self._target.folder is not None:
             for path in self._arrays:
                 sync_file(path)
@@ -238,11 +239,11 @@ class _Arrays:
     def __init__(self, folder: Path, task_id: str, made: list[Path]) -> None:
         self._folder = folder
         self._made = made
-        self._name = (
-            task_id
-            if _PLAIN_ID.fullmatch(task_id)
-            else hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        )
+        digest = hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        if not _PLAIN_ID.fullmatch(task_id):
+            self._name = digest
+        else:
+            self._name = task_id if task_id == task_id.lower() else f"{task_id}-{digest[:12]}"
         self._count = 0
 
     def save(self, array: np.ndarray[Any, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from executor.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_TERMINATED, NobodyTh
 from executor.gather import Gatherer
 from executor.run import Run
 from executor.task import Result
-from executor.waiting import SAY_AFTER, SAY_AGAIN
+from executor.waiting import SAY_AFTER, SAY_AGAIN, nobody_line
 from executor.words import plural
 from transports.base import Delivery, KeepingEnd, Say
 
@@ -184,4 +184,4 @@ class Collector(Gatherer):
                 text = f"no worker is wide enough for {plural(sum(too_wide.values()), 'task')} of more than"
                 self._screen.say(f"{text} {plural(max(cores), 'core')}")
             else:
-                self._screen.say(f"waiting for a worker at {self._end.address}; start one: python worker.py")
+                self._screen.say(nobody_line(self._end.address, self._wishes.start))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
-from executor.errors import UsageError
+from executor.errors import OutputFailed, UsageError
 from executor.private import Lock
 from executor.streams import complain
 
@@ -32,17 +32,21 @@ class Target:
     """The place that results go to, from construction to `close` this process's own.
 
     `path` is the file, links resolved, and `folder` lies beside it; both are None for stdout (``-``), a pipe
-    or a device, beside which nothing can lie. `name` is what the user calls it.
+    or a device, beside which nothing can lie. `name` is what the user calls it, and `beside` the folder.
+
+    Nothing that it holds is changed before `begin`.
 
     Raises:
-        UsageError: it can't be written, another dispatcher writes it, or it holds something and `mode` is
-            "new".
+        UsageError: it can't be written, another dispatcher writes it, it holds something and `mode` is "new",
+            or it is no file and `mode` is "resume".
     """
 
     def __init__(self, name: str, mode: Mode = "new") -> None:
         self.name = name
         self.path: Path | None = None
         self.folder: Path | None = None
+        self.beside = ""
+        self._mode = mode
         self._lock: Lock | None = None
         if name == "-":
             return
@@ -51,24 +55,27 @@ class Target:
         try:
             path = Path(os.path.realpath(name))
             if _is_stream(name, path):
+                if mode == "resume":
+                    raise not_a_file(name)
                 return
             if mode == "new":  # before a folder is made beside what may be none of ours
                 self._refuse(path)
             self.path, self.folder = path, path.with_name(path.name + ".d")
+            self.beside = str(self.folder) if Path(name).is_symlink() else f"{Path(name)}.d"
+            if not path.parent.is_dir():
+                raise UsageError(f"--output {name}: there is no folder {path.parent}")
             self.folder.mkdir(exist_ok=True)
             self._take_lock()
             try:
                 os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666))
                 if mode == "new":
                     self._refuse(path)
-                if mode != "resume":
-                    self._clear(everything=mode == "overwrite")
                 sync_folder(path.parent)
             except BaseException:
                 self.close()
                 raise
         except OSError as error:
-            raise UsageError(f"--output {name}: {error.strerror}") from error
+            raise UsageError(f"--output {name}: {reason(error, self.path)}") from error
 
     def _refuse(self, path: Path) -> None:
         if path.exists() and (held := path.stat().st_size):
@@ -96,15 +103,27 @@ class Target:
                 "wait for its end, or choose another name"
             )
 
-    def _clear(self, *, everything: bool) -> None:
-        """Remove what earlier runs left of themselves; with `everything`, their results as well."""
-        assert self.path is not None
+    def begin(self) -> None:
+        """Remove what this run does not go on with: what tells of earlier runs, and where it overwrites, all.
+
+        Raises:
+            OutputFailed: that can't be done.
+        """
+        if self.path is None or self.folder is None or self._mode == "resume":
+            return
+        try:
+            self._remove(RUNS, f"{ORDER}*")  # first: an empty file is no end of those runs
+            if self._mode == "overwrite":
+                os.truncate(self.path, 0)
+                self._remove(SUPERSEDED, "*.npy")  # then what lines name
+        except OSError as error:
+            raise OutputFailed(f"--output {self.name}: {reason(error, self.path)}") from error
+
+    def _remove(self, *names: str) -> None:
         assert self.folder is not None
-        for name in (RUNS, f"{ORDER}*", *((SUPERSEDED, "*.npy") if everything else ())):
+        for name in names:
             for stale in self.folder.glob(name):
                 stale.unlink()
-        if everything:
-            os.truncate(self.path, 0)
 
     def close(self) -> None:
         """Let others write it. Closing twice is harmless."""
@@ -127,6 +146,18 @@ def _is_stream(name: str, path: Path) -> bool:
     except FileNotFoundError:
         return False
     return not (stat.S_ISREG(info.st_mode) and path.exists() and path.samefile(name))
+
+
+def not_a_file(name: str) -> UsageError:
+    """Return the error that a run can't go on with a pipe, a device or a folder."""
+    return UsageError(f"--output {name}: is no file, so there is nothing to go on with")
+
+
+def reason(error: OSError, path: Path | None) -> str:
+    """Return what went wrong, and where, if not with the file at `path` that is spoken of."""
+    what = error.strerror or str(error)
+    where = error.filename
+    return what if where is None or path is None or Path(where) == path else f"{where}: {what}"
 
 
 def sync_file(path: Path) -> None:

@@ -121,5 +121,5 @@ class Recording:
 
     def _failed(self, why: OutputFailed) -> OutputFailed:
         if self._journal is not None and self._journal.resumable:
-            return OutputFailed(f"{why}; when that is mended, go on with the same command and --resume")
+            return OutputFailed(f"{why}; when that is mended, --resume goes on")
         return why

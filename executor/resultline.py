@@ -48,8 +48,8 @@ def parse(raw: bytes) -> Line:
             raise ValueError("it is no object")
         for key in ("params", "kwargs"):
             record[key] = msgspec.Raw(jsonform.encode_line(record.get(key)))
-        return Line(**{key: record[key] for key in Line.__struct_fields__})
-    except (KeyError, RecursionError) as error:
+        return msgspec.convert(record, Line)
+    except (msgspec.ValidationError, RecursionError) as error:
         raise ValueError(str(error)) from error
     finally:
         sys.set_int_max_str_digits(digits)

@@ -10,20 +10,24 @@ import argparse
 import contextlib
 import json
 import os
+import re
+import stat
 from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+import msgspec
+
 from executor.changed import Changed
 from executor.errors import OutputFailed, UsageError
-from executor.output import SUPERSEDED, Target
+from executor.output import SUPERSEDED, Target, not_a_file, reason
 from executor.resultline import Line, parse
-from executor.run import Earlier, Span
+from executor.run import Span
 from executor.superseded import move, spans_of
 from executor.task import Task
-from executor.words import plural
+from executor.words import one_line, plural
 
 #: Statuses whose tasks ``--resume`` runs again, and ``--retry-failed``.
 UNFINISHED = frozenset({"cancelled", "lost"})
@@ -31,6 +35,9 @@ FAILED = frozenset({"error", "timeout", "crashed", "lost", "rejected", "cancelle
 
 #: Bytes read at once.
 _BLOCK = 1 << 20
+
+#: A large array's file, as a line names it.
+_ARRAY = re.compile(rb'"\$npy":("(?:[^"\\]|\\.)*")')
 
 #: What our lines begin with: so does what is left of one.
 _BEGINNING = b'{"id":'
@@ -43,6 +50,7 @@ class Survey(NamedTuple):
     tasks that have a line and are run again, `twice` is how many lines have the id of one before, and `moved`
     the numbers, from 1, of both kinds of lines. `others` counts lines of tasks that are not among these. The
     lines end at byte `end`, behind which stand `torn` bytes of one; `open_end`: the last has no line end.
+    `bare` is how many lines that stay name an array which is not there, and `bare_first` tells of one.
     """
 
     recorded: array[int]
@@ -54,6 +62,8 @@ class Survey(NamedTuple):
     end: int
     torn: int
     open_end: bool
+    bare: int
+    bare_first: str
 
 
 def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str]) -> Survey:
@@ -68,8 +78,9 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
     recorded, retried, moved = array("q"), array("q"), array("q")
     counts: Counter[str] = Counter()
     changed = Changed(name, path.parent)
-    twice = end = torn = 0
+    twice = end = torn = bare = 0
     open_end = False
+    bare_first = ""
     with _opened(path, name) as file:
         for number, raw in enumerate(file, 1):
             if raw.endswith(b"\n"):
@@ -85,6 +96,9 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
                     break
                 line, whole = found
                 end, torn, open_end = end + whole, len(raw) - whole, True
+            if (gone := _gone(raw, path.parent)) and not bare:
+                bare_first = f"{gone} in line {number:,}"
+            bare += bool(gone)
             place = places.get(line.id)
             if place is None:
                 if line.id in others:
@@ -104,7 +118,7 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
                     recorded.append(place)
                     counts[line.status] += 1
     changed.refuse()
-    return Survey(recorded, counts, retried, twice, moved, len(others), end, torn, open_end)
+    return Survey(recorded, counts, retried, twice, moved, len(others), end, torn, open_end, bare, bare_first)
 
 
 class Past(NamedTuple):
@@ -115,7 +129,6 @@ class Past(NamedTuple):
     counts: Mapping[str, int] = {}
     again: Sequence[int] = ()
     superseded: Mapping[int, Collection[Span]] = {}
-    earlier: Sequence[Earlier] = ()
 
 
 def again(arguments: argparse.Namespace) -> Collection[str] | None:
@@ -129,31 +142,47 @@ def left(name: str, tasks: Sequence[Task], again: Collection[str], say: Callable
     Raises:
         UsageError: as `survey`.
     """
-    path = Path(name)
-    if not path.is_file():
+    path = Path(os.path.realpath(name))
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise not_a_file(name)
+    except FileNotFoundError:
         return list(tasks)
-    found = survey(path.resolve(), name, tasks, again)
-    tell(name, len(tasks), found._replace(again=array("q"), twice=0), say)  # nothing is set aside yet
+    except OSError as error:
+        raise UsageError(f"--output {name}: {error.strerror}") from error
+    found = survey(path, name, tasks, again)
+    _tell(name, len(tasks), found, again, say)
     recorded = frozenset(found.recorded)
     return [task for place, task in enumerate(tasks) if place not in recorded]
 
 
-def resume(
+def look(
     target: Target,
     tasks: Sequence[Task],
     again: Collection[str],
     say: Callable[[str], None],
     to: str = "run",
-) -> Past:
-    """Make a results file ready for the run that continues it, and say what it holds; `to` is for the rest.
+) -> Survey:
+    """Survey a results file and say what it holds; `to` is for the rest. Nothing is changed.
 
     Raises:
-        UsageError: as `survey`.
-        OutputFailed: it can't be made ready; nothing in it is lost.
+        UsageError: as `survey`, or it is no file.
     """
-    if target.path is None or target.folder is None:
-        raise UsageError(f"--output {target.name}: is no file, so there is nothing to go on with")
+    if target.path is None:
+        raise not_a_file(target.name)
     found = survey(target.path, target.name, tasks, again)
+    _tell(target.name, len(tasks), found, again, say, to)
+    return found
+
+
+def make_ready(target: Target, tasks: Sequence[Task], found: Survey, say: Callable[[str], None]) -> Past:
+    """Make a results file that was found so ready for the run that continues it, and say what was changed.
+
+    Raises:
+        OutputFailed: that can't be done; nothing in it is lost.
+    """
+    assert target.path is not None
+    assert target.folder is not None
     try:
         if found.moved:
             move(target.path, target.folder, found.moved, found.end)
@@ -161,29 +190,36 @@ def resume(
             _mend(target.path, found)
     except OSError as error:
         raise OutputFailed(
-            f"{target.name}: can't be made ready to go on: {error.strerror}; no result is lost"
+            f"{target.name}: can't be made ready to go on: {reason(error, target.path)}; no result is lost"
         ) from error
+    aside = f"{target.beside}/{SUPERSEDED}"
     if found.torn:
         say(f"{target.name}: cut {plural(found.torn, 'byte')} of a last line that was not written to its end")
-    tell(target.name, len(tasks), found, say, to)
+    if found.again:
+        lines = "its line is" if len(found.again) == 1 else "their lines are"
+        say(f"of those to run {len(found.again):,} ran before; {lines} now in {aside}")
+    if found.twice:
+        say(f"{plural(found.twice, 'line')} with the id of an earlier line: now in {aside}")
     superseded = spans_of(target.folder / SUPERSEDED, tasks)
     return Past(found.recorded, found.counts, found.again, superseded)
 
 
-def tell(name: str, count: int, found: Survey, say: Callable[[str], None], to: str = "run") -> None:
+def _tell(
+    name: str, count: int, found: Survey, again: Collection[str], say: Callable[[str], None], to: str = "run"
+) -> None:
     """Say what a file holds of so many tasks."""
     kept = len(found.recorded)
     failed = kept - found.counts.get("ok", 0)
     bad = f" ({failed:,} not ok)" if failed else ""
     rest = f"{count - kept:,} to {to}" if count > kept else f"nothing to {to}"
+    if failed and count == kept and again == UNFINISHED:
+        rest += f"; --retry-failed runs {'that one' if failed == 1 else 'those'} again"
     say(f"{name}: {kept:,} of {plural(count, 'task')} recorded before{bad}, {rest}")
-    if found.again:
-        say(f"{len(found.again):,} of these ran before; what came of it is now in {name}.d/{SUPERSEDED}")
-    if found.twice:
-        lines = plural(found.twice, "line")
-        say(f"{lines} with the id of an earlier line: now in {name}.d/{SUPERSEDED}")
     if found.others:
         say(f"{plural(found.others, 'line')} of tasks that are not among these: left as they are")
+    if found.bare:
+        lines = plural(found.bare, "line names", "lines name")
+        say(f"{lines} an array that is gone, {found.bare_first}; take such a line out to run its task again")
 
 
 @contextlib.contextmanager
@@ -199,12 +235,13 @@ def _read(raw: bytes, name: str, number: int) -> Line:
     try:
         return parse(raw)
     except ValueError as error:
-        raise _no_result(name, number) from error
+        raise _no_result(raw, name, number) from error
 
 
-def _no_result(name: str, number: int) -> UsageError:
+def _no_result(raw: bytes, name: str, number: int) -> UsageError:
+    begins = one_line(raw[:200].decode("utf-8", "replace").strip(), 40)
     return UsageError(
-        f"{name}:{number}: is no result of a run; take that line out, or choose another --output "
+        f"{name}:{number}: is no result of a run: {begins}; take that line out, or choose another --output "
         "(nothing was changed)"
     )
 
@@ -220,8 +257,21 @@ def _tail(raw: bytes, name: str, number: int) -> tuple[Line, int] | None:
     except ValueError:
         pass
     if not (bare.startswith(_BEGINNING) or _BEGINNING.startswith(bare)) or _is_whole(bare):
-        raise _no_result(name, number)
+        raise _no_result(raw, name, number)
     return None
+
+
+def _gone(raw: bytes, folder: Path) -> str:
+    """Return an array that a line names and that is not there, or ""."""
+    for name in _ARRAY.findall(raw) if b'"$npy"' in raw else ():
+        text = str(msgspec.json.decode(name))
+        try:
+            size = (folder / text).stat().st_size
+        except OSError:
+            size = 0
+        if not size:
+            return text
+    return ""
 
 
 def _is_whole(raw: bytes) -> bool:

@@ -80,6 +80,7 @@ class Summary:
         self.before: Mapping[str, int] = {}  # by status
         self.counts: dict[str, int] = {}
         self.core_seconds = 0.0
+        self._within = 0.0  # core-seconds since the run began: a resumed run takes what began before it
         self.cores = 0  # the most that workers had at once
         self._failures: dict[tuple[str, str, str], tuple[int, str]] = {}
 
@@ -88,6 +89,8 @@ class Summary:
         self.counts[result.status] = self.counts.get(result.status, 0) + 1
         if result.started is not None and result.finished is not None:
             self.core_seconds += max(0.0, result.finished - result.started) * result.resources
+            began = max(result.started, result.submitted or 0.0)
+            self._within += max(0.0, result.finished - began) * result.resources
         if result.error is not None:
             key = (result.status, result.error.type, result.error.message)
             count, first = self._failures.get(key, (0, result.id))
@@ -121,7 +124,7 @@ class Summary:
             spent = f"{self.core_seconds:,.0f}" if self.core_seconds >= 99.5 else f"{self.core_seconds:.3g}"
             text = f"{duration(wall)} wall time, {speed}, {spent} core-seconds"
             if self.cores and wall > 0:
-                used = self.core_seconds / (wall * self.cores)
+                used = self._within / (wall * self.cores)
                 text += f", efficiency {used:.0%} of {plural(self.cores, 'core')}"
             lines.append(text)
         failures = sorted(self._failures.items(), key=lambda item: -item[1][0])

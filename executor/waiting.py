@@ -20,6 +20,15 @@ SAY_AGAIN = 60.0
 REJECT_AFTER = 30.0
 
 
+#: How one starts a worker that needs to be told nothing.
+START = "python worker.py"
+
+
+def nobody_line(address: str, start: str) -> str:
+    """Return what is said when no worker is there; `start` is how one starts one."""
+    return f"waiting for a worker at {address}; start one: {start}"
+
+
 class Verdict(NamedTuple):
     """What to do: a line to say or "", widths whose tasks are rejected and why, and whether to give up."""
 
@@ -34,11 +43,13 @@ class Waiting:
 
     `wait` bounds the seconds without any worker (None: for ever) and the seconds that too wide tasks
     wait at the end (None: `REJECT_AFTER`). `widest` is the width of the widest worker there will ever
-    be, where that is known: then too wide tasks are rejected at once.
+    be, where that is known: then too wide tasks are rejected at once. `start` is how one starts a worker.
     """
 
-    def __init__(self, address: str, *, wait: float | None, widest: int | None = None) -> None:
-        self._address = address
+    def __init__(
+        self, address: str, *, wait: float | None, widest: int | None = None, start: str = START
+    ) -> None:
+        self._nobody = nobody_line(address, start)
         self._wait = wait
         self._widest = widest
         self._alone_since: float | None = None
@@ -80,7 +91,7 @@ class Waiting:
             return Verdict(nobody=True)
         if alone >= SAY_AFTER and (self._alone_said_at is None or now - self._alone_said_at >= SAY_AGAIN):
             self._alone_said_at = now
-            return Verdict(say=f"waiting for a worker at {self._address}; start one: python worker.py")
+            return Verdict(say=self._nobody)
         return Verdict()
 
     def _wide_line(

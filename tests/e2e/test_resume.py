@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def test_a_cancelled_run_is_resumed(scripts: Scripts) -> None:
     wait_until((scripts.folder / "a.runs").exists, "it runs")
     first.send(signal.SIGINT)
     assert first.ends() == 130
+    assert said(first)[-1] == "results.jsonl: 2 of 3 tasks unfinished; --resume goes on with them"
     assert {name: each["status"] for name, each in scripts.by_id().items()} == {
         "done": "ok",
         "a": "cancelled",
@@ -121,7 +123,7 @@ def test_a_cancelled_run_is_resumed(scripts: Scripts) -> None:
     second = scripts.run(*command, "--resume")
     assert said(second)[:2] == [
         "results.jsonl: 1 of 3 tasks recorded before, 2 to run",
-        "1 of these ran before; what came of it is now in results.jsonl.d/superseded.jsonl",
+        "of those to run 1 ran before; its line is now in results.jsonl.d/superseded.jsonl",
     ]
     assert {name: each["value"] for name, each in scripts.by_id().items()} == {
         "done": 1,
@@ -138,7 +140,8 @@ def test_retry_failed_runs_the_failures_alone(scripts: Scripts) -> None:
     scripts.run(*command, status=1)
     unchanged = (scripts.folder / "results.jsonl").read_bytes()
     done = scripts.run(*command, "--resume", status=1)
-    assert said(done) == ["results.jsonl: 8 of 8 tasks recorded before (3 not ok), nothing to run"]
+    line = "results.jsonl: 8 of 8 tasks recorded before (3 not ok), nothing to run"
+    assert said(done) == [f"{line}; --retry-failed runs those again"]
     assert done.stdout == ""
     assert (scripts.folder / "results.jsonl").read_bytes() == unchanged
     done = scripts.run(*command, "--retry-failed")
@@ -175,6 +178,20 @@ def test_a_task_that_changed_under_its_id_is_refused(scripts: Scripts) -> None:
             "give what is new another id, or choose another --output (nothing was changed)"
         ]
     assert (scripts.folder / "results.jsonl").read_bytes() == before
+
+
+def test_a_run_that_cannot_begin_changes_nothing(scripts: Scripts) -> None:
+    records = scripts.tasks(task("jobs.fail", id="a"))
+    scripts.run("--tasks", records, "--workers", "1", *OUTPUT, status=1)
+    before = (scripts.folder / "results.jsonl").read_bytes()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        for option in ("--overwrite", "--retry-failed"):
+            scripts.run("--tasks", records, *OUTPUT, "--address", address, option, status=2)
+            assert (scripts.folder / "results.jsonl").read_bytes() == before
+    assert not (scripts.folder / "results.jsonl.d/superseded.jsonl").exists()
 
 
 def test_a_second_dispatcher_on_the_same_file_is_refused(scripts: Scripts) -> None:
@@ -233,7 +250,7 @@ def test_a_disk_that_stays_full_ends_the_run_and_a_resume_completes_it(scripts: 
     dispatcher = scripts.run(*command, "--wait", "3", status=1)
     assert re.search(
         r"^\d+ results? could not be written\n(.*\n)*dispatcher.py: error: .*No space left on device; "
-        r"when that is mended, go on with the same command and --resume$",
+        r"when that is mended, --resume goes on$",
         dispatcher.stderr,
         re.MULTILINE,
     )

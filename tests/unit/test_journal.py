@@ -118,20 +118,37 @@ def test_what_is_written_is_synced_within_a_second_also_when_nothing_follows(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(journal.time, "monotonic", lambda: now)
-    opened.write(result("a", np.zeros(2000)))
+    opened.write(result("a"))
     opened.flush()
     opened.tick()
     assert faults.synced == []
     now += journal.SYNC_AFTER
     opened.tick()
-    assert faults.synced == ["a.npy", "r.jsonl.d", "r.jsonl"]  # arrays before the lines that name them
+    assert faults.synced == ["r.jsonl"]
     now += 100
     opened.tick()
-    assert len(faults.synced) == 3  # nothing new
+    assert len(faults.synced) == 1  # nothing new
     opened.write(result("b"))
     opened.flush()
     opened.close()
-    assert faults.synced[3:] == ["r.jsonl"]
+    assert faults.synced[1:] == ["r.jsonl"]
+
+
+def test_an_array_is_safe_before_the_line_that_names_it_is_written(
+    path: Path, opened: Journal, faults: Faults
+) -> None:
+    opened.write(result("a", np.zeros(2000)))
+    faults.syncs = False
+    with pytest.raises(OutputFailed):
+        opened.flush()
+    assert ids(path) == []
+    faults.syncs, faults.room = True, 0
+    with pytest.raises(OutputFailed):
+        opened.flush()
+    assert faults.synced == ["a.npy", "r.jsonl.d"]
+    faults.room = None
+    opened.flush()
+    assert ids(path) == ["a"]
 
 
 def test_what_a_sync_failed_for_is_written_again_at_its_place(
@@ -180,6 +197,15 @@ def test_no_two_tasks_share_an_arrays_file(path: Path, opened: Journal) -> None:
     assert stored == [1, 2, 3]
 
 
+def test_not_even_where_capitals_are_the_same(path: Path, opened: Journal) -> None:
+    for name in ("Run-1", "run-1", "RUN-1"):
+        opened.write(result(name, np.zeros(2000)))
+    opened.flush()
+    names = [each.name for each in path.with_name("r.jsonl.d").glob("*.npy")]
+    assert len({name.lower() for name in names}) == 3
+    assert "run-1.npy" in names
+
+
 def test_one_at_a_time(path: Path) -> None:
     with Target(str(path)):
         with pytest.raises(UsageError, match=f"another dispatcher .process {os.getpid()}. writes it"):
@@ -208,7 +234,9 @@ def test_what_overwrite_removes(path: Path) -> None:
         (folder / name).touch()
     with Target(str(path), "resume"):
         assert {each.name for each in folder.iterdir()} == {*ours, "mine.txt", "lock"}
-    with Target(str(path), "overwrite"):
+    with Target(str(path), "overwrite") as target:
+        assert path.read_bytes() == b"old"  # who can't begin has changed nothing
+        target.begin()
         assert path.read_bytes() == b""
         assert {each.name for each in folder.iterdir()} == {"mine.txt", "lock"}
 
@@ -218,7 +246,22 @@ def test_nothing_lies_beside_a_pipe_or_a_device(path: Path, make: Callable[[Path
     make(path)
     with Target(str(path)) as target:
         assert target.folder is None
+    with pytest.raises(UsageError, match="is no file, so there is nothing to go on with"):
+        Target(str(path), "resume")
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_is_in_the_way_is_named(path: Path) -> None:
+    folder = path.with_name("r.jsonl.d")
+    folder.touch()
+    with pytest.raises(UsageError, match=rf"--output {path}: {folder}: File exists"):
+        Target(str(path))
+    folder.unlink()
+    (folder / "lock").mkdir(parents=True)
+    with pytest.raises(UsageError, match=rf"--output {path}: {folder}/lock: Is a directory"):
+        Target(str(path))
+    with pytest.raises(UsageError, match=rf"there is no folder {path.parent}/none$"):
+        Target(str(path.parent / "none" / "r.jsonl"))
 
 
 def test_a_reader_that_went_away_is_for_good(tmp_path: Path) -> None:

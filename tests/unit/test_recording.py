@@ -116,7 +116,7 @@ def test_in_the_end_it_is_given_up_and_all_is_left_for_a_resume(world: World) ->
     world.fails = {"flush": FULL}
     world.take()
     world.turn(9.9)
-    with pytest.raises(OutputFailed, match="go on with the same command and --resume"):
+    with pytest.raises(OutputFailed, match="when that is mended, --resume goes on"):
         world.turn(0.2)
     assert not world.resumable
     world.recording.leave()

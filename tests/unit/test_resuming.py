@@ -48,7 +48,8 @@ def write(path: Path, *results: Result) -> None:
 def go_on(path: Path, some: Sequence[Task], again: Any = UNFINISHED) -> tuple[Past, list[str]]:
     said: list[str] = []
     with Target(str(path), "resume") as target:
-        return resume.resume(target, some, again, said.append), said
+        found = resume.look(target, some, again, said.append)
+        return resume.make_ready(target, some, found, said.append), said
 
 
 def ids(path: Path) -> list[str]:
@@ -84,8 +85,8 @@ def test_what_runs_again(path: Path, aside: Path) -> None:
     assert path.stat().st_ino != before.st_ino
     assert said == [
         f"{path}: 5 of 8 tasks recorded before (4 not ok), 3 to run",
-        f"2 of these ran before; what came of it is now in {path}.d/superseded.jsonl",
         "1 line of tasks that are not among these: left as they are",
+        f"of those to run 2 ran before; their lines are now in {path}.d/superseded.jsonl",
     ]
     past, said = go_on(path, some, FAILED)
     assert [some[place].id for place in past.recorded] == ["ok"]
@@ -127,6 +128,7 @@ def test_a_torn_last_line_is_cut_wherever_it_was_torn(path: Path, zeros: bytes) 
 @pytest.mark.parametrize(
     "bad",
     [
+        b'\xef\xbb\xbf{"id":["x"],"function":"f","params":[],"kwargs":{},"resources":1,"status":"ok","started":null,"finished":null}\n',
         b"a diary\n", b"{}\n", b'{"id":"a"}\n', b"\0\0\0\n", b"[1]\n", b'{"id":"b","fun\n',
         b'{"id":"b","function":"f","params":[],"kwargs":{},"resources":1,"status":"fine","started":null,"finished":null}\n',
         b"a diary", b'{"id":"b","function":"f"}', b'{"function":"f","para',
@@ -139,7 +141,7 @@ def test_a_line_that_is_no_result_is_refused_and_nothing_changed(path: Path, asi
     if bad.endswith(b"\n"):
         lines += path.read_bytes()
     path.write_bytes(lines)
-    with pytest.raises(UsageError, match=r"r\.jsonl:2: is no result of a run; .*nothing was changed"):
+    with pytest.raises(UsageError, match=r"r\.jsonl:2: is no result of a run: .*nothing was changed"):
         go_on(path, some)
     assert path.read_bytes() == lines
     assert not aside.exists()
@@ -211,7 +213,7 @@ def test_no_room_for_the_new_files_is_said_and_nothing_changed(
     with Target(str(path), "resume") as target, monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(OutputFailed, match="No space left on device; no result is lost"):
-            resume.resume(target, some, UNFINISHED, print)
+            resume.make_ready(target, some, resume.look(target, some, UNFINISHED, print), print)
     assert path.read_bytes() == before
     assert {each.name for each in path.parent.rglob("*")} == {"r.jsonl", "r.jsonl.d", "lock"}
 
@@ -292,6 +294,49 @@ def test_arrays_in_files(path: Path) -> None:
             go_on(path, [Task(function="f", params=[each], id="a")])
     path.with_name("r.jsonl.d").joinpath("a.npy").unlink()  # to save room
     assert list(go_on(path, [Task(function="f", params=[array], id="a")])[0].recorded) == [0]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 3000])
+def test_arrays_that_are_gone_or_damaged(path: Path, damage: bytes) -> None:
+    array = np.arange(3000.0)
+    one, other = Task(function="f", params=[array], id="a"), Task(function="f", id="b")
+    text = {"looks": '{"$npy":"none.npy"}'}
+    write(path, result(one, value=[array, array]), result(other, value=text))
+    some = [one, other]
+    assert len(go_on(path, some)[1]) == 1
+    for file in path.with_name("r.jsonl.d").glob("*.npy"):
+        file.write_bytes(damage)
+    past, said = go_on(path, some)
+    assert list(past.recorded) == [0, 1]
+    gone = "1 line names an array that is gone, r.jsonl.d/a.2.npy in line 1"
+    assert said[1:] == ([] if damage else [f"{gone}; take such a line out to run its task again"])
+
+
+def test_a_link_to_a_file_lies_elsewhere_than_its_folder(path: Path) -> None:
+    some = tasks("a")
+    write(path, result(some[0], "lost"))
+    link = path.parent / "elsewhere" / "link.jsonl"
+    link.parent.mkdir()
+    link.symlink_to(path)
+    assert go_on(link, some)[1][-1].endswith(f"now in {path}.d/superseded.jsonl")
+    assert list(link.parent.iterdir()) == [link]
+
+
+def test_a_dry_run_with_what_is_no_file_or_can_not_be_read(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(UsageError, match="is no file, so there is nothing to go on with"):
+        resume.left(str(path), tasks("a"), UNFINISHED, print)
+    loop = path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(UsageError, match=f"--output {loop}: "):
+        resume.left(str(loop), tasks("a"), UNFINISHED, print)
+
+
+def test_what_failed_is_said_to_be_retried_by_the_other_option(path: Path) -> None:
+    some = tasks("a", "b")
+    write(path, *map(result, some, ["ok", "error"]))
+    line = f"{path}: 2 of 2 tasks recorded before (1 not ok), nothing to run"
+    assert go_on(path, some)[1] == [f"{line}; --retry-failed runs that one again"]
 
 
 def test_how_a_task_is_run_may_change(path: Path) -> None:

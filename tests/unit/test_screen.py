@@ -126,6 +126,13 @@ def test_the_summary_groups_failures() -> None:
     assert max(map(len, lines)) <= 100
 
 
+def test_what_began_before_the_run_does_not_count_for_its_efficiency() -> None:
+    summary = Summary(1)
+    summary.cores = 2
+    summary.add(result(submitted=100.0, started=10.0, finished=101.0, resources=2))
+    assert "182 core-seconds, efficiency 50% of 2 cores" in summary.lines(2.0, 200)[1]
+
+
 def test_a_message_in_the_summary_is_wrapped_whole() -> None:
     message = (
         "a value of type _thread.lock can't travel; return plain values: numbers, text, bytes, lists, arrays"

@@ -22,6 +22,11 @@ def said(waiting: Waiting, until: float, *how: object, step: float = 0.1) -> lis
     return found
 
 
+def test_it_says_how_to_start_a_worker_that_finds_this_dispatcher() -> None:
+    waiting = Waiting("unix:/x", wait=None, start="python worker.py --yaml my.yml")
+    assert said(waiting, 5, [], 0, {1: 5})[0][1].endswith("; start one: python worker.py --yaml my.yml")
+
+
 def test_a_run_that_goes_on_needs_no_word() -> None:
     waiting = Waiting("here", wait=None)
     assert said(waiting, 300, [4, 2], 6, {1: 100, 4: 3}) == []

@@ -194,9 +194,10 @@ class Gatherer:
 
     def _look(self, now: float) -> int:
         """Look at workers and progress; return how many tasks workers hold."""
-        if self._workers is not None:
-            for pid in self._workers.check():
+        if self._workers is not None and (died := self._workers.check()):
+            for pid in died:
                 self._end.worker_died(pid)
+            self._take(self._end.results(0))  # so that nobody holds what has been heard
         workers = self._end.workers()
         cores = [worker.cores for worker in workers]
         held = sum(worker.held for worker in workers)

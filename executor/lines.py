@@ -2,43 +2,60 @@
 
 from __future__ import annotations
 
-import bisect
 import heapq
 from collections import deque
 from collections.abc import Iterator
 
 
 class Line:
-    """The waiting places of one width: those never handed out, in order, and those that came back."""
+    """The waiting places of one width: those never handed out, in order, and those that came back.
 
-    __slots__ = ("back", "fresh")
+    A place that is taken out of the middle only counts as `gone`, until its turn comes or it is back.
+    """
+
+    __slots__ = ("back", "fresh", "gone")
 
     def __init__(self) -> None:
         self.fresh: deque[int] = deque()
         self.back: list[int] = []
+        self.gone: set[int] = set()
 
     def head(self) -> int | None:
         """The first place in line, or None."""
+        if self.gone:
+            self._pass_over()
         if self.back and (not self.fresh or self.back[0] < self.fresh[0]):
             return self.back[0]
         return self.fresh[0] if self.fresh else None
 
     def pop(self) -> int:
         """Take the first place out of the line; there must be one."""
+        if self.gone:
+            self._pass_over()
         if self.back and (not self.fresh or self.back[0] < self.fresh[0]):
             return heapq.heappop(self.back)
         return self.fresh.popleft()
 
+    def put_back(self, place: int) -> None:
+        """A place comes back: it stands where it stood."""
+        if place in self.gone:
+            self.gone.discard(place)
+        else:
+            heapq.heappush(self.back, place)
+
     def remove(self, place: int) -> None:
         """Take a place out of the line, wherever it stands; it must be there."""
-        if place in self.back:
-            self.back.remove(place)
-            heapq.heapify(self.back)
-        else:
-            del self.fresh[bisect.bisect_left(self.fresh, place)]  # places were pushed in order
+        self.gone.add(place)
 
     def __len__(self) -> int:
-        return len(self.fresh) + len(self.back)
+        return len(self.fresh) + len(self.back) - len(self.gone)
+
+    def _pass_over(self) -> None:
+        """Let go of the places at the head that are gone."""
+        while self.fresh and self.fresh[0] in self.gone:
+            self.gone.discard(self.fresh.popleft())
+        while self.back and self.back[0] in self.gone:
+            self.gone.discard(heapq.heappop(self.back))
 
 
 class Lines:
@@ -62,11 +79,10 @@ class Lines:
     def put_back(self, place: int, width: int) -> None:
         """Add a place that comes back: it stands where it stood."""
         self._first.clear()
-        heapq.heappush(self._line(width).back, place)
+        self._line(width).put_back(place)
 
     def remove(self, place: int, width: int) -> None:
         """Take a place out of its line, wherever it stands; it must be there."""
-        self._first.clear()
         self._line(width).remove(place)
 
     def first_for(self, cores: int) -> tuple[Line, int, int | None] | None:

@@ -159,25 +159,34 @@ class Session:
             return [*(Stop(run, None) for run in all_), Stop(self.run, message.places)]
         elif isinstance(message, Recorded):
             while self._kept and self._kept[0][0].number <= message.number:
-                self._kept.popleft()
+                reports, _ = self._kept.popleft()
+                if self._named and reports.run == self.run:
+                    self._unname(reports)
         elif isinstance(message, Over):
             orders = self._end(complete=True, why="its run is over", now=now)
             self._send(message)
             return orders
         return []
 
+    def is_welcomed_by(self, message: Welcome) -> bool:
+        """Whether this answers our present greeting, in our protocol."""
+        return message.protocol == PROTOCOL and message.episode == self._episode
+
     def _welcome(self, message: Welcome, now: float) -> list[Order]:
-        if not understood(message):
+        if message.protocol != PROTOCOL:
             self.refused = (
                 f"it speaks protocol {message.protocol}, this worker {PROTOCOL}: use the same version"
             )
             self._greet_at = now + 5.0
             return []
-        if message.episode != self._episode:
+        if not self.is_welcomed_by(message):
             return []  # of an earlier greeting; what was sent after it will be handed out anew
         orders: list[Order] = []
         earlier = tuple(message.earlier)
         runs = (message.run, *earlier)
+        # First, for what is left now may take the place of it, or make us forget what the greeting named.
+        claimed = [frame for run in runs for frame in self._unclaimed.claim(run)]
+        named_then = self._named
         if self.run is not None and self.run not in runs:
             orders += self._end(complete=False, why="another run began in its place", now=now)
         # Else it is an answer to the same greeting, which went out twice.
@@ -186,28 +195,34 @@ class Session:
             orders.append(Begin(message.run, earlier))
         self._leave([run for run in self.runs if run not in runs], now)
         self.run, self._earlier, self.refused = message.run, earlier, None
-        for run in runs:
-            self.inherit(self._unclaimed.claim(run))
+        self._named = {}
+        self.inherit(claimed)
         self.welcomed = True
         self._heartbeat, self._patience = message.heartbeat, message.patience
         self._heard_at, self._beat_at = now, now + message.heartbeat
         if self.draining:
             self._send(Leaving())
         if first:
-            self._return_what_is_gone()
+            self._return_what_is_gone(named_then)
             self.outbox.extend(self._kept)
             orders += self._hand_back()
         return orders
 
-    def _return_what_is_gone(self) -> None:
+    def _return_what_is_gone(self, named_then: Holding) -> None:
         """Say which of the calls that the greeting named we don't have any more: they are ours in vain."""
         has = merged(self._holding(), named(self._kept))
         for run in self.runs:
             mine = has.get(run, {})
-            gone = [place for place, at in self._named.get(run, {}).items() if mine.get(place, -1) < at]
+            gone = [place for place, at in named_then.get(run, {}).items() if mine.get(place, -1) < at]
             if gone:
                 self._send(Returned(run, gone))
-        self._named = {}
+
+    def _unname(self, reports: Reports) -> None:
+        """These were recorded when our greeting was read: of what it named, a later attempt is ours since."""
+        attempts = self._named.get(reports.run, {})
+        for report in reports.items:
+            if attempts.get(report.place) == report.attempt:
+                del attempts[report.place]
 
     def _hand_back(self) -> list[Order]:
         """Return what is to be done so that nothing is begun any more as part of an earlier run."""
@@ -336,11 +351,6 @@ class Session:
 
     def _send(self, message: Message, buffers: Sequence[Buffer] = ()) -> None:
         self.outbox.append((message, buffers))
-
-
-def understood(message: Welcome) -> bool:
-    """Whether a dispatcher speaks our protocol."""
-    return message.protocol == PROTOCOL
 
 
 def numbered(run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import queue
+import signal
 import sys
 import threading
 from collections import Counter
@@ -33,6 +34,8 @@ def main() -> int:
             waiting.put((seed, name))
     if arguments.plans:
         return 0
+    for number in (signal.SIGINT, signal.SIGTERM):  # said, as Ctrl-C may be ignored where this was started
+        signal.signal(number, signal.default_int_handler)
     outcomes: list[Outcome] = []
     crew = [threading.Thread(target=_work, args=(waiting, outcomes)) for _ in range(arguments.jobs)]
     for thread in crew:
@@ -95,7 +98,8 @@ def summary(outcomes: list[Outcome]) -> str:
         failed = sum(bool(outcome.wrong) for outcome in mine)
         lines.append(
             f"{name:10} {len(mine):4} seeds  {sum(struck.values()):5} faults  "
-            f"{sum(outcome.tasks for outcome in mine):7,} tasks  {failed} failed"
+            f"{sum(outcome.tasks for outcome in mine):7,} tasks  "
+            f"{sum(outcome.begun for outcome in mine):7,} begun  {failed} failed"
         )
     total: Counter[Kind] = sum((outcome.struck for outcome in outcomes), Counter())
     lines += ["", *(f"{count:6}  {kind}" for kind, count in total.most_common()), ""]

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -242,3 +243,14 @@ def test_a_wrong_command_line(scripts: Scripts, arguments: list[str], says: str)
     assert worker.ends() == 2
     [line] = worker.stderr.splitlines()
     assert says in line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_says_it_is_ready_can_be_drained(scripts: Scripts, number: signal.Signals) -> None:
+    for _ in range(3):  # at once: there is only a moment to hit
+        worker = scripts.worker(stderr=subprocess.PIPE)
+        assert worker.process.stderr is not None
+        with worker.process.stderr as lines:
+            assert b"ready on" in lines.readline()
+            worker.send(number)
+            assert worker.ends() == 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from benchmarks.simulate import RECALL, replay
+from executor.broker import Broker
 
 
 # The time limit is part of the test: whatever looked at all workers for each task would not be done by then.
@@ -30,3 +33,23 @@ def test_no_worker_idles_at_the_tail(seconds: list[float], seed: int) -> None:
 def test_a_task_that_waits_costs_some_tens_of_bytes() -> None:
     _, figures = replay(10, 300_000, 1, [0.01])
     assert figures.bytes_per_task < 200
+
+
+# As above: to look for each place in all that waits, or came back, would take minutes.
+@pytest.mark.timeout(30)
+def test_a_thousand_workers_that_have_a_hundred_tasks_each_from_before() -> None:
+    tasks, names, each = 300_000, [f"w{number}" for number in range(1000)], 100
+    broker = Broker()
+    broker.push([1] * tasks)
+    places = random.Random(1).sample(range(tasks), len(names) * each)
+    for index, name in enumerate(names):
+        mine = sorted(places[index * each : (index + 1) * each])
+        broker.join(name, 4)
+        broker.adopt(name, mine)
+        broker.give_back(name, mine[4:])
+    assert broker.leased() == 4 * len(names)
+    assert broker.waiting() == {1: tasks - 4 * len(names)}
+    broker.join("other", 64)
+    (grant, *_) = broker.grants()
+    held = {place for name in names for place in broker.held(name)}
+    assert grant.places == [place for place in range(tasks) if place not in held][: len(grant.places)]

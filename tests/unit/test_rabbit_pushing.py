@@ -170,6 +170,7 @@ def test_the_calls_of_an_earlier_run_that_is_gone_are_ours_unless_they_are_left_
     assert pushed.broker.got == []
     assert pushed.pushing.safe == 6
     continued.found("a", False)
+    assert continued.places({"a": {1: 1}, "b": {1: 2}}) == [4], "nobody will hear what comes of the other"
     assert pushed.pushing.strayed(continued.left()) == [0, 1, 2]
     assert pushed.pushing.safe == 0
     pushed.go_on()

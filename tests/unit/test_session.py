@@ -27,7 +27,7 @@ from executor.messages import (
     introduce,
 )
 from executor.session import GREETING_SECONDS, Begin, Ended, GiveBack, Session, Stop, Take
-from executor.unclaimed import Unclaimed
+from executor.unclaimed import REPORT_BYTES, Unclaimed
 
 HEARTBEAT, PATIENCE = 1.0, 5.0
 KEPT = 60.0
@@ -484,6 +484,40 @@ def test_what_the_greeting_named_and_is_no_more_goes_back(welcomed: Talk) -> Non
     orders = welcomed.hear(NEXT)
     assert orders == [Begin("r2", ("r0", "r1")), GiveBack("r1", None)]
     assert welcomed.sent() == [Returned("r1", [4, 5, 1])]
+
+
+def test_it_goes_back_too_where_another_run_is_left_for_it(welcomed: Talk) -> None:
+    """The run that is welcomed continues not the present one, but one that was left before."""
+    left(welcomed)
+    welcomed.holding = {"r1": {4: 1}}
+    welcomed.greeting()
+    welcomed.hear(msgspec.structs.replace(WELCOME, run="other"))
+    welcomed.session.lost(welcomed.now)
+    assert welcomed.greeting().holding == {"r1": {1: 1, 4: 1}}
+    welcomed.holding = {}
+    welcomed.hear(NEXT)
+    returned, kept = welcomed.sent()
+    assert returned == Returned("r1", [4])
+    assert places([kept]) == [[1]]
+
+
+def test_what_is_claimed_makes_room_for_what_is_left(talk: Talk) -> None:
+    talk.unclaimed = Unclaimed(KEPT, REPORT_BYTES * 3 // 2)
+    talk.session = Session(introduce("w", 4), lambda: talk.holding, talk.unclaimed)
+    talk.session.connected(talk.now)
+    talk.greeting()
+    talk.hear(WELCOME)
+    left(talk)
+    talk.greeting()
+    talk.hear(msgspec.structs.replace(WELCOME, run="other"))
+    talk.report(2, run="other")
+    talk.session.lost(talk.now)
+    talk.sent()
+    talk.greeting()
+    talk.hear(NEXT)
+    assert places(talk.sent()) == [[1]]
+    assert talk.unclaimed.results() == {"other": 1}
+    assert not talk.unclaimed.dropped
 
 
 def test_numbers_of_what_is_inherited_are_new(welcomed: Talk) -> None:

@@ -150,7 +150,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             wait_readable(self._link.fileno(), min(wake_at, deadline or wake_at) - now)
 
     def acknowledge(self) -> None:
-        if self._jobs is None:
+        if self._jobs is None or self._arrived:  # what was not even returned is not recorded
             return
         unacknowledged, self._unacknowledged = self._unacknowledged, {}
         for peer in unacknowledged.values():

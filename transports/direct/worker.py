@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from executor.errors import BadFrame
 from executor.messages import Buffer, Hello, Holding, Report, Welcome, decode, encode
-from executor.session import Order, Session, numbered, understood
+from executor.session import Order, Session, numbered
 from executor.unclaimed import Unclaimed, merged
 from transports.base import Came, Event, Gone, Keep, Link, Say, Sign, WorkerEnd, wait_readable
 
@@ -79,7 +79,7 @@ class DirectWorkerEnd(WorkerEnd):
         except BadFrame as bad:
             self._say(f"ignored a stranger's frame on {self.address}: {bad}")
             return []
-        if isinstance(message, Welcome) and understood(message):
+        if isinstance(message, Welcome) and session.is_welcomed_by(message):
             self._hand_over(session, (message.run, *message.earlier), now)
         orders = session.hear(message, buffers, now)
         if session.refused is None:

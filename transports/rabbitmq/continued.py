@@ -62,9 +62,7 @@ class Continued:
         return self._jobs.is_recorded(place)
 
     def places(self, holding: Holding) -> list[int]:
-        """Return the places here of what a worker has."""
-        found = [self.place_of(run, place) for run in holding if self._has(run) for place in holding[run]]
+        """Return the places here of what a worker has; of a run that is gone it can report to nobody."""
+        heard = {self._own, *self.sought()}
+        found = [self.place_of(run, place) for run in holding if run in heard for place in holding[run]]
         return [place for place in found if place is not None]
-
-    def _has(self, run: str) -> bool:
-        return run == self._own or run in self._there

@@ -1,0 +1,70 @@
+"""What crosses on its way between the ends of a brokerless wire."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from executor.messages import PROTOCOL, Welcome, encode
+from executor.session import Ended
+from tests.unit.test_conversation_resumed import COUNT, interrupted
+from tests.unit.world import HEARTBEAT, PATIENCE, World
+from transports.base import Came, Frame, Gone
+
+
+def test_a_dispatcher_that_vanishes_before_it_is_heard_takes_nothing(world: World) -> None:
+    """It continues a run whose dispatcher the worker still has patience with, and answers an old greeting."""
+    worker = interrupted(world, renames=True)
+    (first,) = world.dispatchers
+    worker.link.put(Came(b"heir"))
+    worker.turn()
+    welcome = Welcome(PROTOCOL, "heir", HEARTBEAT, PATIENCE, [first.run.id], episode=0)
+    worker.link.put(Frame(b"heir", encode(welcome)))
+    worker.link.put(Gone(b"heir", "cut"))
+    world.turns(2 * PATIENCE)
+    assert worker.count(Ended) == 1
+    assert worker.end.unclaimed[first.run.id] > 0
+    last = world.resume(first)
+    worker.cable.plug(last.link, worker.link)
+    worker.lazy = False
+    world.until(last.done, seconds=PATIENCE)
+    last.check()
+    assert sum(worker.ran.values()) == COUNT
+
+
+def test_what_came_with_the_news_of_a_death_is_acknowledged_when_it_was_returned(world: World) -> None:
+    dispatcher = world.dispatcher(2)
+    worker, dead = world.worker("a", 1, at=dispatcher), world.worker("b", 1, at=dispatcher)
+    worker.lazy = dead.lazy = True
+    world.until(lambda: worker.queue and dead.queue)
+    world.turns(1)
+    worker.work(1)
+    dead.die()
+    dispatcher.end.worker_died(dead.pid)
+    dispatcher.end.acknowledge()  # of what was returned before
+    worker.turn()
+    assert not worker.end.settled
+    assert [each.report.status for each in dispatcher.end.results(0)] == ["ok", "lost"]
+    dispatcher.end.acknowledge()
+    worker.turn()
+    assert worker.end.settled
+
+
+def test_what_was_recorded_after_the_greeting_named_it_is_not_given_back(world: World) -> None:
+    """Its next attempt may be leased to the same worker meanwhile."""
+    world.fails = {(0, 1)}
+    dispatcher = world.dispatcher(1)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.work(1)
+    worker.cable.slow = True
+    world.turns(0.1)  # it is recorded, and handed out again
+    worker.link.put(Gone(b"dispatcher", "for a moment"))
+    worker.link.put(Came(b"dispatcher"))
+    world.turns(0.1)  # it greets
+    worker.cable.arrive()
+    world.turns(1)
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    world.turns(1)
+    assert worker.ran == Counter({0: 2})

@@ -90,10 +90,9 @@ class Gatherer:
 
     @property
     def unfinished(self) -> int:
-        """How many tasks a resume would run; 0 where an error says more of what is to be done."""
-        if self._recording.left:
-            return 0
-        return self._run.unrecorded + sum(self._run.counts.get(status, 0) for status in UNFINISHED)
+        """How many tasks a resume would run."""
+        again = sum(self._run.counts.get(status, 0) for status in UNFINISHED)
+        return min(self._run.unrecorded + self._recording.unwritten + again, self._summary.total)
 
     def gather(self) -> int:
         """Gather until every task has its result, or the run is stopped; return the exit status.
@@ -112,6 +111,7 @@ class Gatherer:
             self._go_on()
         finally:
             self._recording.leave()
+            self._summary.unwritten = self._recording.unwritten
         self._ended = time.monotonic()
         self._count_cores(self._end.workers())  # a short run may be over before the first look at them
         if self._signal is not None:

@@ -130,7 +130,7 @@ class Collector(Gatherer):
     def _leave(self) -> None:
         if not self._recording.left:  # else some of what came is in no file
             self._note(time.monotonic())
-        name, rest = self._run.name, plural(self._run.unrecorded, "result")
+        name, rest = self._run.name, plural(self._run.unrecorded + self._recording.unwritten, "result")
         how = ", with --resume into the same file" if self._recording.resumable else ""
         self._screen.say(f"run {name} stays with the broker; --collect {name} gathers the other {rest}{how}")
 

@@ -31,8 +31,9 @@ class Recording:
         self._wait = TRY_FOR if wait is None else wait
         self._why: OutputFailed | None = None
         self._since = self._tried_at = 0.0
-        #: Whether the run ended with something that is not written.
+        #: Whether the run ended with something that is not safe, and how many results are not even written.
         self.left = False
+        self.unwritten = 0
 
     @property
     def stuck(self) -> bool:
@@ -74,7 +75,7 @@ class Recording:
             return
         now = time.monotonic()
         if now - self._since >= self._wait:
-            raise self._failed(self._why)
+            raise self._why
         if now - self._tried_at >= _TRY_AGAIN:
             self._try(finish=True)
 
@@ -94,9 +95,7 @@ class Recording:
             return
         self.left = True
         self._end.resumable = self.resumable  # a pipe nobody goes on with
-        count = self._journal.drop()
-        if count:
-            self._say(f"{plural(count, 'result')} could not be written")
+        self.unwritten = self._journal.drop()
         self._why = None
 
     def _try(self, *, finish: bool) -> None:
@@ -123,8 +122,3 @@ class Recording:
         if first:
             self._since = now
             self._say(f"{error}; trying again for {self._wait:g} s, and handing out nothing meanwhile")
-
-    def _failed(self, why: OutputFailed) -> OutputFailed:
-        if self.resumable:
-            return OutputFailed(f"{why}; when that is mended, --resume goes on")
-        return why

@@ -81,6 +81,7 @@ class Summary:
         self.counts: dict[str, int] = {}
         self.core_seconds = 0.0
         self._within = 0.0  # core-seconds since the run began: a resumed run takes what began before it
+        self.unwritten = 0  # of these results
         self.cores = 0  # the most that workers had at once
         self._failures: dict[tuple[str, str, str], tuple[int, str]] = {}
 
@@ -114,6 +115,8 @@ class Summary:
     def lines(self, wall: float, width: int, most: int = 10) -> list[str]:
         """Return the summary's lines, `wall` seconds after the first worker was there."""
         lines = [_counted(self.counts, self.total)]
+        if self.unwritten:
+            lines[0] += f"; {self.unwritten:,} of these could not be written"
         if self.before:
             before = sum(self.before.values())
             together = Counter(self.before)

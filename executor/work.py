@@ -147,11 +147,13 @@ class Worker:
             if run not in unclaimed:
                 continue
             count, more = unclaimed[run], len(running.get(run, ()))
-            results = [plural(count, "result")] if count else []
+            has = [plural(count, "result")] if count else []
             if more:
-                results.append(f"those of {plural(more, 'task')} that still {'runs' if more == 1 else 'run'}")
+                has.append(f"{plural(more, 'task')} that still {'runs' if more == 1 else 'run'}")
             how_long = round_duration(self._end.keep.seconds)
-            self._say(f"keeps {', and '.join(results)} of run {run} for {how_long}, in case it is resumed")
+            self._say(
+                f"keeps what it has of run {run} for {how_long}, in case it is resumed: {' and '.join(has)}"
+            )
 
     def _say_dropped(self) -> None:
         """Say what is lost of runs that nobody continued, as the worker ends."""

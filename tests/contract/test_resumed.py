@@ -146,7 +146,7 @@ def test_the_worker_says_what_it_keeps(wire: Wire, scripts: Scripts) -> None:
     wait_until((scripts.folder / "held.runs").exists)
     dispatcher.kill()
     worker.says("is left: it has been silent for 1 s; 0 results sent")
-    worker.says("keeps those of 1 task that still runs of run")
+    worker.says("in case it is resumed: 1 task that still runs")
     (scripts.folder / "held.go").touch()
     time.sleep(0.5)
     assert not worker.ended

@@ -195,9 +195,9 @@ def test_a_full_disk_ends_the_run_with_one_line(scripts: Scripts) -> None:
     why = "results can't be written: No space left on device"
     assert done.stderr.splitlines() == [
         f"{why}; trying again for 1.5 s, and handing out nothing meanwhile",
-        "1 result could not be written",
         f"dispatcher.py: error: {why}",
     ]
+    assert done.stdout.splitlines()[0] == "1 of 1 task done: 1 ok; 1 of these could not be written"
 
 
 def test_a_pipe_as_output(scripts: Scripts) -> None:

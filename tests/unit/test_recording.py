@@ -116,15 +116,16 @@ def test_in_the_end_it_is_given_up_and_all_is_left_for_a_resume(world: World) ->
     world.fails = {"flush": FULL}
     world.take()
     world.turn(9.9)
-    with pytest.raises(OutputFailed, match="when that is mended, --resume goes on"):
+    with pytest.raises(OutputFailed, match=str(FULL)):
         world.turn(0.2)
     assert not world.resumable
     world.recording.leave()
     assert world.resumable
     assert world.done == ["drop"]
-    assert world.said[1:] == ["1 result could not be written"]
+    assert world.recording.unwritten == 1
     world.recording.leave()  # once is enough
-    assert len(world.said) == 2
+    assert world.recording.unwritten == 1
+    assert len(world.said) == 1
 
 
 def test_what_no_patience_mends_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: Seconds between two looks at signals, workers and the progress line.
 _TURN = 0.2
 
-#: Seconds that what runs gets to be reported after it was cancelled.
+#: Seconds that what runs gets to be reported after it was cancelled, and after each report.
 _CANCELLING = 3.0
 
 
@@ -121,9 +121,10 @@ class Gatherer:
     def _go_on(self) -> None:
         """Gather until all is recorded, or the run is stopped."""
         look_at = 0.0
-        cancelled_at: float | None = None
+        cancelled_at: float | None = None  # or when something came after that
         while self._run.unrecorded or not self._recording.finish():
-            self._take(self._end.results(_TURN))
+            came = self._end.results(_TURN)
+            self._take(came)
             self._recording.turn()
             self._pause()
             now = time.monotonic()
@@ -138,6 +139,9 @@ class Gatherer:
             held = self._look(now)
             # With ten thousand workers a look takes its time, and must not take it all.
             look_at = now + max(_TURN, 10 * (time.monotonic() - now))
+            if came:  # a broker may have many more that are finished, and the end of the run removes them
+                cancelled_at = None if cancelled_at is None else now
+                continue
             if cancelled_at is not None and now - cancelled_at > _CANCELLING:
                 break
             if self._halted and not held and self._recording.finish():

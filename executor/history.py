@@ -5,7 +5,7 @@
     {"run": ID, "at": 1795471738.99, "order": "order-0123456789abcdef"}   it begins
     {"run": ID, "came": [...]}  {"run": ID, "gone": [...]}                workers, by their instances
     {"run": ID, "pushed": N}      so many of its tasks, from the first on, are safe with a broker
-    {"run": ID, "ended": true}    it said goodbye to all, who so keep nothing of it
+    {"run": ID, "ended": true}    it said goodbye to all that it met, who so keep nothing of it
 
 The file that "order" names holds the tasks' ids by place, one on each line. An id that was given by the user
 stands there as JSON behind the hash of what the task computed then, and a blank.
@@ -75,13 +75,15 @@ class History:
         """Read what earlier runs left."""
         runs: dict[str, tuple[str, int]] = {}
         workers: set[str] = set()
+        met: dict[str, set[str]] = {}
         missing: list[str] = []
         for note in self._notes(missing):
             workers.difference_update(note.gone)
             workers.update(note.came)
+            met.setdefault(note.run, set()).update(note.came)
             order, pushed = runs.get(note.run, ("", 0))
-            if note.ended:
-                workers.clear()
+            if note.ended:  # whom it has not met may still have something of a run before
+                workers.difference_update(met[note.run])
                 pushed = 0
             runs[note.run] = (note.order or order, pushed if note.pushed is None else note.pushed)
         places: dict[str, array[int] | None] = {self._order: None}

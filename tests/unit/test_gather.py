@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import signal
+from collections import deque
 from typing import cast
 
 import pytest
@@ -11,9 +13,12 @@ from executor import gather
 from executor.gather import Gatherer, Wishes
 from executor.journal import Journal
 from executor.launch import LocalWorkers
+from executor.messages import NIL, Report
 from executor.screen import Screen, Summary
 from executor.task import Result
 from tests.unit.world import FakeDispatcher, World
+from transports.base import Delivery, Settings
+from transports.direct import DirectDispatcherEnd
 
 
 class Records:
@@ -68,3 +73,28 @@ def test_what_is_heard_as_a_worker_dies_is_recorded_though_the_run_is_halted(
     assert gatherer(dispatcher, records, Wishes(max_failures=1)).gather() == 1
     assert fails.ran
     assert sorted(result.status for result in records.results) == ["error", "lost", "ok"]
+
+
+@pytest.mark.parametrize("why", ["signal", "failures"])
+def test_what_a_broker_still_has_is_recorded_before_a_run_that_is_stopped_is_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """As where workers finished it while no dispatcher was there: nobody holds anything any more."""
+    monkeypatch.setattr(gather, "_SIGNALS", ())
+    monkeypatch.setattr(gather, "_TURN", 0.0)
+    dispatcher = world.dispatcher(30, push=False, retries=0)
+    fails = [Report(0, 1, "error", NIL, error=("ValueError", "", ""))]
+    backlog = deque([fails, *([Report(place, 1, "ok", NIL)] for place in range(1, 20))])
+
+    class Broker(DirectDispatcherEnd):
+        def results(self, timeout: float | None) -> list[Delivery]:
+            if why == "signal" and len(backlog) == 15:
+                stopped._on_signal(signal.SIGTERM, None)
+            return [Delivery("w", "h", each) for each in backlog.popleft()] if backlog else []
+
+    dispatcher.end = Broker(dispatcher.link, Settings(), say=dispatcher.said.append)
+    records = Records()
+    wishes = Wishes(max_failures=1 if why == "failures" else None)
+    stopped = gatherer(dispatcher, records, wishes)
+    assert stopped.gather() == (143 if why == "signal" else 1)
+    assert len(records.results) == 20

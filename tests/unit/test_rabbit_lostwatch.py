@@ -21,6 +21,9 @@ class Looking:
         self.now = 100.0
         self.watch.reset(self.now)
 
+    def which(self, widths: Collection[int]) -> dict[int, Collection[int]]:
+        return {width: self.unheld[width] for width in widths}
+
     def look(self) -> list[int]:
         """Look once; return what is lost."""
         self.now = max(self.now, self.watch.look_at)
@@ -30,7 +33,7 @@ class Looking:
         for queue in asked:
             assert not lost, "it judges before it has all answers"
             assert queue in self.watch
-            lost = self.watch.found(queue, self.queues.get(queue, 0), self.unheld.__getitem__, self.now)
+            lost = self.watch.found(queue, self.queues.get(queue, 0), self.which, self.now)
         assert not self.watch.asking
         return lost
 
@@ -101,5 +104,5 @@ def test_a_new_connection_begins_anew() -> None:
     looking.watch.ask([1], [RESULTS], looking.now)  # whose answers never come
     looking.watch.reset(looking.now)
     assert not looking.watch.asking
-    assert looking.watch.found("q.1", 0, looking.unheld.__getitem__, looking.now) == []
+    assert looking.watch.found("q.1", 0, looking.which, looking.now) == []
     assert looking.until_lost()[0] >= NAMES.returning

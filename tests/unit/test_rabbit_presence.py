@@ -42,7 +42,7 @@ def test_the_counts_are_those_of_the_open_calls(widths: list[int], moves: list[t
             calls.reopen(place)
             closed.discard(place)
     still = [place for place in range(-3, 26) if place in calls]
-    assert still == [place for place in range(len(widths)) if place not in closed]
+    assert still == list(calls) == [place for place in range(len(widths)) if place not in closed]
     assert +calls.counts == Counter(widths[place] for place in still)
 
 

@@ -10,6 +10,7 @@ import secrets
 import socket
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from executor.errors import BadFrame, TransportError
@@ -182,9 +183,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def withdraw(self, width: int | None = None) -> list[int]:
         held = self._presence.held(self._places)
         found = [
-            place
-            for place, each in enumerate(self._open.widths)
-            if (width is None or each == width) and place in self._open and place not in held
+            place for place in self._open if width in (None, self._open.widths[place]) and place not in held
         ]
         for place in found:  # a worker that finds one later finds that its run is over
             self._open.close(place)
@@ -490,11 +489,14 @@ class RabbitDispatcherEnd(DispatcherEnd):
             return False
         return self._pushed() and not self._post and not self._seeking and not self._seeking_earlier
 
-    def _unheld(self, width: int) -> list[int]:
-        """Return the places of the calls of a width that have no report, and that no worker has."""
+    def _unheld(self, widths: Collection[int]) -> dict[int, list[int]]:
+        """Return by width the places of the calls that have no report, and that no worker has."""
         held = self._presence.held(self._places)
-        found = [place for place, each in enumerate(self._open.widths) if each == width and place not in held]
-        return [place for place in found if place in self._open]
+        found: dict[int, list[int]] = {width: [] for width in widths}
+        for place in self._open:
+            if (width := self._open.widths[place]) in found and place not in held:
+                found[width].append(place)
+        return found
 
     def _look_for_lost(self, now: float) -> None:
         if self._continued is None:

@@ -11,7 +11,7 @@ have run empty of all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from transports.rabbitmq.topology import Topology
 
@@ -64,12 +64,16 @@ class LostWatch:
         return list(self._asked)
 
     def found(
-        self, queue: str, messages: int | None, unheld: Callable[[int], Collection[int]], now: float
+        self,
+        queue: str,
+        messages: int | None,
+        unheld: Callable[[Collection[int]], Mapping[int, Collection[int]]],
+        now: float,
     ) -> list[int]:
         """Take how many messages wait in a queue (None: there is none); return the calls that are lost.
 
-        These are known with the last answer. `unheld` returns the places of the calls of a width that have no
-        report, and that no worker has.
+        These are known with the last answer. `unheld` returns, for some widths, the places of the calls that
+        have no report, and that no worker has.
         """
         if queue not in self._asked:
             return []
@@ -82,11 +86,11 @@ class LostWatch:
         if None in self._full:  # something is on its way, of whatever width
             return []
         lost: list[int] = []
-        for each in self._widths:
-            if each not in self._full:
-                before = seen.get(each, {})
-                now_missing = {place: before.get(place, now) for place in unheld(each)}
-                gone = [place for place, at in now_missing.items() if now - at >= self._names.returning]
-                lost += gone
-                self._missing[each] = {} if gone else now_missing
+        empty = [each for each in self._widths if each not in self._full]
+        for each, places in unheld(empty).items() if empty else ():
+            before = seen.get(each, {})
+            now_missing = {place: before.get(place, now) for place in places}
+            gone = [place for place, at in now_missing.items() if now - at >= self._names.returning]
+            lost += gone
+            self._missing[each] = {} if gone else now_missing
         return sorted(lost)

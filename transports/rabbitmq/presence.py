@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from executor.messages import Hello, Holding
@@ -24,6 +24,13 @@ class Open:
 
     def __contains__(self, place: int) -> bool:
         return 0 <= place < len(self._reported) and not self._reported[place]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield their places; those that were reported cost next to nothing."""
+        place = self._reported.find(0)
+        while place >= 0:
+            yield place
+            place = self._reported.find(0, place + 1)
 
     def close(self, place: int) -> None:
         """A call was reported, or will not be."""

@@ -41,7 +41,7 @@ def test_a_full_disk_costs_no_result_and_no_second_run(
         assert dispatcher.ends() == 0, dispatcher.log()
     else:
         assert dispatcher.ends() == 1, dispatcher.log()
-        dispatcher.says("go on with the same command and --resume")
+        dispatcher.says("--resume")
         assert len(scripts.by_id("disk/r.jsonl")) < COUNT
         (disk / "ballast").unlink()
         scripts.run(*command, "--resume")

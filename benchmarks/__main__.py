@@ -64,7 +64,7 @@ def main() -> int:
             bench = Bench(arguments.repeats, arguments.size, broker.url, say)
             try:
                 part = importlib.import_module(f"benchmarks.{PARTS[name]}").measure(bench)
-            except Failed as error:
+            except Failed as error:  # said, with status 1; the other parts are measured
                 failed.append(f"{name} could not be measured: {error}")
                 progress.print(failed[-1], markup=False)
                 continue
@@ -86,7 +86,7 @@ def _draw(parts: list[Part], folder: Path, say: Callable[[str], None]) -> None:
     known = [*parts, *(report.read(peers).parts if peers.exists() else [])]
     try:
         files = picture.draw(picture.bars(known), folder)
-    except ImportError:
+    except ImportError:  # figures need no picture
         say("no picture: matplotlib is not installed (benchmarks/requirements.txt)")
         return
     say("drawn: " + ", ".join(map(str, files)))

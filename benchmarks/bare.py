@@ -154,7 +154,7 @@ def _call(pipe: Connection[Any, Any]) -> None:
                 value = function(*params)
                 answers.append(Answer(place, "ok", value, started, clock()))
             pipe.send_bytes(encoder.encode(answers))
-    except (EOFError, OSError):
+    except (EOFError, OSError):  # the parent closed the pipe: all is done
         return
 
 

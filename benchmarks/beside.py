@@ -40,7 +40,7 @@ def measure(bench: Bench) -> Part:
         cases["ours, zmq"] = partial(_ours, bench, here)
         try:
             cases["ours, rabbitmq"] = partial(_on_rabbitmq, bench, here, bench.rabbitmq())
-        except Failed as failed:
+        except Failed as failed:  # no broker: the table says so
             remarks.append(str(failed))
         versions: dict[str, str] = {}
         for name in environment.PEERS:
@@ -49,7 +49,7 @@ def measure(bench: Bench) -> Part:
                 continue
             try:
                 _peer(bench, name, versions, many=50)  # one that does not work here is not waited for again
-            except Failed as failed:
+            except Failed as failed:  # nor does one that fails keep the others from being measured
                 remarks.append(f"{NAMES[name]} is left out: {failed}")
                 continue
             cases[NAMES[name]] = partial(

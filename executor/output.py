@@ -10,9 +10,9 @@ import errno
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
+from executor.closing import Closing
 from executor.errors import OutputFailed, UsageError
 from executor.private import Lock
 from executor.streams import complain
@@ -28,7 +28,7 @@ RUNS = "runs.jsonl"
 ORDER = "order-"
 
 
-class Target:
+class Target(Closing):
     """The place that results go to, from construction to `close` this process's own.
 
     `path` is the file, links resolved, and `folder` lies beside it; both are None for stdout (``-``), a pipe
@@ -129,14 +129,6 @@ class Target:
         """Let others write it. Closing twice is harmless."""
         if self._lock is not None:
             self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _is_stream(name: str, path: Path) -> bool:

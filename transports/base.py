@@ -13,11 +13,11 @@ from __future__ import annotations
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from executor.closing import Closing
 from executor.errors import ConfigError
 from executor.messages import Buffer, Hello, Holding, Item, Parts, Report, Running
 from executor.session import Order
@@ -173,7 +173,7 @@ class Delivery(NamedTuple):
     buffers: Sequence[Buffer] = ()
 
 
-class DispatcherEnd(ABC):
+class DispatcherEnd(Closing):
     """The dispatcher's end of a wire."""
 
     #: Where workers find it, as the waiting lines name it.
@@ -243,14 +243,6 @@ class DispatcherEnd(ABC):
     def close(self) -> None:
         """Say goodbye and let go of everything. Closing twice is harmless."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 class KeepingEnd(DispatcherEnd):
     """The dispatcher's end of a wire whose broker keeps runs while no dispatcher is there.
@@ -308,7 +300,7 @@ class KeepingEnd(DispatcherEnd):
         """
 
 
-class WorkerEnd(ABC):
+class WorkerEnd(Closing):
     """The worker's end of a wire."""
 
     #: Where it looks for, or awaits, dispatchers.
@@ -363,18 +355,6 @@ class WorkerEnd(ABC):
     @abstractmethod
     def patience(self) -> float | None:
         """Return after how many seconds `pull` must be called even if nothing came."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go of everything. Closing twice is harmless."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Came(NamedTuple):

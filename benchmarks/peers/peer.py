@@ -30,7 +30,7 @@ class Peer(ABC):
 
     def submit_wide(self, width: int, function: Callable[..., Any], *arguments: Any) -> Pending:
         """Submit a call on so many cores."""
-        raise NotImplementedError
+        raise NotImplementedError("only those are asked for it that say `knows_widths`")
 
     def many(self, count: int) -> float:
         """Return no-op calls a second, all submitted and then all gathered."""

@@ -96,6 +96,10 @@ class Resumed(Gathered):
             self.run.skip(place for place in found if place is not None)
         end.push(self.run)
 
+    def catch_up(self, before: Gathered) -> None:
+        """Gather what came while no dispatcher was there (`half_done`)."""
+        self.until(lambda: len(before.results) + len(self.results) >= 60, "what came meanwhile")
+
     def finish(self) -> None:
         self.until(lambda: not self.run.unrecorded, "the rest of the results", 60.0)
         assert {place: result.value for place, result in self.results.items()} == {
@@ -123,7 +127,7 @@ def test_what_broker_and_workers_have_is_taken_and_runs_once(wire: RabbitMQ) -> 
         before = half_done(place, work, some)
         with place.dispatcher_end() as end:
             resumed = Resumed(end, some, before)
-            resumed.until(lambda: len(before.results) + len(resumed.results) >= 60, "what came meanwhile")
+            resumed.catch_up(before)
             assert end.pushed == 600, "all is in the broker, or recorded"
             (view,) = end.workers()
             assert view.held > 0, "what it has of the earlier run counts as ours"
@@ -281,7 +285,7 @@ def test_an_earlier_run_that_somebody_deletes_is_pushed_anew(wire: RabbitMQ) -> 
         before = half_done(place, work, some)
         with place.dispatcher_end(said.append) as end:
             resumed = Resumed(end, some, before)
-            resumed.until(lambda: len(before.results) + len(resumed.results) >= 60, "what came meanwhile")
+            resumed.catch_up(before)
             with wire.channel() as channel:
                 channel.queue_delete(f"{wire.queue}.results.{before.run.id}")
             resumed.until(lambda: said, "it is said")
@@ -438,7 +442,7 @@ def test_the_brokers_data_are_wiped_while_the_run_goes_on(broker: Broker, own: R
         before = half_done(place, work, some)
         with place.dispatcher_end(said.append) as end:
             resumed = Resumed(end, some, before)
-            resumed.until(lambda: len(before.results) + len(resumed.results) >= 60, "what came meanwhile")
+            resumed.catch_up(before)
             work.go = 120
             for command in ("stop_app", "reset", "start_app"):
                 broker.control(command)

@@ -148,7 +148,7 @@ def test_the_worker_says_what_it_keeps(wire: Wire, scripts: Scripts) -> None:
     worker.says("is left: it has been silent for 1 s; 0 results sent")
     worker.says("in case it is resumed: 1 task that still runs")
     (scripts.folder / "held.go").touch()
-    time.sleep(0.5)
+    time.sleep(0.5)  # there is nothing to wait for: it just must not end
     assert not worker.ended
     worker.send(signal.SIGTERM)
     assert worker.ends() == 0

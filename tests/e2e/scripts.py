@@ -276,6 +276,11 @@ def read_lines(text: str) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
+def local(workers: int, cores: int) -> list[str]:
+    """Return the options of a run on workers of its own."""
+    return ["--workers", str(workers), "--cores", str(cores)]
+
+
 def task(function: str, *params: Any, **fields: Any) -> dict[str, Any]:
     """Return a task's record; `kwargs`, `resources`, `id` and so on are `fields`."""
     return {"function": function, "params": list(params), **fields}

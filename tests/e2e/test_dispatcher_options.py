@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scripts import IN_THE_BACKGROUND, Scripts, read_lines, task, wait_until
+from scripts import IN_THE_BACKGROUND, Scripts, local, read_lines, task, wait_until
 
 #: The names of a result, in their order.
 NAMES = [
@@ -396,16 +396,7 @@ def test_max_failures(scripts: Scripts) -> None:
         task("jobs.hold", "held", id="held"),
         *(task("jobs.fail", "no", 0.05, id=str(n)) for n in range(60)),
     ]
-    command = [
-        "--tasks",
-        scripts.tasks(*records),
-        "--workers",
-        "1",
-        "--cores",
-        "2",
-        "--output",
-        "results.jsonl",
-    ]
+    command = ["--tasks", scripts.tasks(*records), *local(1, 2), "--output", "results.jsonl"]
     dispatcher = scripts.dispatcher(*command, "--max-failures", "3")
     dispatcher.says("3 results not ok: handing out no more (--max-failures 3)")
     (scripts.folder / "held.go").touch()
@@ -429,16 +420,7 @@ def test_retries_and_timeouts_for_all(scripts: Scripts) -> None:
         task("time.sleep", 60, id="slow"),
         task("time.sleep", 60, id="own", timeout=0.1),
     ]
-    command = [
-        "--tasks",
-        scripts.tasks(*records),
-        "--workers",
-        "1",
-        "--cores",
-        "2",
-        "--output",
-        "results.jsonl",
-    ]
+    command = ["--tasks", scripts.tasks(*records), *local(1, 2), "--output", "results.jsonl"]
     scripts.run(*command, "--retries", "1", "--timeout", "0.4", status=1)
     results = scripts.by_id()
     assert {key: (result["status"], result["attempt"]) for key, result in results.items()} == {

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from scripts import Scripts, task, wait_until
+from scripts import Scripts, local, task, wait_until
 
 from executor.cores import granted
 
@@ -109,17 +109,7 @@ def test_what_a_task_does_to_itself_its_successor_does_not_feel(scripts: Scripts
     records = []
     for _ in range(5):
         records += [task("jobs.unpin"), task("jobs.where"), task("jobs.leave_folder"), task("jobs.where")]
-    command = [
-        "--tasks",
-        scripts.tasks(*records),
-        "--workers",
-        "1",
-        "--cores",
-        "1",
-        "--output",
-        "results.jsonl",
-    ]
-    scripts.run(*command)
+    scripts.run("--tasks", scripts.tasks(*records), *local(1, 1), "--output", "results.jsonl")
     seen = [result for result in scripts.results() if result["function"] == "jobs.where"]
     assert len(seen) == 10
     for result in seen:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripts import Script, Scripts, task, wait_until
+from scripts import Script, Scripts, local, task, wait_until
 
-WORKERS = ["--workers", "2", "--cores", "1"]
+WORKERS = local(2, 1)
 OUTPUT = ["--output", "results.jsonl"]
 
 
@@ -96,17 +96,7 @@ def test_workers_that_do_not_come_back_are_waited_for_no_longer_than_their_patie
 
 def test_a_cancelled_run_is_resumed(scripts: Scripts) -> None:
     records = [task("min", 1, 2, id="done"), task("jobs.hold", "a", id="a"), task("min", 3, 2, id="later")]
-    command = [
-        "--tasks",
-        scripts.tasks(*records),
-        "--workers",
-        "1",
-        "--cores",
-        "1",
-        "--order",
-        "file",
-        *OUTPUT,
-    ]
+    command = ["--tasks", scripts.tasks(*records), *local(1, 1), "--order", "file", *OUTPUT]
     first = scripts.dispatcher(*command)
     wait_until((scripts.folder / "a.runs").exists, "it runs")
     first.send(signal.SIGINT)

@@ -69,19 +69,7 @@ def test_every_task_ends_in_one_result(
             worker.cable.join(dispatcher.link, worker.link)
         for event, which in events:
             act(world, event, which)
-        dispatcher.asleep = False
-        living = [worker for worker in world.workers[1:] if not worker.link.closed]
-        for worker in living:
-            worker.asleep = worker.lazy = False
-            worker.cable.arrive()
-            worker.cable.heal()
-        world.workers[0].lazy = False
-        world.until(dispatcher.done, seconds=4 * PATIENCE)
-        dispatcher.check()
-        assert {result.status for result in dispatcher.results} <= {"ok", "error"}
-        world.turns(2 * PATIENCE)
-        assert sum(view.held for view in dispatcher.end.workers()) == 0
-        assert all(worker.end.settled for worker in living)
+        world.ends_well(dispatcher, world.heal())
 
 
 @settings(max_examples=60, deadline=None, phases=set(Phase) - {Phase.explain})

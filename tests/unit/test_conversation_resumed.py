@@ -286,21 +286,10 @@ def test_every_task_is_recorded_once_over_all_dispatchers(
             else:
                 act(world, event, which)
         dispatcher = world.dispatchers[-1]
-        dispatcher.asleep = False
-        living = [worker for worker in world.workers[1:] if not worker.link.closed]
-        for worker in living:
-            worker.asleep = worker.lazy = False
-            worker.cable.arrive()
-            worker.cable.heal()
-        world.workers[0].lazy = False
+        living = world.heal()
         if not living:
             living = [world.worker("new", at=dispatcher)]
-        world.until(dispatcher.done, seconds=4 * PATIENCE)
-        dispatcher.check()
-        assert {result.status for result in dispatcher.results} <= {"ok", "error"}
-        world.turns(2 * PATIENCE)
-        assert sum(view.held for view in dispatcher.end.workers()) == 0
-        assert all(worker.end.settled for worker in living)
+        world.ends_well(dispatcher, living)
         dispatcher.end.close()
         world.turns(1)
         assert not any(worker.end.unclaimed for worker in living)

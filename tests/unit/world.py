@@ -370,6 +370,26 @@ class World:
         for worker in self.workers:
             worker.turn()
 
+    def heal(self) -> list[FakeWorker]:
+        """Wake, free and connect all that lives but the first worker, which is only woken; return these."""
+        self.dispatchers[-1].asleep = False
+        living = [worker for worker in self.workers[1:] if not worker.link.closed]
+        for worker in living:
+            worker.asleep = worker.lazy = False
+            worker.cable.arrive()
+            worker.cable.heal()
+        self.workers[0].lazy = False
+        return living
+
+    def ends_well(self, dispatcher: FakeDispatcher, living: list[FakeWorker]) -> None:
+        """See that a run ends, that all of it is right, and that nobody holds anything of it."""
+        self.until(dispatcher.done, seconds=4 * PATIENCE)
+        dispatcher.check()
+        assert {result.status for result in dispatcher.results} <= {"ok", "error"}
+        self.turns(2 * PATIENCE)
+        assert sum(view.held for view in dispatcher.end.workers()) == 0
+        assert all(worker.end.settled for worker in living)
+
     def close(self) -> None:
         for each in (*self.dispatchers, *self.workers):
             each.link.close()

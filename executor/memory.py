@@ -115,13 +115,3 @@ class OutOfMemory:
         if count is None or self._before is None:
             return None
         return count > self._before
-
-
-def in_words(size: int) -> str:
-    """Return a size as one reads it: ``512 MB``, ``2.1 GB``."""
-    value, unit = float(size), "bytes"
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.3g} {unit}"

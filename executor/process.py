@@ -20,9 +20,9 @@ from executor.channel import Channel
 from executor.child import PRINTED_BYTES, PRINTED_MOST, encoder, read_printed
 from executor.guardian import Guardian
 from executor.line import Entry
-from executor.memory import in_words
 from executor.messages import NIL, Buffer, Report
 from executor.task import MEMORY_LIMIT, Status
+from executor.words import size
 
 #: What a call ends as that is being killed for this reason.
 STATUS_OF: dict[str | None, Status] = {"timeout": "timeout", "cancelled": "cancelled", "memory": "crashed"}
@@ -155,7 +155,7 @@ class Child:
     def sentence(self, entry: Entry, had: float) -> tuple[str, str]:
         """Return the error's type and message of one of the `condemned`, which ran for `had` seconds."""
         if self.ending == "memory":
-            held, limit = in_words(self.peak), in_words(entry.item.memory or 0)
+            held, limit = size(self.peak), size(entry.item.memory or 0)
             return MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"
         if self.ending == "timeout":
             # No more digits than make a difference: a summary groups failures by their messages.

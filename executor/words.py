@@ -62,11 +62,15 @@ def round_duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes that somebody chose, for people: ``1 GB``, ``2.5 MB``, ``17 bytes``."""
-    for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
-        if count >= 1000**power:
-            return f"{count / 1000**power:.4g} {unit}"
-    return plural(count, "byte")
+    """Return a number of bytes for people: ``17 bytes``, ``512 MB``, ``2.1 GB``."""
+    if count < 1000:
+        return plural(count, "byte")
+    value, unit = float(count), ""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if value >= 999.5 else f"{value:.3g} {unit}"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 #: Seconds that a broker gets to start. Erlang alone takes some; the machine may be busy.
@@ -117,8 +118,9 @@ class RabbitMQ:
         self._lifelines: list[subprocess.Popen[bytes]] = []
         try:
             epmd_program = shutil.which("epmd")
-            if epmd_program is not None:  # else Erlang starts one that would stay
-                self._start([epmd_program, "-port", str(epmd)])
+            if epmd_program is not None:  # else, and before it listens, Erlang starts one that would stay
+                lifeline = self._start([epmd_program, "-port", str(epmd)])
+                self._wait(lifeline, lambda: _listens(epmd), "epmd")
             self.start()
         except BaseException:
             self.close()
@@ -127,11 +129,7 @@ class RabbitMQ:
     def start(self) -> None:
         """Start the server (again), and wait until it answers."""
         self._server = self._start([str(self._script)])
-        deadline = time.monotonic() + STARTING
-        while not self._answers():
-            assert self._server.poll() is None, f"RabbitMQ ended:\n{self.log()[-3000:]}"
-            assert time.monotonic() < deadline, f"RabbitMQ does not start:\n{self.log()[-3000:]}"
-            time.sleep(0.1)
+        self._wait(self._server, self._answers, "RabbitMQ")
 
     def kill(self) -> None:
         """Let the server die at once; `start` starts it again with what it had on disk.
@@ -183,6 +181,14 @@ class RabbitMQ:
         self._lifelines.append(lifeline)
         return lifeline
 
+    def _wait(self, lifeline: subprocess.Popen[bytes], condition: Callable[[], bool], what: str) -> None:
+        """Wait until a program that was started does what is expected of it."""
+        deadline = time.monotonic() + STARTING
+        while not condition():
+            assert lifeline.poll() is None, f"{what} ended:\n{self.log()[-3000:]}"
+            assert time.monotonic() < deadline, f"{what} does not start:\n{self.log()[-3000:]}"
+            time.sleep(0.1)
+
     def _answers(self) -> bool:
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
@@ -196,6 +202,15 @@ def _end(lifeline: subprocess.Popen[bytes]) -> None:
     assert lifeline.stdin is not None
     lifeline.stdin.close()
     lifeline.wait(30)
+
+
+def _listens(port: int) -> bool:
+    """Whether somebody takes connections at a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_ports(count: int) -> list[int]:

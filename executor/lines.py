@@ -11,8 +11,8 @@ class Line:
     """The waiting places of one width: those never handed out, in order, and those that came back.
 
     The former stand in runs of adjacent places, of each of which only the ends are kept: few bytes,
-    and a slice is taken at once. A place that is taken out of the middle only counts as `gone`, until its turn
-    comes or it is back.
+    and a slice is taken at once. A place that is taken out of the middle only counts as `gone`, until its
+    turn comes or it is back.
     """
 
     __slots__ = ("back", "fresh", "gone", "runs", "turn")

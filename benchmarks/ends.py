@@ -106,6 +106,10 @@ class Feed:
         """Whether nobody need run it any more: never."""
         return False
 
+    def recorded(self) -> Iterator[int]:
+        """Yield what nobody need run any more: nothing."""
+        return iter(())
+
     def attempt(self, place: int) -> int:
         """Return the number of the present call."""
         return self._attempt

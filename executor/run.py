@@ -111,6 +111,13 @@ class Run:
         """Whether there is a task at a place that has its result."""
         return 0 <= place < len(self.tasks) and bool(self._recorded[place])
 
+    def recorded(self) -> Iterator[int]:
+        """Yield the places of the tasks that have their result, in order."""
+        place = self._recorded.find(1)
+        while place >= 0:
+            yield place
+            place = self._recorded.find(1, place + 1)
+
     def attempt(self, place: int) -> int:
         """Return the number of the present attempt at a task, from 1."""
         return self._attempts.get(place, 1)

@@ -58,6 +58,7 @@ def test_what_another_dispatcher_recorded_is_not_waited_for_nor_recorded_again()
     assert run.accept(report("ok", place=3)) is not None
     assert run.skip([0, 2, 2, 3]) == 2
     assert [run.is_recorded(place) for place in range(-1, 5)] == [False, True, False, True, True, False]
+    assert list(run.recorded()) == [0, 2, 3]
     assert run.unrecorded == 1
     assert run.accept(report("ok", place=0)) is None
     assert run.accept(report("ok", place=1)) is not None

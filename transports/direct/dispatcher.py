@@ -122,7 +122,7 @@ class DirectDispatcherEnd(DispatcherEnd):
     def push(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._runs = {jobs.id, *jobs.earlier}
-        self._broker.push(jobs.widths, jobs.is_recorded)
+        self._broker.push(jobs.widths, jobs.recorded())
         for peer in list(self._instances.values()):
             self._take_stock(jobs, peer)
             self._welcome(peer)

@@ -125,9 +125,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _adopt(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._open = Open(jobs.widths)
-        for place in range(len(jobs.widths)):
-            if jobs.is_recorded(place):
-                self._open.close(place)
+        for place in jobs.recorded():
+            self._open.close(place)
         self._continued = Continued(self._names, self._run, jobs)
         self._pushing = Pushing(
             self._connection, self._post, self._names, self._run, jobs, self._open,

@@ -301,6 +301,18 @@ def encode(message: Message, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
     return [_encoder.encode(message), *buffers]
 
 
+def encode_calls(run: str, calls: Sequence[tuple[Any, ...]]) -> bytes | None:
+    """Return the frame of `Tasks` whose calls hold only plain values (see `jsonform.are_plain`), in one go.
+
+    Each is the fields of an `Item` in their order, with (function, params, kwargs) as `call`. None: one of
+    them holds an int or a text that MessagePack lacks.
+    """
+    try:
+        return _encoder.encode((Tasks.__struct_config__.tag, run, calls))
+    except (OverflowError, UnicodeEncodeError):
+        return None
+
+
 def decode(frame: Parts) -> tuple[Message, list[Buffer]]:
     """Return the message of a frame and the buffers of its items, in order.
 

@@ -128,6 +128,9 @@ class Jobs(Protocol):
             CannotTravel: it has no form on the wire.
         """
 
+    def frame(self, places: Sequence[int]) -> bytes | None:
+        """Return the `Tasks` message of these tasks, which has no buffers; None: ask for each `item`."""
+
 
 class WorkerView(NamedTuple):
     """What a dispatcher knows of a worker.

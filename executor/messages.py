@@ -193,6 +193,14 @@ class Reports(_Message, tag="reports"):
     items: list[Report]
 
 
+class Sealed(_Message, tag="reports"):
+    """`Reports` around records that are encoded already (`executor.packed`): the same bytes."""
+
+    run: str
+    number: int
+    items: msgspec.Raw
+
+
 class Recorded(_Message, tag="recorded"):
     """All Reports up to `number` are safe with the dispatcher."""
 
@@ -268,7 +276,7 @@ def longest(running: Iterable[Running]) -> list[Running]:
     return told
 
 
-def encode(message: Message, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
+def encode(message: Message | Sealed, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
     """Return the frame of `message`; `buffers` are those of its items, in order."""
     return [_encoder.encode(message), *buffers]
 

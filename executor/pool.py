@@ -28,6 +28,7 @@ from executor.errors import NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
 from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
+from executor.packed import Packed, pack
 from executor.process import STATUS_OF, Child
 
 #: Seconds for which narrow calls may overtake a wide one that waits for its cores, with ``--backfill``.
@@ -49,11 +50,10 @@ _done = msgspec.msgpack.Decoder(Done)
 
 
 class Finished(NamedTuple):
-    """A report of the pool, with the run it belongs to and the large buffers of its value."""
+    """Reports of the pool, and the run that they belong to."""
 
     run: str
-    report: Report
-    buffers: Sequence[Buffer]
+    reports: Packed
 
 
 class Running(NamedTuple):
@@ -121,7 +121,7 @@ class Pool:
         for index, item in enumerate(items):
             if item.width > most:  # the dispatcher knows better, unless it is not one of ours
                 text = f"{item.width} cores, but this worker has {most}"
-                self._finished.append(Finished(run, rejected(item, "TooWide", text), ()))
+                self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
             else:
                 self._line.add(run, item, shares.get(index, ()))
 
@@ -318,7 +318,8 @@ class Pool:
         shares = share_out(reports, buffers) if buffers else {}
         began: float | None = None
         ended: float | None = None
-        count = 0
+        taken: list[Report] = []
+        large: list[Buffer] = []
         for i, report in enumerate(reports):
             entry = child.entries.pop(first + i, None)
             if entry is None:  # taken from the board already
@@ -329,13 +330,15 @@ class Pool:
                 had = (report.finished or 0.0) - (report.started or 0.0)
                 report.status = STATUS_OF[child.ending]
                 report.error = (*child.sentence(entry, had), report.error[2])
-            self._finished.append(Finished(entry.run, report, shares.get(i, ())))
-            count += 1
+            taken.append(report)
+            large += shares.get(i, ())
             ended = report.finished
             if began is None:
                 began = report.started
+        if taken and child.run is not None:
+            self._finished.append(Finished(child.run, pack(taken, large)))
         if began is not None and ended is not None:
-            self._pace.learn(len(child.cores), max(0.0, ended - began) / count)
+            self._pace.learn(len(child.cores), max(0.0, ended - began) / len(taken))
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)
@@ -380,7 +383,7 @@ class Pool:
         """Report a call that its process did not survive, and when it began, if it did, on both clocks."""
         starved = self._starved.lately() if status == -signal.SIGKILL else False
         report = child.obituary(entry, began, status or 0, starved=starved)
-        self._finished.append(Finished(entry.run, report, ()))
+        self._finished.append(Finished(entry.run, pack([report])))
 
     def _rescue(self, child: Child) -> None:
         """Take the reports that stand on the child's board, waiting to be sent."""

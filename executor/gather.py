@@ -167,7 +167,21 @@ class Gatherer:
         """Record what came; then, and only then, let the workers forget it."""
         if not deliveries:
             return
-        for worker, host, report, buffers in deliveries:
+        started: list[float] = []
+        for delivery in deliveries:
+            self._record_all(delivery)
+            started += [each.started for each in delivery.reports if each.started is not None]
+        self._recording.save()
+        if started:
+            self._note_begin(time.monotonic() - (time.time() - min(started)))
+        if not self._halted:
+            for due in self._run.due:
+                self._end.again(due.place, suspect=due.suspect, alone=due.alone)
+        self._run.due.clear()
+
+    def _record_all(self, delivery: Delivery) -> None:
+        worker, host = delivery.worker, delivery.host
+        for report, buffers in delivery.each():
             try:
                 result = self._run.accept(report, buffers, worker=worker, host=host)
             except BadFrame as bad:
@@ -175,14 +189,6 @@ class Gatherer:
                 continue
             if result is not None:
                 self._record(result)
-        self._recording.save()
-        started = [each.report.started for each in deliveries if each.report.started is not None]
-        if started:
-            self._note_begin(time.monotonic() - (time.time() - min(started)))
-        if not self._halted:
-            for due in self._run.due:
-                self._end.again(due.place, suspect=due.suspect, alone=due.alone)
-        self._run.due.clear()
 
     def _record(self, result: Result) -> None:
         self._summary.add(result)

@@ -144,7 +144,7 @@ class Collector(Gatherer):
     def _take(self, deliveries: list[Delivery]) -> None:
         super()._take(deliveries)
         self._delivered = self._delivered or bool(deliveries)
-        places = {each.report.place for each in deliveries}
+        places = {report.place for each in deliveries for report in each.reports}
         self._unnoted |= {place for place in places if self._run.is_recorded(place)}
         now = time.monotonic()
         due = len(self._unnoted) >= NOTE_RESULTS or now - self._noted_at >= NOTE_SECONDS

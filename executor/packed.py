@@ -33,7 +33,7 @@ class Packed(msgspec.Struct, frozen=True):
     """`count` reports: `array` is one of them all in MessagePack; and the large buffers of their values."""
 
     count: int
-    array: Buffer
+    array: msgspec.Raw
     buffers: Sequence[Buffer] = ()
 
     @property
@@ -60,7 +60,7 @@ class Packed(msgspec.Struct, frozen=True):
 
 def pack(reports: Sequence[Report], buffers: Sequence[Buffer] = ()) -> Packed:
     """Return reports in packed form."""
-    return Packed(len(reports), array(map(_encode, reports), len(reports)), buffers)
+    return Packed(len(reports), _array(map(_encode, reports), len(reports)), buffers)
 
 
 def join(some: Sequence[Packed]) -> Packed:
@@ -68,10 +68,10 @@ def join(some: Sequence[Packed]) -> Packed:
     if len(some) == 1:
         return some[0]
     count = sum(each.count for each in some)
-    whole = array((memoryview(each.array)[_HEAD.size :] for each in some), count)
+    whole = _array((memoryview(each.array)[_HEAD.size :] for each in some), count)
     return Packed(count, whole, [buffer for each in some for buffer in each.buffers])
 
 
-def array(items: Iterable[Buffer], count: int) -> bytes:
-    """Return `count` encoded items, which may stand together in one buffer, as an array in MessagePack."""
-    return b"".join((_HEAD.pack(0xDD, count), *items))
+def _array(items: Iterable[Buffer], count: int) -> msgspec.Raw:
+    """Return `count` encoded items, which may stand together in one buffer, as an array."""
+    return msgspec.Raw(b"".join((_HEAD.pack(0xDD, count), *items)))

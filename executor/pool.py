@@ -47,7 +47,6 @@ _WATCH_SECONDS = 0.05
 STILLBORN_MOST = 3
 
 _done = msgspec.msgpack.Decoder(Done)
-_reports = msgspec.msgpack.Decoder(list[Report])
 
 
 class Finished(NamedTuple):
@@ -300,7 +299,7 @@ class Pool:
         """Take a child's reports."""
         for frame in frames:
             done = _done.decode(frame[0])
-            self._take(child, done.first, _reports.decode(done.reports), frame[1:])
+            self._take(child, done, frame[1:])
             if not done.last:
                 continue
             child.batches -= 1
@@ -312,17 +311,26 @@ class Pool:
                 if child.worn or child.ending:
                     self._children.end(child)
 
-    def _take(
-        self, child: Child, first: int, reports: Sequence[Report], buffers: Sequence[Buffer] = ()
+    def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
+        """Take a frame of reports, unread if that can be."""
+        if not done.count:
+            return
+        if child.condemned or done.first not in child.entries:  # some may need other words, or were taken
+            self._take_read(child, done.first, Packed(done.count, done.reports, buffers).each())
+            return
+        pop = child.entries.pop
+        for index in range(done.first, done.first + done.count):
+            pop(index, None)
+        self._finish(child, Packed(done.count, done.reports, buffers), done.began, done.ended)
+
+    def _take_read(
+        self, child: Child, first: int, reports: Iterable[tuple[Report, Sequence[Buffer]]]
     ) -> None:
         """Take the reports of a child's entries from index `first` on, once each."""
-        shares = share_out(reports, buffers) if buffers else {}
-        began: float | None = None
-        ended: float | None = None
         taken: list[Report] = []
         large: list[Buffer] = []
-        for i, report in enumerate(reports):
-            entry = child.entries.pop(first + i, None)
+        for index, (report, buffers) in enumerate(reports, first):
+            entry = child.entries.pop(index, None)
             if entry is None:  # taken from the board already
                 continue
             if (
@@ -332,14 +340,17 @@ class Pool:
                 report.status = STATUS_OF[child.ending]
                 report.error = (*child.sentence(entry, had), report.error[2])
             taken.append(report)
-            large += shares.get(i, ())
-            ended = report.finished
-            if began is None:
-                began = report.started
-        if taken and child.run is not None:
-            self._finished.append(Finished(child.run, pack(taken, large)))
+            large += buffers
+        if taken:
+            began = next((report.started for report in taken if report.started is not None), None)
+            self._finish(child, pack(taken, large), began, taken[-1].finished)
+
+    def _finish(self, child: Child, reports: Packed, began: float | None, ended: float | None) -> None:
+        """Give reports of a child's calls, of which the first began then and the last ended."""
+        assert child.run is not None
+        self._finished.append(Finished(child.run, reports))
         if began is not None and ended is not None:
-            self._pace.learn(len(child.cores), max(0.0, ended - began) / len(taken))
+            self._pace.learn(len(child.cores), max(0.0, ended - began) / reports.count)
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)
@@ -389,7 +400,7 @@ class Pool:
     def _rescue(self, child: Child) -> None:
         """Take the reports that stand on the child's board, waiting to be sent."""
         first, reports = child.board.unsent()
-        self._take(child, first, reports)
+        self._take_read(child, first, ((report, ()) for report in reports))
 
     def _end_call(self, child: Child, entry: Entry, why: str, number: int = signal.SIGTERM) -> None:
         """Kill a child for what its present call does; what waits behind it goes elsewhere."""

@@ -362,4 +362,4 @@ def numbered(run: str, reports: Packed) -> Frame:
 
 def _sealed(frame: Frame) -> tuple[Sealed, Sequence[Buffer]]:
     """Return reports as they travel."""
-    return Sealed(frame.run, frame.number, msgspec.Raw(frame.reports.array)), frame.reports.buffers
+    return Sealed(frame.run, frame.number, frame.reports.array), frame.reports.buffers

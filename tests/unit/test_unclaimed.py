@@ -16,7 +16,7 @@ ROOM = 10 * REPORT_BYTES
 def frame(run: str, *places: int, value: int = 0, buffers: int = 0, **texts: str) -> Frame:
     reports = [Report(place, 1, "ok", NIL, **texts) for place in places]
     if value:
-        reports[0].value = msgspec.Raw(bytes(value))
+        reports[0].value = msgspec.Raw(msgspec.msgpack.encode(bytes(value)))
     return Frame(run, 1, pack(reports, [bytes(buffers)] if buffers else []))
 
 

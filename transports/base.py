@@ -103,6 +103,9 @@ class Jobs(Protocol):
     def is_recorded(self, place: int) -> bool:
         """Whether the task at a place has its result, so that nobody need run it any more."""
 
+    def recorded(self) -> Iterator[int]:
+        """Yield the places of all those, in order."""
+
     def attempt(self, place: int) -> int:
         """Return the number of the present attempt at a task, from 1."""
 

@@ -30,6 +30,7 @@ from executor.messages import (
     Reports,
     Who,
     decode,
+    decode_read,
     encode,
     share_out,
 )
@@ -124,9 +125,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _adopt(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._open = Open(jobs.widths)
-        for place in range(len(jobs.widths)):
-            if jobs.is_recorded(place):
-                self._open.close(place)
+        for place in jobs.recorded():
+            self._open.close(place)
         self._continued = Continued(self._names, self._run, jobs)
         self._pushing = Pushing(
             self._connection, self._post, self._names, self._run, jobs, self._open,
@@ -409,7 +409,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         assert self._continued is not None
         assert self._jobs is not None
         try:
-            message, buffers = decode(unpack(event.body))
+            message, buffers = decode_read(unpack(event.body))
             if not isinstance(message, Reports) or message.run != run:
                 raise BadFrame(f"reports of run {run} were expected")
         except BadFrame as bad:

@@ -148,6 +148,6 @@ class Feed:
         [(report, buffers)] = deliveries[0].each()
         if report.status != "ok":
             raise Failed(f"a call came to nothing: {report}")
-        value = codec.decode([report.value, *buffers])
+        value = report.read(buffers)
         end.acknowledge()
         return value

@@ -120,6 +120,20 @@ def canonical(value: Any) -> bytes:
         raise cannot_travel(value, error) from error
 
 
+def canonical_json(value: Any) -> bytes:
+    """As `canonical`, in a tenth of the time, for a value of nothing but what msgspec's JSON decoder makes.
+
+    Raises:
+        CannotTravel: it nests too deep.
+    """
+    try:
+        content = _SORTED.encode(value)
+    except (*_BEYOND_MSGPACK, RecursionError):
+        return canonical(value)
+    # A level of nesting takes a byte at least, so what is short does not nest too deep.
+    return content if len(content) <= MAX_DEPTH else canonical(value)
+
+
 def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
     """Return the value of which `parts` are the head and the buffers.
 
@@ -167,6 +181,13 @@ def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
         if type(item) not in _SCALARS and not _is_plain(item, room):
             return False
     return True
+
+
+def are_shallow(values: Sequence[Any]) -> bool:
+    """Tell whether all of these decoded values nest no deeper than those that `decode` returns."""
+    if _CONTAINERS.isdisjoint(map(type, values)):
+        return True
+    return all(_is_shallow(value, MAX_DEPTH) for value in values)
 
 
 def _is_shallow(value: Any, room: int) -> bool:
@@ -430,6 +451,9 @@ _LEAVES: dict[int, Callable[[_Reader, memoryview], Any]] = {
 
 #: For values without buffers: to make a decoder takes longer than to decode most values.
 _INLINE = _Reader(())
+
+#: The `ext_hook` with which another decoder reads such values in its messages. It raises whatever is wrong.
+read_extension = _INLINE.unpack
 _MOMENT: Decoder[_Moment] = Decoder(_Moment)
 _ARRAY: Decoder[_Array] = Decoder(_Array, ext_hook=_INLINE.unpack)
 

@@ -6,7 +6,7 @@ import heapq
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TextIO
 
 from executor.errors import (
@@ -14,7 +14,6 @@ from executor.errors import (
     EXIT_NOT_OK,
     EXIT_OK,
     EXIT_TERMINATED,
-    BadFrame,
     NobodyThere,
 )
 from executor.history import History
@@ -180,21 +179,19 @@ class Gatherer:
         self._run.due.clear()
 
     def _record_all(self, delivery: Delivery) -> None:
-        worker, host = delivery.worker, delivery.host
-        for report, buffers in delivery.each():
-            try:
-                result = self._run.accept(report, buffers, worker=worker, host=host)
-            except BadFrame as bad:
-                self._screen.say(f"ignored a report of worker {worker}: {bad}")
-                continue
-            if result is not None:
-                self._record(result)
+        worker, host, reports, buffers = delivery
+        accepted = self._run.accept_all(reports, buffers, worker=worker, host=host)
+        for bad in accepted.bad:
+            self._screen.say(f"ignored a report of worker {worker}: {bad}")
+        self._record(accepted.results)
 
-    def _record(self, result: Result) -> None:
-        self._summary.add(result)
-        self._recording.take(result)
-        if result.status != "ok" or not self._wishes.failures_only:
-            self._screen.result(result)
+    def _record(self, results: Sequence[Result]) -> None:
+        self._summary.add(results)
+        self._recording.take(results)
+        if self._screen.shows_results:
+            for result in results:
+                if result.status != "ok" or not self._wishes.failures_only:
+                    self._screen.result(result)
         most = self._wishes.max_failures
         if most is not None and self._summary.failed >= most and not self._halted:
             self._halted = True
@@ -242,7 +239,7 @@ class Gatherer:
             for place in self._end.withdraw(width):
                 result = self._run.reject(place, f"{width} cores, but {verdict.reason}")
                 if result is not None:
-                    self._record(result)
+                    self._record([result])
         if verdict.reject:
             self._recording.save()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections import deque
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -32,8 +33,8 @@ class Records:
         self.results: list[Result] = []
         self.died: list[int] = []
 
-    def write(self, result: Result) -> None:
-        self.results.append(result)
+    def write(self, results: Sequence[Result]) -> None:
+        self.results.extend(results)
 
     def flush(self) -> None: ...
 

@@ -33,6 +33,7 @@ from executor.messages import (
     Unknown,
     Welcome,
     decode,
+    decode_read,
     encode,
     share_out,
     too_large,
@@ -241,7 +242,7 @@ class DirectDispatcherEnd(DispatcherEnd):
                 peer.heard_at = time.monotonic()
         elif isinstance(event, Frame):
             try:
-                message, buffers = decode(event.parts)
+                message, buffers = decode_read(event.parts)
             except BadFrame as bad:
                 if event.peer not in self._strangers:
                     self._strangers.add(event.peer)
@@ -388,11 +389,10 @@ class DirectDispatcherEnd(DispatcherEnd):
 
         But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
         """
-        by_width: dict[int, list[Report]] = {}
-        for report in reports:
-            if self._is_present(report.place, report.attempt):
-                by_width.setdefault(jobs.widths[report.place], []).append(report)
-        for group in by_width.values():
+        present = [report for report in reports if self._is_present(report.place, report.attempt)]
+        widths = [jobs.widths[report.place] for report in present]
+        for width in set(widths):
+            group = [report for report, wide in zip(present, widths, strict=True) if wide == width]
             self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
 
     def _is_present(self, place: int, attempt: int) -> bool:

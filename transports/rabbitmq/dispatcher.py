@@ -30,6 +30,7 @@ from executor.messages import (
     Reports,
     Who,
     decode,
+    decode_read,
     encode,
     share_out,
 )
@@ -408,7 +409,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         assert self._continued is not None
         assert self._jobs is not None
         try:
-            message, buffers = decode(unpack(event.body))
+            message, buffers = decode_read(unpack(event.body))
             if not isinstance(message, Reports) or message.run != run:
                 raise BadFrame(f"reports of run {run} were expected")
         except BadFrame as bad:

@@ -213,6 +213,14 @@ class Reports(_Message, tag="reports"):
     items: list[Report]
 
 
+class Sealed(_Message, tag="reports"):
+    """`Reports` around records that are encoded already (`executor.packed`): the same bytes."""
+
+    run: str
+    number: int
+    items: msgspec.Raw
+
+
 class ReadReports(Reports, tag="reports"):
     """Reports as a dispatcher reads them, if it can."""
 
@@ -296,7 +304,7 @@ def longest(running: Iterable[Running]) -> list[Running]:
     return told
 
 
-def encode(message: Message, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
+def encode(message: Message | Sealed, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
     """Return the frame of `message`; `buffers` are those of its items, in order."""
     return [_encoder.encode(message), *buffers]
 

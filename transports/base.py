@@ -21,6 +21,7 @@ import msgspec
 from executor.closing import Closing
 from executor.errors import ConfigError
 from executor.messages import Buffer, Hello, Holding, Item, Parts, Report, Running
+from executor.packed import Packed
 from executor.session import Order
 from executor.sizes import parse_size
 
@@ -333,7 +334,7 @@ class WorkerEnd(Closing):
         """Return what dispatchers ask for, at least one order, or [] after `timeout` seconds."""
 
     @abstractmethod
-    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+    def reply(self, run: str, reports: Packed) -> None:
         """Send results of a run. They are kept and sent again until the dispatcher has recorded them."""
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""`make fuzz`: feed everything that reads what others sent or wrote with inputs that are wrong, for as long as you like."""
+"""`make fuzz`: feed all that reads what others sent or wrote with what is wrong, for as long as you like."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import argparse
 import secrets
 import sys
 import time
+import warnings
 
 from tests.fuzz.engine import Found, bound_memory, fuzz, keep
-from tests.fuzz.targets import VALUES
-
-TARGETS = {target.name: target for target in VALUES}
+from tests.fuzz.targets import TARGETS
 
 
 def main() -> int:
     """Run the targets in turn, a slice each, until the time is over; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="for so long, over all targets (60)")
-    parser.add_argument("--target", action="append", choices=sorted(TARGETS), help="only this; may stand more than once")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32), help="makes the same inputs again")
+    parser.add_argument(
+        "--target", action="append", choices=sorted(TARGETS), help="only this; may stand more than once"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(2**32), help="makes the same inputs again"
+    )
     arguments = parser.parse_args()
     targets = [TARGETS[name] for name in arguments.target or TARGETS]
     total, broken = 0, 0
     bound_memory()
+    warnings.simplefilter("error")
     print(f"seed {arguments.seed}")
     for target in targets:
         began = time.monotonic()

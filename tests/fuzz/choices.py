@@ -1,4 +1,4 @@
-"""Decisions out of bytes: an input of a state machine is what its decisions are read from, one after the other."""
+"""Decisions out of bytes: from them an input of a state machine is read, one after the other."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Choices:
 
 
 def parts(data: bytes) -> list[bytes | bytearray | memoryview]:
-    """Cut bytes into a head and up to three buffers, of whatever lengths: each kind of bytes is some frame."""
+    """Cut bytes into a head and up to three buffers: any bytes are some frame."""
     choices = Choices(data)
     lengths = [choices.below(1 << 16) for _ in range(choices.below(4))]
     buffers = [bytearray(choices.bytes(length)) for length in lengths]

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from tests.fuzz.targets import Target
+from tests.fuzz.target import Target
 
 #: Where inputs lie that broke something once, by target.
 CASES = Path(__file__).parent / "cases"
@@ -60,7 +60,9 @@ def bound_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, resource.RLIM_INFINITY))
 
 
-def fuzz(target: Target, seed: int, *, seconds: float | None = None, most: int | None = None) -> tuple[int, list[Found]]:
+def fuzz(
+    target: Target, seed: int, *, seconds: float | None = None, most: int | None = None
+) -> tuple[int, list[Found]]:
     """Feed a target new inputs, for so long or so many; return how many, and what was found.
 
     Of what breaks at the same line, only the first and shorter ones are returned.

@@ -1,4 +1,4 @@
-"""Inputs that are nearly right: MessagePack whose types, counts, numbers and depths were changed, and bytes."""
+"""Inputs that are nearly right: MessagePack of other types, counts, numbers and depths, and texts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,34 @@ from msgspec.msgpack import Ext
 NUMBERS = [0, 1, 2, 7, 127, 128, 255, 256, 10**9, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1]
 NUMBERS += [-1, -2, -32, -33, -128, -129, -(2**31), -(2**63)]
 FLOATS = [0.0, -0.0, 1.0, 1e-300, 1e300, float("nan"), float("inf"), float("-inf"), -1.0]
-TEXTS = ["", "f", "r", "ok", "lost", "<f8", "|b1", ">U3", "<M8[s]", "O", "NaT", "now", "2001-01-01", "é", "\0", "x" * 300]
-TEXTS += ["2001-01-01T01:01:01", "UTC", "Europe/Paris", "../../etc/passwd", "__class__", "os.system", "$map", "$npy"]
+TEXTS = [
+    "",
+    "f",
+    "r",
+    "ok",
+    "lost",
+    "<f8",
+    "|b1",
+    ">U3",
+    "<M8[s]",
+    "O",
+    "NaT",
+    "now",
+    "2001-01-01",
+    "é",
+    "\0",
+    "x" * 300,
+]
+TEXTS += [
+    "2001-01-01T01:01:01",
+    "UTC",
+    "Europe/Paris",
+    "../../etc/passwd",
+    "__class__",
+    "os.system",
+    "$map",
+    "$npy",
+]
 
 
 class Lie(NamedTuple):
@@ -160,16 +186,30 @@ class Mutator:
         if way == 8:
             return random.randbytes(random.choice((0, 1, 8, 9, 100)))
         if way == 9:
-            return Ext(random.randrange(1, 14), b""), Verbatim(random.randbytes(random.choice((0, 1, 2, 8, 16))))
+            return Ext(random.randrange(1, 14), b""), Verbatim(
+                random.randbytes(random.choice((0, 1, 2, 8, 16)))
+            )
         if way == 10 and isinstance(value, bytes | str) and value:
             return random.choice((value[:-1], value + value, value[1:]))
         return self.atom()
 
     def key(self) -> Any:
-        return self._random.choice((self._random.choice(TEXTS), self._random.choice(NUMBERS), None, True, b"k"))
+        return self._random.choice(
+            (self._random.choice(TEXTS), self._random.choice(NUMBERS), None, True, b"k")
+        )
 
     def atom(self) -> Any:
         random = self._random
         return random.choice(
-            (None, True, False, random.choice(NUMBERS), random.choice(FLOATS), random.choice(TEXTS), b"", [], {})
+            (
+                None,
+                True,
+                False,
+                random.choice(NUMBERS),
+                random.choice(FLOATS),
+                random.choice(TEXTS),
+                b"",
+                [],
+                {},
+            )
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,7 +17,7 @@ _FIELDS = [
     {"names": ["p", "q"], "formats": ["u1", "<f4"], "offsets": [7, 0], "itemsize": 16},
 ]
 _SHAPES = [(), (0,), (1,), (3,), (2, 2), (2, 0, 3), (1, 2, 1, 2), (50,)]
-_ZONES = [None, timezone.utc, timezone(timedelta(hours=-3, minutes=-7)), ZoneInfo("Europe/Paris")]
+_ZONES = [None, UTC, timezone(timedelta(hours=-3, minutes=-7)), ZoneInfo("Europe/Paris")]
 _NUMBERS = [0, 1, -1, 2**31, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 3**200]
 _TEXTS = ["", "a", "päth", "\ud800", "x" * 40, "\0"]
 

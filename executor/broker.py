@@ -277,9 +277,9 @@ class Broker:
             ended = self._drop(mine, places)
             for place in ended:
                 self._state[place] = _SETTLED
-            for rare in (self._repeats, self._suspects, self._loners):
-                if rare:
-                    rare.difference_update(ended)
+            if self._repeats or self._suspects or self._loners:
+                for known in (self._repeats, self._suspects, self._loners):
+                    known.difference_update(ended)
             self._hungry[worker] = None
             self._weigh(worker, mine)
         if places:
@@ -370,11 +370,11 @@ class Broker:
             self._blocked.setdefault(width, {})[name] = None
         count = max(startable, self._ahead(mine, width, len(line), startable)) if ahead else startable
         if not startable and (self._repeats or self._suspects):
-            head = line.head()
+            head = line.head
             if head in self._suspects:
                 return []
             if ahead and not count and head is not None and self._hurries(mine, head):
-                mine.hurried.add(head)
+                mine.hurried |= {head}
                 count = 1
         if not count:
             return []
@@ -382,7 +382,7 @@ class Broker:
         for place in places:
             self._state[place] = _LEASED
         mine.hold(places, width)
-        if bound is not None and ((head := line.head()) is None or head > bound):
+        if bound is not None and ((head := line.head) is None or head > bound):
             self._wake(width)
         return places
 

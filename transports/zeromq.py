@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,14 @@ LINGER = 1000
 
 #: Messages taken at one go, so that the owner gets to answer in between.
 _AT_ONCE = 16
+
+#: As plain numbers: an operation on PyZMQ's own makes a member of an enumeration each time.
+_EVENTS, _NOW = int(zmq.EVENTS), int(zmq.DONTWAIT)
+_POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
+_FIRST = int(zmq.DONTWAIT | zmq.SNDMORE)
+
+#: Bytes from which a part is not copied in and out of ZeroMQ. Below it, what keeps hold of it costs more.
+_LARGE = 65536
 
 #: What ZeroMQ tells of connections that are none of its own.
 _FAILED_HANDSHAKES = (
@@ -111,6 +120,11 @@ def _shown(endpoint: str) -> str:
     return endpoint.replace("ipc://", "unix:", 1) if endpoint.startswith("ipc://") else endpoint
 
 
+def _pending(socket: Any) -> int:
+    """Return what a socket would do now. It is asked first, as a receive in vain costs an exception."""
+    return int(socket.get(_EVENTS))
+
+
 class _ZmqLink(Link):
     """A socket and its context."""
 
@@ -131,31 +145,32 @@ class _ZmqLink(Link):
             (zmq.HEARTBEAT_TIMEOUT, 10_000),
         ):
             self._socket.setsockopt(option, value)
+        self._fileno = int(self._socket.getsockopt(zmq.FD))
 
     def fileno(self) -> int:
-        return int(self._socket.getsockopt(zmq.FD))
+        return self._fileno
 
     def ready(self) -> bool:
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(_pending(self._socket) & _POLLIN)
 
-    def _send(self, parts: list[Any]) -> bool:
+    def _send(self, parts: Sequence[Any]) -> bool:
+        send, last = self._socket.send, len(parts) - 1
         try:
-            # Large parts are not copied: ZeroMQ holds on to them until they are sent.
-            self._socket.send_multipart(parts, zmq.DONTWAIT, copy=False)
-        except (zmq.Again, zmq.ZMQError):  # full, or no such peer: it is gone
+            for index, part in enumerate(parts):
+                # Large parts are not copied: ZeroMQ holds on to them until they are sent.
+                send(part, _FIRST if index < last else _NOW, len(part) < _LARGE)
+        except zmq.ZMQError:  # full, or no such peer: it is gone
             return False
         return True
 
-    def _receive(self) -> list[Any] | None:
-        """Return the parts of one message, or None; small ones as bytes, large ones not copied."""
-        try:
-            parts: list[Any] = [self._socket.recv(zmq.DONTWAIT)]
-        except zmq.Again:
-            return None
-        while self._socket.getsockopt(zmq.RCVMORE):
-            frame = self._socket.recv(zmq.DONTWAIT, copy=False)
-            parts.append(frame.bytes if len(frame.buffer) < zmq.COPY_THRESHOLD else frame.buffer)
-        return parts
+    def _receive(self) -> list[Any]:
+        """Return the parts that are left of a message; large ones but the first are not copied."""
+        parts: list[Any] = []
+        while True:
+            frame = self._socket.recv(_NOW, False)
+            parts.append(frame.buffer if parts and len(frame) >= _LARGE else frame.bytes)
+            if not frame.more:
+                return parts
 
     def close(self) -> None:
         if not self._socket.closed:
@@ -203,15 +218,15 @@ class _Listener(_ZmqLink):
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
-            events.append(Frame(parts[0], parts[1:]))
-        if not events and self._say is not None and self._strangers.poll(0):
+        while len(events) < _AT_ONCE and _pending(self._socket) & _POLLIN:
+            events.append(Frame(self._socket.recv(_NOW), self._receive()))
+        if not events and self._say is not None and _pending(self._strangers) & _POLLIN:
             self._say(f"hung up on a stranger at {self.address}: it doesn't speak ZeroMQ as we do")
             self._say = None
         return events
 
     def send(self, peer: bytes, parts: Parts) -> bool:
-        return self._send([peer, *parts])
+        return self._send((peer, *parts))
 
     def close(self) -> None:
         if not self._socket.closed:
@@ -243,18 +258,19 @@ class _Dialer(_ZmqLink):
             raise ConfigError(f"can't connect to {self.address}: {error.strerror}") from error
 
     def ready(self) -> bool:
-        events = int(self._socket.getsockopt(zmq.EVENTS))
-        return bool(events & zmq.POLLIN) or bool(events & zmq.POLLOUT) != self._writable
+        events = _pending(self._socket)
+        return bool(events & _POLLIN) or bool(events & _POLLOUT) != self._writable
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        writable = bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
-        if writable and not self._writable:
+        now = _pending(self._socket)
+        if (writable := bool(now & _POLLOUT)) and not self._writable:
             events.append(Came(self.PEER))
         self._writable = writable
-        while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
-            events.append(Frame(self.PEER, parts))
+        while len(events) < _AT_ONCE and now & _POLLIN:
+            events.append(Frame(self.PEER, self._receive()))
+            now = _pending(self._socket)
         return events
 
     def send(self, peer: bytes, parts: Parts) -> bool:
-        return self._send(list(parts))
+        return self._send(parts)

@@ -12,6 +12,11 @@ from executor.messages import Buffer, Item
 _OVERTAKING_MOST = 1000
 
 
+#: Bytes of buffers that make a batch large enough: a child begins with the first while the next is sent, and
+#: several fit into the memory that is shared with it (`executor.arena`).
+BATCH_BYTES = 4 << 20
+
+
 class Entry:
     """An item in the pool. `number` counts arrivals: entries stand in line by it, and by place."""
 
@@ -76,14 +81,20 @@ class Line:
         self._entries.extendleft(sorted(entries, key=Entry.rank, reverse=True))
 
     def take(self, most: int) -> list[Entry]:
-        """Take the first, and up to `most` in all of its run and width that stand behind it."""
+        """Take the first, and up to `most` in all of its run and width that stand behind it.
+
+        No more of them are taken once they have `BATCH_BYTES` of buffers.
+        """
         first = self._entries.popleft()
         batch = [first]
         width, run = first.item.width, first.run
-        while len(batch) < most and self._entries:
+        size = sum(map(len, first.buffers))
+        while len(batch) < most and self._entries and size < BATCH_BYTES:
             entry = self._entries[0]
             if entry.item.width != width or entry.run != run:
                 break
+            if entry.buffers:
+                size += sum(map(len, entry.buffers))
             batch.append(self._entries.popleft())
         return batch
 

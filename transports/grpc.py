@@ -20,7 +20,7 @@ from executor.errors import BadFrame, ConfigError
 from transports.base import LARGEST_FRAME, Say
 from transports.grpc_wire import frames_pb2 as _messages_code
 from transports.grpc_wire import frames_pb2_grpc as _service_code
-from transports.pieces import PIECE_BYTES, Joiner, Piece, split
+from transports.pieces import PIECE_BYTES, Joiner, Piece, together
 from transports.served import NAME, Address, Served, ServedSettings, SocketPath, Workers, check_free
 from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
 
@@ -102,9 +102,13 @@ class GRPC(Served):
 
 def _messages(outbox: Outbox) -> Iterator[Any]:
     """Return the messages of a stream, until its outbox is closed."""
-    while (parts := outbox.take(None)) is not None:
-        for piece in split(parts):
-            yield frames_pb2.Piece(parts=piece.parts, continues=piece.continues, last=piece.last)
+    while frames := outbox.take(None):
+        for some in together(frames):
+            yield frames_pb2.Pieces(
+                pieces=[
+                    frames_pb2.Piece(parts=parts, continues=cont, last=last) for parts, cont, last in some
+                ]
+            )
 
 
 def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
@@ -116,11 +120,12 @@ def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
     """
     joiner = Joiner(LARGEST_FRAME)
     for message in messages:
-        frame = joiner.add(Piece(message.parts, message.continues, message.last))
-        if frame is None:
-            link.alive(peer)
-        else:
-            link.came(peer, frame)
+        for piece in message.pieces:
+            frame = joiner.add(Piece(piece.parts, piece.continues, piece.last))
+            if frame is None:
+                link.alive(peer)
+            else:
+                link.came(peer, frame)
         if not link.wait_for_room():
             return
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from executor.errors import BadFrame
@@ -50,6 +50,22 @@ def split(frame: Parts, size: int = PIECE_BYTES) -> Iterator[Piece]:
             yield Piece(parts, continues, False)
             parts, room, continues = [], size, False
     yield Piece(parts, continues, True)
+
+
+def together(frames: Iterable[Parts], size: int = PIECE_BYTES) -> Iterator[list[Piece]]:
+    """Return the pieces of frames, in order, as many together as have at most `size` bytes."""
+    some: list[Piece] = []
+    room = size
+    for frame in frames:
+        for piece in split(frame, size):
+            length = sum(map(len, piece.parts))
+            if some and length > room:
+                yield some
+                some, room = [], size
+            some.append(piece)
+            room -= length
+    if some:
+        yield some
 
 
 class Joiner:

@@ -19,10 +19,11 @@ from rpyc.core import consts
 from rpyc.core.channel import Channel
 from rpyc.core.protocol import Connection
 from rpyc.core.stream import SocketStream
+from rpyc.lib import Timeout
 
 from executor.errors import BadFrame
 from transports.base import LARGEST_FRAME, Say
-from transports.pieces import PIECE_BYTES, Joiner, Piece, split
+from transports.pieces import PIECE_BYTES, Joiner, Piece, together
 from transports.served import NAME, Address, Served, ServedSettings, SocketPath, Workers, listening_socket
 from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
 
@@ -100,14 +101,18 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         self._read_ahead = bytearray()
+        self._chunk = memoryview(bytearray(_CHUNK))
 
     def poll(self, timeout: Any) -> bool:
-        return bool(self._read_ahead) or bool(super().poll(timeout))
+        # To read costs no more than to ask whether one can, which RPyC does before each packet.
+        if self._read_ahead or self._receive():
+            return True
+        return not Timeout(timeout).expired() and bool(super().poll(timeout))
 
     def read(self, count: int) -> bytes:
         while len(self._read_ahead) < count:
-            self._wait(select.POLLIN)
-            self._receive()
+            if not self._receive():
+                self._wait(select.POLLIN)
         data = bytes(memoryview(self._read_ahead)[:count])
         del self._read_ahead[:count]
         return data
@@ -126,12 +131,16 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
         poll.register(self.sock, events)
         return poll.poll()[0][1]
 
-    def _receive(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            data = self.sock.recv(_CHUNK)
-            if not data:
-                raise EOFError("it hung up")
-            self._read_ahead += data
+    def _receive(self) -> bool:
+        """Read what has come; return whether anything has."""
+        try:
+            count = self.sock.recv_into(self._chunk)
+        except BlockingIOError:
+            return False
+        if not count:
+            raise EOFError("it hung up")
+        self._read_ahead += self._chunk[:count]
+        return True
 
 
 class _Channel(Channel):  # type: ignore[misc]
@@ -141,7 +150,9 @@ class _Channel(Channel):  # type: ignore[misc]
         length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
         if compressed or length > _PACKET_BYTES:
             raise BadFrame("a packet that is none of ours")
-        return bytes(self.stream.read(length + len(self.FLUSHER))[:length])
+        data: bytes = self.stream.read(length)
+        self.stream.read(len(self.FLUSHER))
+        return data
 
 
 def _by_value(package: Any) -> bool:
@@ -166,8 +177,15 @@ class _Connection(Connection):  # type: ignore[misc]
         return {number: known[number] for number in _ANSWERED}
 
 
+def _is_piece(piece: Any) -> bool:
+    """Whether that is a piece of a frame by its types."""
+    if type(piece) is not tuple or list(map(type, piece)) != [tuple, bool, bool]:
+        return False
+    return all(type(part) is bytes for part in piece[0])
+
+
 class _Talk:
-    """One connection, and what it offers to the other side: `introduce` and `piece`."""
+    """One connection, and what it offers to the other side: `introduce` and `pieces`."""
 
     def __init__(self, link: ThreadedLink, sock: socket.socket, peer: bytes | None) -> None:
         self.peer = peer  # None until a dispatcher introduced itself
@@ -189,25 +207,20 @@ class _Talk:
         self.peer = name.encode()
         self._meet(self.peer)
 
-    def exposed_piece(self, parts: Any, continues: Any, last: Any) -> None:
-        """Take a piece of a frame."""
-        types = [type(parts), type(continues), type(last)]
-        if (
-            self.peer is None
-            or types != [tuple, bool, bool]
-            or any(type(part) is not bytes for part in parts)
-        ):
+    def exposed_pieces(self, pieces: Any) -> None:
+        """Take pieces of frames, all that waited to be sent: a call costs much more than a piece."""
+        if self.peer is None or type(pieces) is not tuple or not all(map(_is_piece, pieces)):
             self._bad = BadFrame("it doesn't send frames")
             return
         try:
-            frame = self._joiner.add(Piece(parts, continues, last))
+            for piece in pieces:
+                frame = self._joiner.add(Piece(*piece))
+                if frame is None:
+                    self._link.alive(self.peer)
+                else:
+                    self._link.came(self.peer, frame)
         except BadFrame as bad:
             self._bad = bad
-            return
-        if frame is None:
-            self._link.alive(self.peer)
-        else:
-            self._link.came(self.peer, frame)
 
     def on_disconnect(self, connection: object) -> None:
         """RPyC calls this; `run` notices by itself."""
@@ -261,9 +274,9 @@ class _Talk:
         poll.register(self._wake_read, select.POLLIN)
         silent_until = time.monotonic() + _SYNC_TIMEOUT
         while self._link.wait_for_room():
-            while (parts := self._outbox.take(0)) is not None:
-                for piece in split(parts):
-                    self._call(root, "piece", tuple(piece.parts), piece.continues, piece.last)
+            while frames := self._outbox.take(0):
+                for some in together(frames):
+                    self._call(root, "pieces", tuple((tuple(parts), *rest) for parts, *rest in some))
             if self._bad is not None:
                 raise self._bad
             if self._outbox.closed:

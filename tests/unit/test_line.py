@@ -118,6 +118,6 @@ def test_dropping_tells_the_places() -> None:
 
 def test_a_batch_ends_where_its_buffers_are_enough() -> None:
     line = Line()
-    for place in range(10):
-        line.add("a", item(place), [bytes(BATCH_BYTES // 3 + 1), b"more"])
+    buffers = [bytes(BATCH_BYTES // 3 + 1), b"more"]
+    line.add("a", [item(place) for place in range(10)], dict.fromkeys(range(10), buffers))
     assert [len(line.take(100)) for _ in range(4)] == [3, 3, 3, 1]

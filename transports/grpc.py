@@ -20,8 +20,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from executor.bounds import LARGEST_FRAME
 from executor.errors import BadFrame, ConfigError
-from transports.base import LARGEST_FRAME, Say
+from transports.base import Say
 from transports.grpc_wire import frames_pb2 as _messages_code
 from transports.grpc_wire import frames_pb2_grpc as _service_code
 from transports.guard import SAME_KEYS

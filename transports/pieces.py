@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from executor.bounds import MOST_PARTS
 from executor.errors import BadFrame
 from executor.messages import Buffer, Parts
 
@@ -86,6 +87,8 @@ class Joiner:
         if self._size > self._most:
             raise BadFrame(f"a frame of more than {self._most:,} bytes")
         parts: Sequence[bytes] = piece.parts
+        if len(self._parts) + len(parts) > MOST_PARTS:
+            raise BadFrame(f"a frame of more than {MOST_PARTS:,} parts")
         if piece.continues:
             if not self._parts or not parts:
                 raise BadFrame("a piece that continues nothing")

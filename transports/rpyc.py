@@ -22,8 +22,9 @@ from rpyc.core.protocol import Connection
 from rpyc.core.stream import SocketStream
 from rpyc.lib import Timeout
 
+from executor.bounds import LARGEST_FRAME
 from executor.errors import BadFrame
-from transports.base import LARGEST_FRAME, Say
+from transports.base import Say
 from transports.guard import SAME_KEYS
 from transports.pieces import PIECE_BYTES, Joiner, Piece, together
 from transports.served import (

@@ -2,8 +2,8 @@
 
 The worker sends a batch of items in one frame. Before each item the child says on the *board*, a piece of
 memory that it shares with the worker, that it begins, and looks there whether it still may: what the worker
-took back is not run. Reports go back in frames of several, and meanwhile stand on the board: so the worker can
-always tell which item runs and since when, and no report is lost when the child dies.
+took back is not run. Reports go back in frames of several, and meanwhile stand on the board: so the worker
+can always tell which item runs and since when, and no report is lost when the child dies.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from executor import codec, fence
+from executor.arena import Arena
 from executor.board import Batch, Board, Done, as_list
 from executor.call import attempt, describe, make_importable, set_argument
 from executor.cgroup import Group
@@ -44,9 +45,9 @@ _batches = msgspec.msgpack.Decoder(Batch)
 def main(descriptors: list[int], groups: Path | None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
-    `descriptors` are, in this order: the channel's socket, the board, and the files that keep what tasks
-    print to stdout and stderr. In the folder `groups`, if there is one, this process makes a cgroup of its
-    own.
+    `descriptors` are, in this order: the channel's socket, the board, the arena, and the files that keep what
+    tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes a cgroup of
+    its own.
     """
     status = 1
     try:
@@ -71,8 +72,9 @@ class _Child:
     def __init__(self, descriptors: list[int], groups: Path | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
-        channel, board, stdout, stderr = descriptors
-        self._channel = Channel(socket.socket(fileno=channel))
+        channel, board, arena, stdout, stderr = descriptors
+        self._channel = Channel(socket.socket(fileno=channel), Arena(arena, child=True))
+        os.close(arena)
         self._board = Board(board)
         os.close(board)
         fence.register()
@@ -106,7 +108,9 @@ class _Child:
                 self._cores = batch.cores
                 if not self._surroundings.take_cores(batch.cores, batch.pin):
                     self._spent = True
-                self._run(batch, share_out(batch.items, frame[1:]) if len(frame) > 1 else {})
+                buffers = share_out(batch.items, frame[1:]) if len(frame) > 1 else {}
+                del frame[1:]  # each is let go of with its call, which need not wait for the next frame
+                self._run(batch, buffers)
 
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
         board, surroundings, monotonic = self._board, self._surroundings, time.monotonic

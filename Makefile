@@ -8,7 +8,7 @@ IN_VENV := $(VENV)/bin/python
 # Both would let modules from outside into the environment.
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help run test chaos fuzz check format bench bench-peers clean
+.PHONY: help run test chaos fuzz fuzz-guided check format bench bench-peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -34,6 +34,9 @@ chaos: $(VENV)/.dev ## kill and cut whatever there is: SEEDS=20 runs, from FIRST
 
 fuzz: $(VENV)/.dev ## feed whatever reads with inputs that are wrong: SECONDS=60
 	$(IN_VENV) -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
+
+fuzz-guided: $(VENV)/.dev ## the same, guided by coverage, if atheris is installed: ARGS='--target json'
+	$(IN_VENV) -m tests.fuzz.guided --seconds $(or $(SECONDS),60) $(ARGS)
 
 check: $(VENV)/.dev ## check format, lint and types
 	$(IN_VENV) -m ruff format --check .

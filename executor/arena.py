@@ -16,6 +16,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 
+from executor.errors import BadFrame
 from executor.messages import Buffer
 
 #: Bytes of a cell: a multiple of every system's pages.
@@ -60,7 +61,13 @@ class Arena:
         return at
 
     def get(self, at: int, length: int) -> Buffer:
-        """Return the `length` bytes that the other end put into the cells from `at` on."""
+        """Return the `length` bytes that the other end put into the cells from `at` on.
+
+        Raises:
+            BadFrame: there are no such cells.
+        """
+        if not (0 < at < CELLS and 0 < length <= (CELLS - at) * CELL):
+            raise BadFrame(f"{length} bytes in cell {at} of {CELLS}")
         start = self._in + at * CELL
         try:
             loan = _Loan(self._descriptor, length, self._flags, self._access, offset=start)

@@ -7,9 +7,13 @@ import struct
 
 import msgspec
 
-from executor.messages import Item, Report
+from executor.errors import BadFrame
+from executor.messages import Item, Parts, Report
 
 _reports = msgspec.msgpack.Decoder(list[Report])
+
+#: What reading raises of bytes that are none of ours.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, struct.error)
 
 #: An array of so many in MessagePack: what stands before encoded reports to make them a list.
 _LIST_HEAD = struct.Struct(">BI")
@@ -109,8 +113,11 @@ class Board:
             first, shown = self._words[_FIRST], self._words[_SHOWN]
             count, length = shown >> 32, shown & 0xFFFFFFFF
             data = self._memory[_DATA_AT : _DATA_AT + length]
-            if self._words[_FIRST] == first:
-                return first, _reports.decode(as_list(count, data)) if count else []
+            if self._words[_FIRST] == first and count > 0:
+                try:
+                    return first, _reports.decode(as_list(count, data))
+                except _UNREADABLE:
+                    break  # the user's code wrote here
         return 0, []
 
     def close(self) -> None:
@@ -149,6 +156,27 @@ class Done(msgspec.Struct, array_like=True, gc=False):
     began: float | None
     ended: float | None
     reports: msgspec.Raw
+
+
+_done = msgspec.msgpack.Decoder(Done)
+
+
+def read_done(frame: Parts) -> tuple[Done, list[Report]]:
+    """Return what a child sent, and the reports in it: they are whole, as they travel on unread.
+
+    Raises:
+        BadFrame: it is no such frame. The user's code runs in a child, and may send anything.
+    """
+    try:
+        done = _done.decode(frame[0])
+        reports = _reports.decode(done.reports)
+    except _UNREADABLE as error:
+        raise BadFrame(f"a child's frame that can't be read: {error}") from error
+    count, buffers = len(reports), sum([report.buffers for report in reports])
+    head = memoryview(done.reports)[: _LIST_HEAD.size]  # in that form they are joined to others
+    if (done.count, buffers) != (count, len(frame) - 1) or head != _LIST_HEAD.pack(0xDD, count):
+        raise BadFrame(f"a child's frame of {count} reports that are not as it says")
+    return done, reports
 
 
 def as_list(count: int, reports: bytes) -> msgspec.Raw:

@@ -13,6 +13,8 @@ import struct
 from collections import deque
 
 from executor.arena import LEAST, Arena
+from executor.bounds import LARGEST_FRAME, MOST_PARTS
+from executor.errors import BadFrame
 from executor.messages import Buffer, Parts
 
 _COUNT = struct.Struct("<I")
@@ -88,6 +90,7 @@ class Channel:
         """Return the frames that have arrived whole, at least one on a blocking socket; None at its end.
 
         Raises:
+            BadFrame: what comes is no frame of ours.
             OSError: the connection broke.
         """
         frames: list[list[Buffer]] = []
@@ -142,10 +145,15 @@ class Channel:
         if len(self._inbox) < _COUNT.size:
             return False
         (count,) = _COUNT.unpack_from(self._inbox)
+        if not 0 < count <= MOST_PARTS:
+            raise BadFrame(f"a frame of {count:,} parts")
         size = _COUNT.size + count * _WORD.size
         if len(self._inbox) < size:
             return False
         self._words = [_WORD.unpack_from(self._inbox, _COUNT.size + 8 * i)[0] for i in range(count)]
+        for word in self._words:
+            if (length := word if self._arena is None else word & (1 << _LENGTH_BITS) - 1) > LARGEST_FRAME:
+                raise BadFrame(f"a part of {length:,} bytes")
         del self._inbox[:size]
         return True
 

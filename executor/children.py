@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
 from executor.cgroup import Group, delegated
-from executor.errors import NoProcess
+from executor.errors import BadFrame, NoProcess
 from executor.guardian import DIED, FORKED, Guardian
 from executor.line import Entry
 from executor.messages import Buffer
@@ -154,6 +154,9 @@ class Children:
         """Return the frames that have come from a child; none at its end, or if they have not come whole."""
         try:
             frames = child.channel.receive()
+        except BadFrame:
+            self.cut_off(child)
+            return []
         except OSError:
             frames = None
         if frames is None:
@@ -224,6 +227,15 @@ class Children:
         child.ending, child.condemned = why, condemned
         child.kill_with, child.kill_at = number, time.monotonic() + self._grace
         self._signal(child)
+
+    def cut_off(self, child: Child) -> None:
+        """Kill a child that sent what is none of ours, for the call that it runs, and hear it no more."""
+        if child.dead:
+            return
+        current = child.current()
+        blamed = next(iter(child.entries.values()), None) if current is None else current[0]
+        self.kill(child, "foreign", () if blamed is None else (blamed,), signal.SIGKILL)
+        self._hang_up(child)
 
     def end(self, child: Child) -> None:
         """End an idle child."""

@@ -17,14 +17,12 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from executor import messages
 from executor.batching import SHARED_SECONDS, SLOW_SECONDS, Batching
-from executor.board import Done
+from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
-from executor.errors import NoProcess
+from executor.errors import BadFrame, NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
 from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
@@ -45,8 +43,6 @@ _WATCH_SECONDS = 0.05
 
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
-
-_done = msgspec.msgpack.Decoder(Done)
 
 
 class Finished(NamedTuple):
@@ -324,7 +320,12 @@ class Pool:
     def _listen(self, child: Child, frames: Sequence[Sequence[Buffer]]) -> None:
         """Take a child's reports."""
         for frame in frames:
-            done = _done.decode(frame[0])
+            try:
+                done = self._checked(child, frame)
+            except BadFrame:
+                self._put_back(child.take_back())
+                self._children.cut_off(child)
+                return
             self._take(child, done, frame[1:])
             child.worn |= done.worn
             if child.worn and (done.last or done.worn):
@@ -347,11 +348,28 @@ class Pool:
         if not child.batches:
             self._free(child)
 
+    def _checked(self, child: Child, frame: Sequence[Buffer]) -> Done:
+        """Return a frame of a child's, which is about its own calls.
+
+        Raises:
+            BadFrame: it is none.
+        """
+        done, reports = read_done(frame)
+        for index, report in enumerate(reports, done.first):
+            entry = child.entries.get(index)  # None: it was taken from the board already
+            if entry is not None and entry.item.place != report.place:
+                raise BadFrame(f"a report about place {report.place} in place of {entry.item.place}")
+        if done.last and not child.batches:
+            raise BadFrame("the end of a batch that it does not have")
+        return done
+
     def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
         """Take a frame of reports, unread if that can be."""
         if not done.count:
             return
-        if child.condemned or done.first not in child.entries:  # some may need other words, or were taken
+        last = done.first + done.count - 1
+        there = done.first in child.entries and last in child.entries
+        if child.condemned or not there:  # some may need other words, or were taken
             self._take_read(child, done.first, Packed(done.count, done.reports, buffers).each())
             return
         pop = child.entries.pop
@@ -366,9 +384,10 @@ class Pool:
         taken: list[Report] = []
         large: list[Buffer] = []
         for index, (report, buffers) in enumerate(reports, first):
-            entry = child.entries.pop(index, None)
-            if entry is None:  # taken from the board already
+            entry = child.entries.get(index)
+            if entry is None or entry.item.place != report.place:  # taken already, or none of ours
                 continue
+            del child.entries[index]
             if (
                 report.error and report.status == "error" and entry in child.condemned
             ):  # SIGTERM made it raise

@@ -27,7 +27,12 @@ from executor.task import MEMORY_LIMIT, Status
 from executor.words import size
 
 #: What a call ends as that is being killed for this reason.
-STATUS_OF: dict[str | None, Status] = {"timeout": "timeout", "cancelled": "cancelled", "memory": "crashed"}
+STATUS_OF: dict[str | None, Status] = {
+    "timeout": "timeout",
+    "cancelled": "cancelled",
+    "memory": "crashed",
+    "foreign": "crashed",  # it sent what is none of ours
+}
 
 
 class Child:
@@ -90,7 +95,9 @@ class Child:
 
     def unstarted(self) -> int:
         """How many of its entries have not begun."""
-        return self._given - max(self._kept, self.board.begun() + 1) if self.entries else 0
+        # What the board says may be anything: the user's code could write there.
+        most = len(self.entries)
+        return max(0, min(most, self._given - max(self._kept, self.board.begun() + 1))) if most else 0
 
     def current(self) -> tuple[Entry, float, float] | None:
         """Return the entry that runs, and since when (monotonic and epoch seconds); None if none does."""
@@ -169,6 +176,8 @@ class Child:
 
     def sentence(self, entry: Entry, had: float) -> tuple[str, str]:
         """Return the error's type and message of one of the `condemned`, which ran for `had` seconds."""
+        if self.ending == "foreign":
+            return "Crashed", "killed because its process sent its worker what is no report"
         if self.ending == "memory":
             held, limit = size(self.peak), size(entry.item.memory or 0)
             return MEMORY_LIMIT, f"killed because it held {held}; its limit is {limit}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.fuzz.children import CHILDREN
 from tests.fuzz.codec import CODEC
 from tests.fuzz.ends import ENDS
 from tests.fuzz.messages import MESSAGES
@@ -9,4 +10,6 @@ from tests.fuzz.rabbit import RABBIT
 from tests.fuzz.target import Target
 from tests.fuzz.texts import TEXTS
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*CODEC, *MESSAGES, *TEXTS, *ENDS, *RABBIT)}
+_ALL = (*CODEC, *MESSAGES, *CHILDREN, *TEXTS, *ENDS, *RABBIT)
+
+TARGETS: dict[str, Target] = {target.name: target for target in _ALL}

@@ -377,3 +377,23 @@ def keep_array(array: Any) -> None:
 
 def kept_array() -> Any:
     return _kept[-1]
+
+
+def write_into_every_socket(data: bytes) -> None:
+    """Write something into whatever connects this process with others, and go on for a while."""
+    for path in Path("/proc/self/fd").iterdir():
+        try:
+            if str(path.readlink()).startswith("socket:"):
+                os.write(int(path.name), data)
+        except OSError:
+            pass
+    time.sleep(600)
+
+
+def write_over_all_that_is_shared(data: bytes) -> None:
+    """Overwrite the memory that this process shares with others, and die."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "memfd:board" in line:
+            begin, end = (int(part, 16) for part in line.split()[0].split("-"))
+            ctypes.memset(begin, data[0], end - begin)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -127,7 +127,8 @@ class _Child:
         for index, item in enumerate(batch.items, batch.first):
             if self._spent or (item.memory is not None and self._is_burdened(item.memory)):
                 break
-            surroundings.prepare()
+            if surroundings.disturbed:
+                surroundings.restore()
             began = monotonic()
             if not board.begin(index, began, batch.term):
                 break
@@ -170,34 +171,30 @@ class _Child:
         except (UnknownFunction, NotAllowed) as failed:
             finished = seen = time.monotonic()
             never = failed
-        except (
-            Exception
-        ) as failed:  # the import of the user's module raised, or there is no call in these bytes
+        except BadFrame as bad:
+            finished = seen = time.monotonic()
+            error = "BadFrame", f"the call could not be read: {bad}", ""
+        except Exception as failed:  # the import of the user's module raised
             finished = time.monotonic()
-            error = _in_words(failed)
+            value, large, error = _packed(None, failed)
             seen = time.monotonic()
         else:
             result, raised = attempt(function, params, kwargs)
             finished = seen = time.monotonic()
-            if raised is not None:
-                error = _in_words(raised)
-            elif type(result) in codec.SCALARS:  # it becomes a part of the report as it is
+            if raised is None and type(result) in codec.SCALARS:  # it becomes a part of the report as it is
                 value = result
             else:
-                try:
-                    head, *large = codec.encode(result)
-                    value = msgspec.Raw(head)
-                except CannotTravel as cannot:
-                    error = _in_words(cannot)
-                seen = time.monotonic()  # to encode it may have run code of its type
+                value, large, error = _packed(result, raised)
+                seen = time.monotonic()  # that may have run code of the user's
         took = seen - began
         if took > HARMLESS_SECONDS or seen > self._surroundings.look_at:
             self._surroundings.look(seen, took)
-        printed = take_printed(*self._printed)
+        stdout, stderr = take_printed(*self._printed)
         if took > HARMLESS_SECONDS and self._surroundings.left_behind():
             self._spent = True
         if never is not None:
-            return encoder.encode(rejected(item, type(never).__name__, str(never), *printed)), (), finished
+            refusal = rejected(item, type(never).__name__, str(never), stdout, stderr)
+            return encoder.encode(refusal), (), finished
         report = Report(
             item.place,
             item.attempt,
@@ -208,7 +205,8 @@ class _Child:
             self._cores,
             began + self._offset,
             finished + self._offset,
-            *printed,
+            stdout,
+            stderr,
         )
         try:
             return encoder.encode(report), large, finished
@@ -272,14 +270,18 @@ class _Child:
         return True
 
 
-def _in_words(failed: BaseException) -> tuple[str, str, str]:
-    """Return type, message and traceback of what was raised; ours needs no traceback."""
-    if isinstance(failed, CannotTravel):
-        return "CannotTravel", str(failed), ""
-    if isinstance(failed, BadFrame):
-        return "BadFrame", f"the call could not be read: {failed}", ""
-    text = describe(failed)
-    return text.type, text.message, text.traceback
+def _packed(
+    result: object, raised: BaseException | None
+) -> tuple[msgspec.Raw, Sequence[Buffer], tuple[str, str, str] | None]:
+    """Return what a report says of a result, or of what was `raised`: value, large buffers and error."""
+    if raised is not None:
+        text = describe(raised)
+        return NIL, (), (text.type, text.message, text.traceback)
+    try:
+        head, *large = codec.encode(result)
+    except CannotTravel as cannot:
+        return NIL, (), ("CannotTravel", str(cannot), "")
+    return msgspec.Raw(head), large, None
 
 
 def resident_pages() -> int:

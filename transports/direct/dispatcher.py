@@ -55,6 +55,7 @@ from transports.base import (
     still_running,
     wait_readable,
 )
+from transports.direct.acknowledging import Acknowledging
 
 #: Bytes of large buffers in one frame of tasks; beyond it another frame begins.
 FRAME_BYTES = 8 << 20
@@ -111,7 +112,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._runs: set[str] = set()  # the run, and those that it continues
         self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
         self._instances: dict[str, _Peer] = {}
-        self._unacknowledged: dict[str, _Peer] = {}  # those whose reports are to be recorded
+        self._acknowledging = Acknowledging()
         self._strangers: set[bytes] = set()  # complained of once each
         self._arrived: list[Delivery] = []
         self._beat_at = 0.0
@@ -141,6 +142,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             now = time.monotonic()
             self._tick(now)
             self._hand_out()
+            self._tell_recorded(now)  # after that: it is less urgent
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
                 return arrived
@@ -149,15 +151,22 @@ class DirectDispatcherEnd(DispatcherEnd):
             if self._link.ready():
                 continue
             wake_at = self._beat_at if not self._tailing() else min(self._beat_at, self._recall_at)
+            wake_at = min(wake_at, self._acknowledging.deadline)
             wait_readable(self._link.fileno(), min(wake_at, deadline or wake_at) - now)
 
     def acknowledge(self) -> None:
         if self._jobs is None or self._arrived:  # what was not even returned is not recorded
             return
-        unacknowledged, self._unacknowledged = self._unacknowledged, {}
-        for peer in unacknowledged.values():
+        for worker in self._acknowledging.record():
+            peer = self._instances[worker]
             peer.recorded = peer.seen
-            self._send(peer, Recorded(self._jobs.id, peer.seen))
+        self._tell_recorded(time.monotonic())
+
+    def _tell_recorded(self, now: float) -> None:
+        for worker in self._acknowledging.due(now):
+            assert self._jobs is not None
+            peer = self._instances[worker]
+            self._send(peer, Recorded(self._jobs.id, peer.recorded))
 
     def workers(self) -> list[WorkerView]:
         now = time.monotonic()
@@ -207,7 +216,9 @@ class DirectDispatcherEnd(DispatcherEnd):
             return
         self._closed = True
         if self._jobs is not None and not self.resumable:
+            self._acknowledging.hurry()
             self.acknowledge()
+            self._tell_recorded(time.monotonic())  # also if something came meanwhile that is not
             for peer in list(self._instances.values()):
                 self._send(peer, Over(self._jobs.id))
             self._part()
@@ -348,6 +359,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             peer.running, peer.told_at = message.running, peer.heard_at
         elif isinstance(message, Leaving):
             peer.draining = True
+            self._acknowledging.hurry()
             self._broker.drain(peer.key)
         elif self._jobs is None or getattr(message, "run", None) not in self._runs:
             pass  # of another run
@@ -369,9 +381,9 @@ class DirectDispatcherEnd(DispatcherEnd):
             shares = {index: shares[n] for index, n in enumerate(ours) if n in shares}
         if reports:
             self._arrived.append(Delivery(peer.hello.name, peer.hello.host, reports, shares))
-            self._unacknowledged[peer.key] = peer
+            self._acknowledging.report(peer.key, hurry=peer.draining or bool(shares))
             self._settle(jobs, peer, reports)
-        elif peer.key not in self._unacknowledged:  # there is nothing in it that will be recorded
+        elif peer.key not in self._acknowledging.reported:  # there is nothing in it that will be recorded
             peer.recorded = peer.seen
             self._send(peer, Recorded(jobs.id, peer.seen))
 
@@ -500,7 +512,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         """A worker is gone: what it may have begun is reported as lost, whose attempts the run counts."""
         self._peers.pop(peer.peer, None)
         self._instances.pop(peer.key, None)
-        self._unacknowledged.pop(peer.key, None)
+        self._acknowledging.forget(peer.key)
         held = self._broker.count(peer.key)
         begun = self._broker.leave(peer.key)
         if peer.draining and not held:

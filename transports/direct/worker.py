@@ -41,9 +41,11 @@ class DirectWorkerEnd(WorkerEnd):
         while True:
             now = time.monotonic()
             orders: list[Order] = []
-            while events := self._link.receive():
+            events = self._link.receive()
+            while events:
                 for event in events:
                     orders += self._hear(event, now)
+                events = self._link.receive() if self._link.ready() else []
             for session in self._sessions.values():
                 orders += session.tick(now, self.running)
             self._unclaimed.expire(now, self.holding)

@@ -402,18 +402,20 @@ class DirectDispatcherEnd(DispatcherEnd):
 
         But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
         """
-        count, attempt = len(jobs.widths), jobs.attempt
-        present = [
-            each for each in reports if each.place < count and each.attempt in (0, attempt(each.place))
-        ]
-        places = [each.place for each in present]
+        places = [report.place for report in reports]
+        attempts = [report.attempt for report in reports]
+        if max(places) < len(jobs.widths) and attempts == list(map(jobs.attempt, places)):  # nearly always
+            present = reports
+        else:
+            present = [report for report in reports if self._is_present(report.place, report.attempt)]
+            places = [report.place for report in present]
         widths = [jobs.widths[place] for place in places]
-        if len(kinds := set(widths)) == 1:  # nearly always
+        if len(kinds := set(widths)) == 1:
             self._broker.settle(peer.key, places, mean_seconds(present))
             return
         for width in kinds:
-            group = [each for each, own in zip(present, widths, strict=True) if own == width]
-            self._broker.settle(peer.key, [each.place for each in group], mean_seconds(group))
+            group = [report for report, own in zip(present, widths, strict=True) if own == width]
+            self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
 
     def _is_present(self, place: int, attempt: int) -> bool:
         """Whether that is the present attempt at a task of this run; what never began is reported as 0."""

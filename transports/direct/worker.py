@@ -155,7 +155,9 @@ class DirectWorkerEnd(WorkerEnd):
         deadlines = [session.deadline() for session in self._sessions.values()]
         if (drop_at := self._unclaimed.deadline()) is not None:
             deadlines.append(drop_at)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        own = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        waits = [wait for wait in (own, self._link.patience()) if wait is not None]
+        return min(waits, default=None)
 
     def close(self) -> None:
         if not self._closed:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
 
-import msgspec
-
 from executor.broker import Broker
-from executor.errors import BadFrame, CannotTravel
+from executor.errors import BadFrame
 from executor.messages import (
     NIL,
     PROTOCOL,
@@ -18,11 +15,9 @@ from executor.messages import (
     Buffer,
     Cancel,
     Hello,
-    Item,
     Leaving,
     Message,
     Over,
-    Parts,
     Recall,
     Recorded,
     Refused,
@@ -30,14 +25,12 @@ from executor.messages import (
     Reports,
     Returned,
     Running,
-    Tasks,
     Unknown,
     Welcome,
     decode,
     decode_read,
     encode,
     share_out,
-    too_large,
 )
 from executor.pace import mean_seconds
 from transports.base import (
@@ -56,9 +49,7 @@ from transports.base import (
     wait_readable,
 )
 from transports.direct.acknowledging import Acknowledging
-
-#: Bytes of large buffers in one frame of tasks; beyond it another frame begins.
-FRAME_BYTES = 8 << 20
+from transports.direct.loading import loads
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
 RECALL_SECONDS = 0.05
@@ -85,17 +76,6 @@ class _Peer:
         self.told_at = now  # ... and when
         self.seen = 0  # the number of its last Reports
         self.recorded = 0  # ... and of the last that we acknowledged
-
-
-class _TasksFrame:
-    """Tasks that will travel in one frame, and the size of their large buffers."""
-
-    __slots__ = ("buffers", "items", "size")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.buffers: list[Buffer] = []
-        self.size = 0
 
 
 class DirectDispatcherEnd(DispatcherEnd):
@@ -437,60 +417,26 @@ class DirectDispatcherEnd(DispatcherEnd):
                 break
 
     def _send_tasks(self, jobs: Jobs, peer: _Peer, places: Sequence[int]) -> bool:
-        """Send a worker tasks, in as many frames as they need; what does not reach it goes back.
+        """Send a worker tasks; what does not reach it goes back, and what can't travel is reported.
 
         Return whether all are on their way: otherwise there may be more to hand out.
         """
-        message = jobs.frame(places)
-        if message is not None and len(message) <= min(FRAME_BYTES, self._link.largest):
-            return self._send_frame(peer, [message], places)
-        left = deque(places)
-        frame = _TasksFrame()
         sent = True
-        while left:
-            if not self._add(frame, peer.key, left.popleft()):
-                sent = False
-            if left and frame.size < FRAME_BYTES:
-                continue
-            parts = encode(Tasks(jobs.id, frame.items), frame.buffers)
-            if frame.items and not self._send_frame(
-                peer, parts, [*(item.place for item in frame.items), *left]
-            ):
+        done: list[int] = []
+        for load in loads(jobs, places, self._link.largest):
+            if load.parts and not self._link.send(peer.peer, load.parts):
+                self._miss(peer, "it can't be reached")
+                self._broker.give_back(peer.key, list(set(places).difference(done)))
                 return False
-            frame = _TasksFrame()
+            done += load.places
+            if not load.parts:
+                sent = False
+                self._broker.settle(peer.key, load.places)
+            if load.error:
+                error = ("CannotTravel", load.error, "")
+                reports = [Report(place, 0, "error", NIL, error=error) for place in load.places]
+                self._arrived.append(Delivery(None, None, reports))
         return sent
-
-    def _send_frame(self, peer: _Peer, parts: Parts, places: Sequence[int]) -> bool:
-        """Send a worker a frame of tasks; what it can't be given goes back: these places."""
-        if self._link.send(peer.peer, parts):
-            return True
-        self._miss(peer, "it can't be reached")
-        self._broker.give_back(peer.key, places)
-        return False
-
-    def _add(self, frame: _TasksFrame, worker: str, place: int) -> bool:
-        """Add a task to a frame, or report that it can't travel; unless it was recorded while it waited.
-
-        Return whether it was added.
-        """
-        assert self._jobs is not None
-        if self._jobs.is_recorded(place):  # an attempt given up ended well after all
-            self._broker.settle(worker, [place])
-            return False
-        try:
-            item, buffers = self._jobs.item(place)
-            size = _size(item.call, buffers)
-            if size > self._link.largest:
-                raise CannotTravel(too_large("the call", size, self._link.largest))
-        except CannotTravel as cannot:
-            self._broker.settle(worker, [place])
-            error = ("CannotTravel", str(cannot), "")
-            self._arrived.append(Delivery(None, None, [Report(place, 0, "error", NIL, error=error)]))
-            return False
-        frame.items.append(item)
-        frame.buffers.extend(buffers)
-        frame.size += size
-        return True
 
     def _tick(self, now: float) -> None:
         if now >= self._beat_at:
@@ -531,8 +477,3 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._miss(peer, "it can't be reached")
         elif peer.away and peer.peer in self._peers:  # it took nothing for a while
             self._meet(peer)
-
-
-def _size(head: msgspec.Raw, buffers: Sequence[Buffer]) -> int:
-    """Return the bytes of a call's or a result's value on the wire."""
-    return len(head) + sum(len(buffer) for buffer in buffers)

@@ -22,12 +22,13 @@ from typing import Any, NoReturn
 import msgspec
 
 from executor import codec, fence
+from executor.allow import Allowed
 from executor.arena import Arena
 from executor.board import Batch, Board, Done, as_list
-from executor.call import attempt, describe, make_importable, set_argument
+from executor.call import attempt, describe, make_importable, resolve
 from executor.cgroup import Group
 from executor.channel import Channel
-from executor.errors import BadFrame, CannotTravel, UnknownFunction
+from executor.errors import BadFrame, CannotTravel, NotAllowed, UnknownFunction
 from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
 from executor.printed import flush_printed, take_printed
 from executor.surroundings import HARMLESS_SECONDS, Surroundings
@@ -42,16 +43,16 @@ encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 
 
-def main(descriptors: list[int], groups: Path | None) -> NoReturn:
+def main(descriptors: list[int], groups: Path | None, allow: Sequence[str] | None = None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
     `descriptors` are, in this order: the channel's socket, the board, the arena, and the files that keep what
     tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes a cgroup of
-    its own.
+    its own. Only functions that match the patterns `allow` are run; None: any.
     """
     status = 1
     try:
-        _Child(descriptors, groups).serve()
+        _Child(descriptors, groups, allow).serve()
         status = 0
     except SystemExit as stop:  # a task called sys.exit: as it would have ended a script of its own
         if isinstance(stop.code, int):
@@ -69,7 +70,7 @@ def main(descriptors: list[int], groups: Path | None) -> NoReturn:
 class _Child:
     """State of a child process between its tasks."""
 
-    def __init__(self, descriptors: list[int], groups: Path | None) -> None:
+    def __init__(self, descriptors: list[int], groups: Path | None, allow: Sequence[str] | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
         channel, board, arena, stdout, stderr = descriptors
@@ -90,6 +91,7 @@ class _Child:
                 group = Group(groups, os.getpid())
                 group.enter()
                 self._group = group
+        self._find = resolve if allow is None else Allowed(allow).find
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
         self._offset = 0.0  # seconds that the epoch's clock is ahead of the monotonic one
@@ -160,16 +162,15 @@ class _Child:
         value: Any = NIL
         large: Sequence[Buffer] = ()
         error: tuple[str, str, str] | None = None
-        unknown: UnknownFunction | None = None
+        never: UnknownFunction | NotAllowed | None = None
         try:
             name, params, kwargs = codec.decode_call(item.call, given)
             function = self._functions.get(name)
             if function is None:
-                function, params, kwargs = set_argument(name, params, kwargs, parsed=True)
-                self._functions[name] = function
-        except UnknownFunction as failed:
+                function = self._functions[name] = self._find(name)
+        except (UnknownFunction, NotAllowed) as failed:
             finished = seen = time.monotonic()
-            unknown = failed
+            never = failed
         except BadFrame as bad:
             finished = seen = time.monotonic()
             error = "BadFrame", f"the call could not be read: {bad}", ""
@@ -191,8 +192,8 @@ class _Child:
         stdout, stderr = take_printed(*self._printed)
         if took > HARMLESS_SECONDS and self._surroundings.left_behind():
             self._spent = True
-        if unknown is not None:
-            refusal = rejected(item, "UnknownFunction", str(unknown), stdout, stderr)
+        if never is not None:
+            refusal = rejected(item, type(never).__name__, str(never), stdout, stderr)
             return encoder.encode(refusal), (), finished
         report = Report(
             item.place,

@@ -113,9 +113,9 @@ class Board:
             first, shown = self._words[_FIRST], self._words[_SHOWN]
             count, length = shown >> 32, shown & 0xFFFFFFFF
             data = self._memory[_DATA_AT : _DATA_AT + length]
-            if self._words[_FIRST] == first and count > 0:
+            if self._words[_FIRST] == first:
                 try:
-                    return first, _reports.decode(as_list(count, data))
+                    return first, _reports.decode(as_list(count, data)) if count else []
                 except _UNREADABLE:
                     break  # the user's code wrote here
         return 0, []
@@ -167,6 +167,8 @@ def read_done(frame: Parts) -> tuple[Done, list[Report]]:
     Raises:
         BadFrame: it is no such frame. The user's code runs in a child, and may send anything.
     """
+    if not frame:
+        raise BadFrame("an empty frame")
     try:
         done = _done.decode(frame[0])
         reports = _reports.decode(done.reports)

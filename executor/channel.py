@@ -145,7 +145,7 @@ class Channel:
         if len(self._inbox) < _COUNT.size:
             return False
         (count,) = _COUNT.unpack_from(self._inbox)
-        if not 0 < count <= MOST_PARTS:
+        if count > MOST_PARTS:
             raise BadFrame(f"a frame of {count:,} parts")
         size = _COUNT.size + count * _WORD.size
         if len(self._inbox) < size:

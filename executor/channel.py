@@ -14,6 +14,7 @@ from executor.messages import Buffer, Parts
 
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
+_ONE = struct.Struct("<IQ")  # the header of a frame of one part
 
 #: Bytes asked of the kernel at once; parts longer than this are received straight into their own memory.
 _CHUNK = 1 << 16
@@ -80,11 +81,14 @@ class Channel:
         frames: list[list[Buffer]] = []
         while True:
             try:
-                open_ = self._read()
+                data = self._read()
             except BlockingIOError:
                 return frames
-            if not open_:
+            if data is None:
                 return frames or None
+            if (part := self._only(data)) is not None:
+                return [[part]]
+            self._inbox += data
             while self._advance():
                 if not self._lengths:
                     frames.append(self._parts)
@@ -92,15 +96,20 @@ class Channel:
             if frames:
                 return frames
 
-    def _read(self) -> bool:
-        """Read once; return False at the end of the stream."""
+    def _read(self) -> bytes | None:
+        """Read once; return what is not part of a large one, None at the end of the stream."""
         if self._large is not None:
             count = self.sock.recv_into(memoryview(self._large)[self._filled :])
             self._filled += count
-            return count > 0
-        data = self.sock.recv(_CHUNK)
-        self._inbox += data
-        return bool(data)
+            return b"" if count else None
+        return self.sock.recv(_CHUNK) or None
+
+    def _only(self, data: bytes) -> bytes | None:
+        """Return the part of a frame that came whole and by itself, as nearly all do: it needs no inbox."""
+        if self._inbox or self._lengths or len(data) < _ONE.size:
+            return None
+        count, length = _ONE.unpack_from(data)
+        return data[_ONE.size :] if count == 1 and len(data) == _ONE.size + length else None
 
     def _advance(self) -> bool:
         """Take one part, or a frame's header, out of what was read; return whether there was one."""

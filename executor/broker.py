@@ -418,7 +418,7 @@ class Broker:
             mine = self._workers[name]
             if room <= 0:
                 break
-            if mine.recalled or not any(mine.widths[width] for width in mine.widths if width <= widest):
+            if mine.recalled or min(mine.widths) > widest:
                 continue
             excess = mine.load - mine.cores
             most = 0

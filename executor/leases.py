@@ -32,7 +32,7 @@ class Leases:
 
     @property
     def widths(self) -> Mapping[int, int]:
-        """How many are held, by width; of some that may be none.
+        """How many are held, by width.
 
         They are another dictionary in each worker, which is out of the processor's caches where there are
         thousands of them: so they are counted only once somebody asks, which nobody does for long calls.
@@ -59,6 +59,8 @@ class Leases:
         self.load -= width * len(dropped)
         if self._widths is not None:
             self._widths[width] -= len(dropped)
+            if not self._widths[width]:  # what there is none of is not looked at
+                del self._widths[width]
         if self.hurried:
             self.hurried = self.hurried.difference(dropped)
         return dropped

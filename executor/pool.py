@@ -328,16 +328,26 @@ class Pool:
         for frame in frames:
             done = _done.decode(frame[0])
             self._take(child, done, frame[1:])
-            if not done.last:
-                continue
-            child.batches -= 1
             child.worn |= done.worn
-            if child.worn:
+            if child.worn and (done.last or done.worn):
                 self._put_back(child.take_back())
-            if not child.batches:
-                self._free(child)
-                if child.worn or child.ending:
-                    self._children.end(child)
+            if done.last:
+                self._end_batch(child)
+            if not child.batches and (child.worn or child.ending):
+                self._children.end(child)
+
+    def _end_batch(self, child: Child) -> None:
+        """A child is done with a batch: what of it has not run does so elsewhere, if it still is to run."""
+        back = []
+        for entry in child.end_batch():
+            if entry in child.condemned:
+                self._fail(child, entry, None, None)
+            else:
+                back.append(entry)
+        if back:
+            self._put_back(back)
+        if not child.batches:
+            self._free(child)
 
     def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
         """Take a frame of reports, unread if that can be."""

@@ -434,6 +434,9 @@ class Link(ABC):
     def send(self, peer: bytes, parts: Parts) -> bool:
         """Send a frame, without waiting; return False if the peer can't be reached (now, or any more)."""
 
+    def cut(self, peer: bytes) -> None:  # noqa: B027 — for links that have a connection to each peer
+        """Close the connection to a peer that broke the protocol; nothing is taken from it any more."""
+
     def drain(self) -> None:  # noqa: B027 — for links that tell somebody, such as a health service
         """The owner takes nothing more: let those know who ask."""
 

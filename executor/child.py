@@ -22,12 +22,13 @@ from typing import Any, NoReturn
 import msgspec
 
 from executor import codec, fence
+from executor.allow import Allowed
 from executor.arena import Arena
 from executor.board import Batch, Board, Done, as_list
-from executor.call import attempt, describe, make_importable, set_argument
+from executor.call import attempt, describe, make_importable, resolve
 from executor.cgroup import Group
 from executor.channel import Channel
-from executor.errors import BadFrame, CannotTravel, UnknownFunction
+from executor.errors import BadFrame, CannotTravel, NotAllowed, UnknownFunction
 from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
 from executor.printed import flush_printed, take_printed
 from executor.surroundings import HARMLESS_SECONDS, Surroundings
@@ -42,16 +43,16 @@ encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 
 
-def main(descriptors: list[int], groups: Path | None) -> NoReturn:
+def main(descriptors: list[int], groups: Path | None, allow: Sequence[str] | None = None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
     `descriptors` are, in this order: the channel's socket, the board, the arena, and the files that keep what
     tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes a cgroup of
-    its own.
+    its own. Only functions that match the patterns `allow` are run; None: any.
     """
     status = 1
     try:
-        _Child(descriptors, groups).serve()
+        _Child(descriptors, groups, allow).serve()
         status = 0
     except SystemExit as stop:  # a task called sys.exit: as it would have ended a script of its own
         if isinstance(stop.code, int):
@@ -69,7 +70,7 @@ def main(descriptors: list[int], groups: Path | None) -> NoReturn:
 class _Child:
     """State of a child process between its tasks."""
 
-    def __init__(self, descriptors: list[int], groups: Path | None) -> None:
+    def __init__(self, descriptors: list[int], groups: Path | None, allow: Sequence[str] | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
         channel, board, arena, stdout, stderr = descriptors
@@ -90,6 +91,7 @@ class _Child:
                 group = Group(groups, os.getpid())
                 group.enter()
                 self._group = group
+        self._find = resolve if allow is None else Allowed(allow).find
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
         self._offset = 0.0  # seconds that the epoch's clock is ahead of the monotonic one
@@ -125,7 +127,8 @@ class _Child:
         for index, item in enumerate(batch.items, batch.first):
             if self._spent or (item.memory is not None and self._is_burdened(item.memory)):
                 break
-            surroundings.prepare()
+            if surroundings.disturbed:
+                surroundings.restore()
             began = monotonic()
             if not board.begin(index, began, batch.term):
                 break
@@ -159,44 +162,39 @@ class _Child:
         value: Any = NIL
         large: Sequence[Buffer] = ()
         error: tuple[str, str, str] | None = None
-        unknown: UnknownFunction | None = None
+        never: UnknownFunction | NotAllowed | None = None
         try:
             name, params, kwargs = codec.decode_call(item.call, given)
             function = self._functions.get(name)
             if function is None:
-                function, params, kwargs = set_argument(name, params, kwargs, parsed=True)
-                self._functions[name] = function
-        except UnknownFunction as failed:
+                function = self._functions[name] = self._find(name)
+        except (UnknownFunction, NotAllowed) as failed:
             finished = seen = time.monotonic()
-            unknown = failed
-        except (
-            Exception
-        ) as failed:  # the import of the user's module raised, or there is no call in these bytes
+            never = failed
+        except BadFrame as bad:
+            finished = seen = time.monotonic()
+            error = "BadFrame", f"the call could not be read: {bad}", ""
+        except Exception as failed:  # the import of the user's module raised
             finished = time.monotonic()
-            error = _in_words(failed)
+            value, large, error = _packed(None, failed)
             seen = time.monotonic()
         else:
             result, raised = attempt(function, params, kwargs)
             finished = seen = time.monotonic()
-            if raised is not None:
-                error = _in_words(raised)
-            elif type(result) in codec.SCALARS:  # it becomes a part of the report as it is
+            if raised is None and type(result) in codec.SCALARS:  # it becomes a part of the report as it is
                 value = result
             else:
-                try:
-                    head, *large = codec.encode(result)
-                    value = msgspec.Raw(head)
-                except CannotTravel as cannot:
-                    error = _in_words(cannot)
-                seen = time.monotonic()  # to encode it may have run code of its type
+                value, large, error = _packed(result, raised)
+                seen = time.monotonic()  # that may have run code of the user's
         took = seen - began
         if took > HARMLESS_SECONDS or seen > self._surroundings.look_at:
             self._surroundings.look(seen, took)
-        printed = take_printed(*self._printed)
+        stdout, stderr = take_printed(*self._printed)
         if took > HARMLESS_SECONDS and self._surroundings.left_behind():
             self._spent = True
-        if unknown is not None:
-            return encoder.encode(rejected(item, "UnknownFunction", str(unknown), *printed)), (), finished
+        if never is not None:
+            refusal = rejected(item, type(never).__name__, str(never), stdout, stderr)
+            return encoder.encode(refusal), (), finished
         report = Report(
             item.place,
             item.attempt,
@@ -207,7 +205,8 @@ class _Child:
             self._cores,
             began + self._offset,
             finished + self._offset,
-            *printed,
+            stdout,
+            stderr,
         )
         try:
             return encoder.encode(report), large, finished
@@ -271,14 +270,18 @@ class _Child:
         return True
 
 
-def _in_words(failed: BaseException) -> tuple[str, str, str]:
-    """Return type, message and traceback of what was raised; ours needs no traceback."""
-    if isinstance(failed, CannotTravel):
-        return "CannotTravel", str(failed), ""
-    if isinstance(failed, BadFrame):
-        return "BadFrame", f"the call could not be read: {failed}", ""
-    text = describe(failed)
-    return text.type, text.message, text.traceback
+def _packed(
+    result: object, raised: BaseException | None
+) -> tuple[msgspec.Raw, Sequence[Buffer], tuple[str, str, str] | None]:
+    """Return what a report says of a result, or of what was `raised`: value, large buffers and error."""
+    if raised is not None:
+        text = describe(raised)
+        return NIL, (), (text.type, text.message, text.traceback)
+    try:
+        head, *large = codec.encode(result)
+    except CannotTravel as cannot:
+        return NIL, (), ("CannotTravel", str(cannot), "")
+    return msgspec.Raw(head), large, None
 
 
 def resident_pages() -> int:

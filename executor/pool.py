@@ -71,14 +71,18 @@ class Pool:
     """Runs calls in child processes on the cores of `cores`.
 
     `grace` is the seconds between SIGTERM and SIGKILL; with `backfill`, narrow calls may start before a
-    wide one that waits for its cores.
+    wide one that waits for its cores. `allow` are patterns of the functions that it runs (see
+    `executor.allow`); None: any.
     """
 
-    def __init__(self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False) -> None:
+    def __init__(
+        self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False,
+        allow: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
         self._cores = cores
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._children = Children(grace)
+        self._children = Children(grace, allow)
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []

@@ -18,6 +18,8 @@ def take_printed(out: int, err: int) -> tuple[str, str]:
     if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:
         flush_printed()
     try:
+        if not (os.lseek(out, 0, os.SEEK_END) or os.lseek(err, 0, os.SEEK_END)):  # as for most: nothing
+            return "", ""
         return read_printed(out), read_printed(err)
     except OSError:  # the task closed whatever was open
         return "", ""

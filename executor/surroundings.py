@@ -55,7 +55,7 @@ class Surroundings:
 
     def __init__(self, stdout: int, stderr: int) -> None:
         self.look_at = 0.0  # monotonic seconds, when to `look` again
-        self._disturbed = False
+        self.disturbed = False  # to be restored before another call
         self._printed = (stdout, stderr)
         self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._pid = os.getpid()
@@ -113,16 +113,11 @@ class Surroundings:
             os._exit(0)
         signal.alarm(0)  # it would interrupt or kill whatever is called next
         self.look_at = now + LOOK_SECONDS
-        self._disturbed = True
-
-    def prepare(self) -> None:
-        """Set right, before a call, what may be wrong since the last `look`."""
-        if self._disturbed:
-            self.restore()
+        self.disturbed = True
 
     def restore(self) -> None:
         """Go back to the folder and the cores, and direct standard output and error to our files."""
-        self._disturbed = False
+        self.disturbed = False
         os.fchdir(self._folder)
         if self._mask is not None and os.sched_getaffinity(0) != self._mask:
             pin_threads(self._cores)

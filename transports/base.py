@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from executor.allow import Allowed
 from executor.bounds import LARGEST
 from executor.closing import Closing
 from executor.errors import ConfigError
@@ -73,6 +74,15 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     keys: str | None = None
     #: Whether a link to another machine may go without protection.
     insecure: bool = False
+    #: Patterns of the functions that a worker runs, see `executor.allow`; None: any.
+    allow: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.allow is not None:
+            try:
+                Allowed(self.allow)
+            except ValueError as mistake:
+                raise ValueError(f"allow: {mistake}") from None
 
 
 def checked(read: Callable[[str, str], object], text: str, key: str) -> None:

@@ -8,6 +8,8 @@ never does.
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import socket
 import struct
 from collections import deque
@@ -25,6 +27,11 @@ _LENGTH_BITS = 40
 _CHUNK = 1 << 16
 
 
+#: Bytes from which a part gets pages of its own, large ones where the system has them. On a heap it would be
+#: zeroed first, and its pages be fetched one by one: three times as long for 100 MB.
+_HUGE = 4 << 20
+
+
 class Channel:
     """Frames there and back over `sock`, which it owns; large parts through the `arena`, if there is one."""
 
@@ -32,7 +39,7 @@ class Channel:
         self.sock = sock
         self._arena = arena
         self._inbox = bytearray()
-        self._large: bytearray | None = None  # the part being received into memory of its own
+        self._large: bytearray | memoryview | None = None  # the part being received into memory of its own
         self._filled = 0
         self._words: list[int] = []  # of the frame being received
         self._parts: list[Buffer] = []
@@ -134,7 +141,7 @@ class Channel:
                 self._take(part)
                 return True
             if length > _CHUNK:
-                self._large = bytearray(length)
+                self._large = _memory(length)
                 self._filled = len(self._inbox)
                 self._large[: self._filled] = self._inbox
                 self._inbox.clear()
@@ -157,3 +164,14 @@ class Channel:
         """Close the socket; what was not sent is dropped."""
         self._outbox.clear()
         self.sock.close()
+
+
+def _memory(length: int) -> bytearray | memoryview:
+    """Return memory for a part."""
+    if length < _HUGE:
+        return bytearray(length)
+    memory = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pika
@@ -19,6 +20,7 @@ import pika.exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.exceptions import AMQPHeartbeatTimeout
 
+from transports.rabbitmq.bulk import Bulk
 from transports.rabbitmq.events import (
     NO_ANSWER,
     AMQPEvent,
@@ -27,11 +29,13 @@ from transports.rabbitmq.events import (
     Delivered,
     Empty,
     Ended,
+    Fetched,
     Lost,
     Opened,
     Tag,
 )
 from transports.rabbitmq.prober import Prober
+from transports.rabbitmq.unsettled import Unsettled
 from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
 from transports.threads import Inbox, back_off
 
@@ -80,6 +84,10 @@ class Connection:
         self._connection: pika.SelectConnection | None = None
         self._channel: Any = None
         self._prober: Prober | None = None
+        self._bulk: Bulk | None = None
+        self._unsettled = Unsettled()
+        self._handed: deque[tuple[int, Callable[[], object], bool]] = deque()  # from owner to thread
+        self._woken = False  # whether the thread is yet to look at these
         self._commands: deque[tuple[Callable[[], object], bool]] = deque()
         self._asking = False
         self._got = True  # whether the last `get` was answered
@@ -131,6 +139,19 @@ class Connection:
         def ask() -> None:
             self._getting, self._got = queue, False
             self._channel.basic_get(queue, got)
+
+        self._do(ask)
+
+    def fetch(self, queue: str, most: int, linger: float) -> None:
+        """Ask for the next messages of a queue, up to `most` (2 or more): `Fetched` or `Empty`.
+
+        If they are fewer, it is waited `linger` seconds for others. Only one `get` or `fetch` at a time.
+        """
+
+        def ask() -> None:
+            self._getting, self._got = queue, False
+            assert self._bulk is not None
+            self._bulk.fetch(queue, most, linger)
 
         self._do(ask)
 
@@ -192,15 +213,17 @@ class Connection:
         """Ask whether a queue exists: `Found`. On a channel of its own, which a "no" closes."""
         self._do(lambda: self._prober.ask(queue) if self._prober is not None else None)
 
-    def ack(self, tag: Tag) -> None:
-        """Acknowledge a delivery; one of an earlier connection is dropped."""
-        if tag.generation == self._seen:
-            self._do(lambda: self._channel.basic_ack(tag.number))
+    def ack(self, *tags: Tag) -> None:
+        """Acknowledge deliveries; those of an earlier connection are dropped."""
+        for bulk in (False, True):
+            numbers = [tag.number for tag in tags if tag.generation == self._seen and tag.bulk == bulk]
+            if numbers:
+                self._do(partial(self._acknowledge, numbers, bulk))
 
     def reject(self, tag: Tag) -> None:
         """Put a delivery back into its queue."""
         if tag.generation == self._seen:
-            self._do(lambda: self._channel.basic_nack(tag.number, requeue=True))
+            self._do(partial(self._reject, tag))
 
     def break_off(self, why: str) -> None:
         """Give this connection up, and make another."""
@@ -233,14 +256,19 @@ class Connection:
         self._enqueue(lambda: command(self._answered), answered=True)
 
     def _enqueue(self, command: Callable[[], object], *, answered: bool) -> None:
-        generation = self._seen
+        self._handed.append((self._seen, command, answered))
+        if not self._woken:  # one wake-up for all that is asked for until the thread looks
+            self._woken = True
+            self._loop.add_callback_threadsafe(self._look)
 
-        def put() -> None:
+    def _look(self) -> None:
+        """Take what the owner asks for."""
+        self._woken = False  # before the look: what comes after it wakes again
+        while self._handed:
+            generation, command, answered = self._handed.popleft()
             if generation == self._generation and self._channel is not None:
                 self._commands.append((command, answered))
-                self._work()
-
-        self._loop.add_callback_threadsafe(put)
+        self._work()
 
     def _answered(self, frame: object) -> None:
         self._heard("question")
@@ -329,9 +357,16 @@ class Connection:
         )
         channel.add_on_cancel_callback(lambda frame: self._put(Ended(frame.method.consumer_tag)))
         channel.add_callback(self._got_nothing, [pika.spec.Basic.GetEmpty], False)
-        channel.confirm_delivery(self._confirmed, callback=lambda _: self._ready(channel))
+        channel.confirm_delivery(self._confirmed, callback=lambda _: self._confirms(channel))
 
-    def _ready(self, channel: Any) -> None:
+    def _confirms(self, channel: Any) -> None:
+        if self._connection is not None and self._connection.is_open:
+            self._connection.channel(on_open_callback=lambda bulk: self._ready(channel, bulk))
+
+    def _ready(self, channel: Any, bulk: Any) -> None:
+        bulk.add_on_close_callback(self._channel_closed)
+        self._bulk = Bulk(bulk, self._loop.call_later, self._fetched, lambda queue: self._put(Ended(queue)))
+        self._unsettled = Unsettled()
         self._waits = back_off()
         self._published = 0
         self._unconfirmed.clear()
@@ -367,7 +402,7 @@ class Connection:
         """What was asked of this connection is void."""
         if self._prober is not None:
             self._prober.stop()
-        self._channel = self._prober = None
+        self._channel = self._prober = self._bulk = None
         self._commands.clear()
         self._asking = self._blocked = False
         self._got = True
@@ -419,7 +454,41 @@ class Connection:
             self._put(Confirmed(token, taken, unroutable))
 
     def _deliver(self, queue: str, number: int | None, properties: Any, body: bytes) -> None:
-        tag = None if number is None else Tag(self._generation, number)
+        tag = None
+        if number is not None:
+            tag = Tag(self._generation, number)
+            self._unsettled.came(number)
         self._put(
             Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
         )
+
+    def _fetched(self, queue: str, some: Sequence[tuple[int, Any, bytes]]) -> None:
+        self._heard("get")
+        self._got = True
+        if not some:
+            self._put(Empty(queue))
+            return
+        messages = [
+            Delivered(
+                queue, Tag(self._generation, number, True), properties.headers or {},
+                properties.message_id or "", body,
+            )
+            for number, properties, body in some
+        ]  # fmt: skip
+        self._put(Fetched(queue, messages), sum(len(message.body) for message in messages))
+
+    def _acknowledge(self, numbers: Sequence[int], bulk: bool) -> None:
+        if bulk:
+            assert self._bulk is not None
+            self._bulk.ack(numbers)
+            return
+        for number, multiple in self._unsettled.settle(numbers):
+            self._channel.basic_ack(number, multiple=multiple)
+
+    def _reject(self, tag: Tag) -> None:
+        if tag.bulk:
+            assert self._bulk is not None
+            self._bulk.reject(tag.number)
+            return
+        self._unsettled.rejected(tag.number)
+        self._channel.basic_nack(tag.number, requeue=True)

@@ -169,8 +169,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def acknowledge(self) -> None:
         tags, self._tags = self._tags, []
-        for tag in tags:
-            self._connection.ack(tag)
+        self._connection.ack(*tags)
 
     def workers(self) -> list[WorkerView]:
         return self._presence.views(self._places, self._open, self._continued, time.monotonic())
@@ -265,6 +264,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._find(event, now)
         elif isinstance(event, events.Empty):
             self._reaping.empty()
+        elif isinstance(event, events.Fetched):
+            pass  # none is asked for: a dispatcher takes what came back one by one
         elif event.queue == self._listening:
             self._meet(event, now)
         elif self._continued is not None and (run := self._continued.run_of(event.queue)) is not None:

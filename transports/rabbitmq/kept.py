@@ -113,8 +113,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         tags, self._recorded = self._recorded, []
 
         def done(outcome: Outcome) -> None:
-            for tag in tags:
-                self._connection.ack(tag)
+            self._connection.ack(*tags)
 
         self._write(record, done)
 

@@ -61,9 +61,7 @@ class Replies:
 
     def release(self, copies: Sequence[Copy]) -> None:
         """Acknowledge copies that stand for nothing any more."""
-        for copy in copies:
-            if copy.tag is not None:
-                self._connection.ack(copy.tag)
+        self._connection.ack(*[copy.tag for copy in copies if copy.tag is not None])
 
     def _publish(self, run: str, some: Sequence[Reported], left: Sequence[Entry]) -> None:
         """Send reports; when they are safe, what `left` is let go of."""

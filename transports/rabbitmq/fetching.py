@@ -13,7 +13,7 @@ from typing import NamedTuple
 from executor.errors import BadFrame
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered, Found, Tag
-from transports.rabbitmq.frames import BODY_BYTES, Call, calls
+from transports.rabbitmq.frames import Call, calls
 from transports.rabbitmq.held import Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending
@@ -43,6 +43,7 @@ class _Message(NamedTuple):
     run: str
     anew: bool
     calls: list[Call]
+    size: int
 
 
 class Fetching:
@@ -151,7 +152,7 @@ class Fetching:
                 )
                 continue
             self._last[queue] = max(1, len(some)), len(event.body)
-            self._came.append(_Message(tag, queue, run, "anew" in event.headers, some))
+            self._came.append(_Message(tag, queue, run, "anew" in event.headers, some, len(event.body)))
         for message in self._came:
             if message.calls:
                 self._room = max(1, self._held.appetite(message.calls[0].item.width, now))
@@ -189,14 +190,14 @@ class Fetching:
         tags: list[Tag] = []
         size = 0
         while self._came and not rest:
-            tag, queue, run, anew, some = self._came[0]
-            if not anew:  # else its dispatcher knows that the broker has lost what became of it
-                some = [call for call in some if not self._held.done_before(run, call)]
-            size += sum(call.size for call in some)
+            tag, queue, run, anew, some, more = self._came[0]
+            size += more
             other = (run, anew) != (first.run, first.anew)
-            if other or (ours and (len(ours) + len(some) > COPY_MOST or size > BODY_BYTES)):
+            if other or (ours and (len(ours) + len(some) > COPY_MOST or size > self._moving.most)):
                 break  # of another copy
             self._came.popleft()
+            if self._held.doubtful and not anew:  # else its dispatcher knows that what became of it is lost
+                some = [call for call in some if not self._held.done_before(run, call)]
             if self.draining:
                 self._connection.reject(tag)
             elif self._runs.stopped(run) or not some:

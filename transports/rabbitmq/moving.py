@@ -12,7 +12,7 @@ from functools import partial
 from executor.messages import Hello
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Tag
-from transports.rabbitmq.frames import Call, body_of, headers
+from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, headers
 from transports.rabbitmq.held import Held
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
@@ -53,6 +53,11 @@ class Moving:
     def unconfirmed(self) -> bool:
         """Whether it is not known yet that all copies are safe."""
         return any(move.open for move in self._moves.values())
+
+    @property
+    def most(self) -> int:
+        """Bytes that one copy should have at most."""
+        return min(BODY_BYTES, self._post.most or BODY_BYTES)
 
     def runs(self) -> set[str]:
         """Return the runs of the calls under way."""

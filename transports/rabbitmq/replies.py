@@ -8,7 +8,7 @@ from typing import TypeAlias
 from executor.messages import Buffer, Hello, Report
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.frames import Call, beyond, body_of, headers, in_bodies, report_of
-from transports.rabbitmq.held import Copy, Entry, Held, Key
+from transports.rabbitmq.held import Copy, Entry, Held
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
 
@@ -41,7 +41,7 @@ class Replies:
             for report, own in some
         ]
         for part in in_bodies(sizes):
-            left = self._held.leave(Key(run, report.place) for report, _ in some[part])
+            left = self._held.leave(run, [report.place for report, _ in some[part]])
             self._publish(run, some[part], left)
 
     def put_back(self, run: str, some: Sequence[Call]) -> None:
@@ -57,7 +57,7 @@ class Replies:
 
     def refuse(self, run: str, some: Sequence[Call], size: int) -> None:
         """Report of calls, together of that size, which the broker took once and does not any more."""
-        self._refuse(run, some, self._held.leave(Key(run, call.item.place) for call in some), size)
+        self._refuse(run, some, self._held.leave(run, [call.item.place for call in some]), size)
 
     def release(self, copies: Sequence[Copy]) -> None:
         """Acknowledge copies that stand for nothing any more."""
@@ -71,7 +71,7 @@ class Replies:
             if outcome is Outcome.TOO_LARGE:
                 self._publish_less(run, some, left, len(body))
                 return
-            self.release(self._held.arrived(left))
+            self.release(self._held.arrived(run, left))
             if outcome is Outcome.NO_QUEUE:
                 self._gone(run)
 
@@ -81,7 +81,7 @@ class Replies:
         """Send reports that were too large together one by one, and of one that is too large only that."""
         if len(some) > 1:
             for each in some:
-                own = [entry for entry in left if entry.key.place == each[0].place]
+                own = [entry for entry in left if entry.place == each[0].place]
                 self._publish(run, [each], own)
             return
         ((report, _),) = some
@@ -91,7 +91,7 @@ class Replies:
         self._publish(run, [(instead, ())], left)
 
     def _put_some_back(self, run: str, queue: str, some: list[Call]) -> None:
-        left = self._held.leave(Key(run, call.item.place) for call in some)
+        left = self._held.leave(run, [call.item.place for call in some])
         width = some[0].item.width
         body = body_of(run, some)
 
@@ -103,7 +103,7 @@ class Replies:
             elif outcome is Outcome.TOO_LARGE:
                 self._refuse(run, some, left, len(body))
             else:
-                self.release(self._held.arrived(left))
+                self.release(self._held.arrived(run, left))
                 self._back(width, queue)
 
         self._post.send(queue, body, done, headers=headers())

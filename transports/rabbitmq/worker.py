@@ -39,7 +39,7 @@ from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.fetching import Fetching
 from transports.rabbitmq.frames import body_of, headers, pack, unpack
-from transports.rabbitmq.held import Held, Key
+from transports.rabbitmq.held import Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.moving import Moving
@@ -142,12 +142,11 @@ class RabbitWorkerEnd(WorkerEnd):
         self._replies.report(run, final)
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
-        keys = [Key(run, place) for place in places]
         if self._runs.stopped(run):
-            self._replies.release(self._held.finish(keys))
+            self._replies.release(self._held.finish(run, places))
         else:
-            self._held.never_begun(keys)
-            found = [call for key in keys if (call := self._held.call(*key)) is not None]
+            self._held.never_begun(run, places)
+            found = [call for place in places if (call := self._held.call(run, place)) is not None]
             self._replies.put_back(run, found)
 
     def drain(self) -> list[Order]:
@@ -290,7 +289,7 @@ class RabbitWorkerEnd(WorkerEnd):
         else:
             self._runs.vanish(run, now)
         self._moving.over(run)
-        self._replies.release(self._held.finish(self._held.of_run(run)))
+        self._replies.release(self._held.finish(run, self._held.of_run(run)))
         self._held.forget(run)
         if self._runs.leave(run):
             self._orders.append(Ended(run, complete, why))
@@ -348,7 +347,7 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         run, fresh = moved
         if self._draining:
-            self._held.never_begun([Key(run, call.item.place) for call in fresh])
+            self._held.never_begun(run, [call.item.place for call in fresh])
             self._replies.put_back(run, fresh)
             return
         if self._runs.begin(run, now):

@@ -70,13 +70,14 @@ def gather(end: DispatcherEnd, run: Run) -> tuple[list[float], Result]:
         deliveries = end.results(LIMIT)
         if not deliveries:
             raise Failed(f"{run.unrecorded} results have not come within {LIMIT:g} s")
-        for worker, host, report, buffers in deliveries:
-            result = run.accept(report, buffers, worker=worker, host=host)
-            arrived.append(time.monotonic())
-            if result is not None and result.status != "ok":
-                raise Failed(f"a task ended as {result.status}: {result.error}")
-            if report.place == len(run.tasks) - 1:
-                last = result
+        for delivery in deliveries:
+            for report, buffers in delivery.each():
+                result = run.accept(report, buffers, worker=delivery.worker, host=delivery.host)
+                arrived.append(time.monotonic())
+                if result is not None and result.status != "ok":
+                    raise Failed(f"a task ended as {result.status}: {result.error}")
+                if report.place == len(run.tasks) - 1:
+                    last = result
         end.acknowledge()
     assert last is not None
     return arrived, last
@@ -104,6 +105,10 @@ class Feed:
     def is_recorded(self, place: int) -> bool:
         """Whether nobody need run it any more: never."""
         return False
+
+    def recorded(self) -> Iterator[int]:
+        """Yield what nobody need run any more: nothing."""
+        return iter(())
 
     def attempt(self, place: int) -> int:
         """Return the number of the present call."""
@@ -138,8 +143,11 @@ class Feed:
     def value(self, end: DispatcherEnd) -> Any:
         """Return the value of the present call when it comes."""
         deliveries = end.results(LIMIT)
-        if not deliveries or deliveries[0].report.status != "ok":
-            raise Failed(f"a call came to nothing: {deliveries}")
-        value = codec.decode([deliveries[0].report.value, *deliveries[0].buffers])
+        if not deliveries:
+            raise Failed(f"a call did not return within {LIMIT:g} s")
+        [(report, buffers)] = deliveries[0].each()
+        if report.status != "ok":
+            raise Failed(f"a call came to nothing: {report}")
+        value = report.read(buffers)
         end.acknowledge()
         return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
@@ -106,23 +107,22 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
 
 
 class Done(msgspec.Struct, array_like=True, gc=False):
-    """Reports of the items from index `first` on; `last` ends a batch.
+    """Reports of the `count` items from index `first` on; `last` ends a batch.
 
-    `worn` says that tasks left threads or processes behind: this child must be replaced.
+    `worn` says that tasks left threads or processes behind: this child must be replaced. `began` is when the
+    first of the items began and `ended` when the last one ended, in epoch seconds, None if none ever began.
+    `reports` is their list in MessagePack, so that the worker can pass them on as they are.
     """
 
     first: int
+    count: int
     last: bool
     worn: bool
-    reports: list[Report]
+    began: float | None
+    ended: float | None
+    reports: msgspec.Raw
 
 
-#: `Done` in MessagePack, up to its list of reports: an array of 4, a u64, two truths, a list.
-_DONE_HEAD = struct.Struct(">BBQBBBI")
-
-
-def encode_done(first: int, last: bool, worn: bool, reports: list[bytes]) -> bytes:
-    """Return a `Done` around reports that are encoded already."""
-    truth = (0xC2, 0xC3)
-    head = _DONE_HEAD.pack(0x94, 0xCF, first, truth[last], truth[worn], 0xDD, len(reports))
-    return b"".join((head, *reports))
+def as_list(reports: Sequence[bytes]) -> msgspec.Raw:
+    """Return reports that are encoded already as one list in MessagePack."""
+    return msgspec.Raw(b"".join((_LIST_HEAD.pack(0xDD, len(reports)), *reports)))

@@ -21,7 +21,7 @@ that they kept.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from executor.leases import Leases
@@ -39,6 +39,8 @@ FRAME_MOST = 256
 LOOK_MOST = 100
 
 _WAITING, _LEASED, _SETTLED = 1, 2, 3
+
+_NO_LINE = 0  # no width
 
 
 class Grant(NamedTuple):
@@ -78,19 +80,23 @@ class Broker:
 
     # -- tasks
 
-    def push(self, widths: Sequence[int], done: Callable[[int], bool] = lambda place: False) -> None:
+    def push(self, widths: Sequence[int], done: Iterable[int] = ()) -> None:
         """Put tasks into line, behind the present ones: places count on from the last.
 
-        Those that are `done` already are never handed out.
+        Those whose places are among the `done` are never handed out.
         """
-        start = len(self._widths)
+        first = len(self._widths)
         self._widths.extend(widths)
         self._state.extend(bytes([_WAITING]) * len(widths))
-        for place in range(start, len(self._widths)):
-            if done(place):
-                self._state[place] = _SETTLED
-            else:
-                self._lines.push(place, self._widths[place])
+        lines = list(widths)  # each place's, or none
+        for place in done:
+            self._state[place] = _SETTLED
+            lines[place - first] = _NO_LINE
+        for width, run in itertools.groupby(lines):
+            after = first + len(list(run))
+            if width != _NO_LINE:
+                self._lines.push(range(first, after), width)
+            first = after
         self._hungry.update(self._roomy)
 
     def again(self, place: int, *, suspect: bool = False, alone: bool = False) -> None:
@@ -114,13 +120,13 @@ class Broker:
             return
         if self._state[place] == _LEASED:  # rare: a worker that was given up before told of its attempt
             for name, worker in self._workers.items():
-                if self._drop(worker, place):
-                    self._weigh(name)
+                if self._drop(worker, [place]):
+                    self._weigh(name, worker)
         self._put_back(place)
 
     def withdraw(self, width: int | None = None) -> list[int]:
         """Take all waiting tasks of a width, or of all, out of the line; return their places in order."""
-        found = list(self._lines.withdraw(width))
+        found = self._lines.withdraw(width)
         for place in [place for place in self._alone if width in (None, self._widths[place])]:
             found.append(place)
             self._loners.discard(place)
@@ -148,7 +154,7 @@ class Broker:
     @property
     def exhausted(self) -> bool:
         """Whether nothing waits in line; what is to run alone stands beside it."""
-        return not self._lines
+        return not self._lines.waiting
 
     def leased(self) -> int:
         """Return how many tasks workers hold."""
@@ -161,10 +167,10 @@ class Broker:
 
         With `backfill` it may start narrow ones before a wide one, so it is given twice what it can start.
         """
-        self._workers[worker] = Leases(cores, backfill=backfill)
+        mine = self._workers[worker] = Leases(cores, backfill=backfill)
         self._cores += cores
         self._hungry[worker] = None
-        self._weigh(worker)
+        self._weigh(worker, mine)
 
     def adopt(self, worker: str, places: Iterable[int]) -> None:
         """A worker has these tasks already, from before it was known here: those that wait are leased to it.
@@ -185,11 +191,11 @@ class Broker:
             else:
                 self._lines.remove(place, width)
                 self._wake(width)
-            mine.hold(place, width)
+            mine.hold([place], width)
             if place in self._loners:  # with what it has besides, but nothing more is given to it
                 self._forsake(mine)
                 mine.alone = place if mine.alone is None else mine.alone
-        self._weigh(worker)
+        self._weigh(worker, mine)
 
     def drain(self, worker: str) -> None:
         """A worker takes no more tasks; what it holds it still ends or gives back."""
@@ -197,15 +203,16 @@ class Broker:
         if mine is not None:
             mine.draining = True
             self._forsake(mine)
-            self._weigh(worker)
+            self._weigh(worker, mine)
 
     def resume(self, worker: str) -> None:
         """A worker takes tasks again, after `drain`."""
-        if worker in self._workers:
-            self._workers[worker].draining = False
+        mine = self._workers.get(worker)
+        if mine is not None:
+            mine.draining = False
             self._hungry[worker] = None
             self._search = True
-            self._weigh(worker)
+            self._weigh(worker, mine)
 
     def leave(self, worker: str) -> list[int]:
         """A worker is gone; return the places that it may have begun, in order: they are in line no more.
@@ -254,31 +261,29 @@ class Broker:
             return
         mine.recalled = False
         for place in places:
-            if self._drop(mine, place):
+            if self._drop(mine, [place]):
                 self._put_back(place)
         self._hungry[worker] = None
-        self._weigh(worker)
+        self._weigh(worker, mine)
 
-    def settle(self, worker: str, places: Iterable[int], seconds: float | None = None) -> None:
+    def settle(self, worker: str, places: Sequence[int], seconds: float | None = None) -> None:
         """A worker ended these tasks, which are of one width, in `seconds` each on average.
 
         One that it does not hold (any more) stays where it is: what came too late may not be what the
         owner records, and a task that is run once too often does less harm than one that never is.
         """
         mine = self._workers.get(worker)
-        width = None
-        for place in places:
-            width = self._widths[place]
-            if mine is not None and self._drop(mine, place):
-                self._state[place] = _SETTLED
-                self._repeats.discard(place)
-                self._suspects.discard(place)
-                self._loners.discard(place)
         if mine is not None:
+            ended = self._drop(mine, places)
+            for place in ended:
+                self._state[place] = _SETTLED
+            for rare in (self._repeats, self._suspects, self._loners):
+                if rare:
+                    rare.difference_update(ended)
             self._hungry[worker] = None
-            self._weigh(worker)
-        if width is not None:
-            self._pace.learn(width, seconds)
+            self._weigh(worker, mine)
+        if places:
+            self._pace.learn(self._widths[places[0]], seconds)
 
     # -- what to do
 
@@ -304,12 +309,16 @@ class Broker:
         """Hand out what these workers can take; those who waited behind it are hungry then."""
         grants: list[Grant] = []
         for name in hungry:
-            if not self._lines:
+            if not self._lines.waiting:
                 break
             mine = self._workers[name]
-            while not mine.draining and mine.alone is None and (places := self._next(name, mine, ahead)):
+            if mine.draining or mine.alone is not None:
+                continue
+            before = len(grants)
+            while (ahead or mine.load < mine.cores) and (places := self._next(name, mine, ahead)):
                 grants.append(Grant(name, places))
-                self._weigh(name)
+            if len(grants) > before:
+                self._weigh(name, mine)
         return grants
 
     def _seat(self) -> list[Grant]:
@@ -329,8 +338,8 @@ class Broker:
             if not mine.held:
                 del self._alone[place]
                 self._state[place] = _LEASED
-                mine.hold(place, self._widths[place])
-                self._weigh(chosen)
+                mine.hold([place], self._widths[place])
+                self._weigh(chosen, mine)
                 grants.append(Grant(chosen, [place]))
         return grants
 
@@ -360,31 +369,28 @@ class Broker:
         if not startable and mine.load < mine.cores:
             self._blocked.setdefault(width, {})[name] = None
         count = max(startable, self._ahead(mine, width, len(line), startable)) if ahead else startable
-        head = line.head()
-        if ahead and not count and head is not None and self._hurries(mine, head):
-            mine.hurried.add(head)
-            count = 1
-        places: list[int] = []
-        while len(places) < min(count, FRAME_MOST):
+        if not startable and (self._repeats or self._suspects):
             head = line.head()
-            if head is None or (bound is not None and head > bound):
-                break
-            suspect = head in self._suspects
-            if suspect and (places or len(places) >= startable):
-                break
-            place = line.pop()
+            if head in self._suspects:
+                return []
+            if ahead and not count and head is not None and self._hurries(mine, head):
+                mine.hurried.add(head)
+                count = 1
+        if not count:
+            return []
+        places = self._lines.take(line, min(count, FRAME_MOST), bound, self._suspects)
+        for place in places:
             self._state[place] = _LEASED
-            mine.hold(place, width)
-            places.append(place)
-            if suspect:
-                break
-        if places and bound is not None and ((head := line.head()) is None or head > bound):
+        mine.hold(places, width)
+        if bound is not None and ((head := line.head()) is None or head > bound):
             self._wake(width)
         return places
 
     def _ahead(self, mine: Leases, width: int, waiting: int, startable: int) -> int:
         """Return how many places of a width a worker is given for the time after; so many of it wait."""
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
+        if missing <= 0:
+            return 0
         share = -(-waiting * mine.cores // (2 * self._cores))
         unstarted = max(0, mine.load - mine.cores) // width
         more = min(missing, share - unstarted, AHEAD_MOST - len(mine.held))
@@ -455,9 +461,8 @@ class Broker:
                 if name in self._workers:
                     self._hungry[name] = None
 
-    def _weigh(self, name: str) -> None:
+    def _weigh(self, name: str, mine: Leases) -> None:
         """Note whether a worker has free cores, or more than it can have begun."""
-        mine = self._workers[name]
         if mine.load < mine.cores and not mine.draining:
             self._roomy[name] = None
         else:
@@ -466,13 +471,12 @@ class Broker:
         if mine.load > mine.cores:
             self._laden[name] = None
 
-    def _drop(self, mine: Leases, place: int) -> bool:
-        """A worker holds a place no more; return whether it did."""
-        if not mine.drop(place):
-            return False
-        if mine.alone == place and place not in self._alone:
+    def _drop(self, mine: Leases, places: Sequence[int]) -> list[int]:
+        """A worker holds these places, of one width, no more; return those that it did."""
+        dropped = mine.drop(places, self._widths[places[0]]) if places else []
+        if mine.alone is not None and mine.alone in dropped and mine.alone not in self._alone:
             self._release(mine)
-        return True
+        return dropped
 
     def _forsake(self, mine: Leases) -> None:
         """Another worker is to be chosen for the waiting place that this one was kept for."""

@@ -28,7 +28,7 @@ from typing import NoReturn
 import msgspec
 
 from executor import codec
-from executor.board import Batch, Board, encode_done
+from executor.board import Batch, Board, Done, as_list
 from executor.call import describe, function_executor, make_importable, set_argument
 from executor.cgroup import Group
 from executor.channel import Channel
@@ -132,6 +132,8 @@ class _Child:
         self._light = 0  # bytes held after the first batch, with its libraries loaded
         self._reports: list[bytes] = []
         self._buffers: list[Buffer] = []
+        self._began: float | None = None  # when the first of these began, and the last ended
+        self._ended: float | None = None
         self._first = 0
         self._sent_at = 0.0
 
@@ -256,6 +258,10 @@ class _Child:
         shown = not buffers and self._board.add(encoded)
         self._reports.append(encoded)
         self._buffers.extend(buffers)
+        if report.started is not None:
+            if self._began is None:
+                self._began = report.started
+            self._ended = report.finished
         if not shown or (report.finished or 0.0) - self._sent_at > FLUSH_SECONDS:
             self._flush(index + 1)
 
@@ -263,9 +269,12 @@ class _Child:
         """Send the reports before the index `upto`; the last ones of a batch even if there are none."""
         if self._reports or last:
             worn = last and (self._spent or self._worn())
-            self._channel.send([encode_done(self._first, last, worn, self._reports), *self._buffers])
+            count, reports = len(self._reports), as_list(self._reports)
+            done = Done(self._first, count, last, worn, self._began, self._ended, reports)
+            self._channel.send([encoder.encode(done), *self._buffers])
             self._board.sent(upto)
             self._reports, self._buffers, self._first = [], [], upto
+            self._began = self._ended = None
             self._sent_at = time.time()
 
     def _worn(self) -> bool:

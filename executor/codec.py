@@ -169,6 +169,13 @@ def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
     return True
 
 
+def are_shallow(values: Sequence[Any]) -> bool:
+    """Tell whether all of these decoded values nest no deeper than those that `decode` returns."""
+    if _CONTAINERS.isdisjoint(map(type, values)):
+        return True
+    return all(_is_shallow(value, MAX_DEPTH) for value in values)
+
+
 def _is_shallow(value: Any, room: int) -> bool:
     """Tell whether a decoded `value` has at most `room` containers inside each other."""
     kind = type(value)
@@ -430,6 +437,9 @@ _LEAVES: dict[int, Callable[[_Reader, memoryview], Any]] = {
 
 #: For values without buffers: to make a decoder takes longer than to decode most values.
 _INLINE = _Reader(())
+
+#: The `ext_hook` with which another decoder reads such values in its messages. It raises whatever is wrong.
+read_extension = _INLINE.unpack
 _MOMENT: Decoder[_Moment] = Decoder(_Moment)
 _ARRAY: Decoder[_Array] = Decoder(_Array, ext_hook=_INLINE.unpack)
 

@@ -6,7 +6,7 @@ import heapq
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TextIO
 
 from executor.errors import (
@@ -14,7 +14,6 @@ from executor.errors import (
     EXIT_NOT_OK,
     EXIT_OK,
     EXIT_TERMINATED,
-    BadFrame,
     NobodyThere,
 )
 from executor.history import History
@@ -167,16 +166,11 @@ class Gatherer:
         """Record what came; then, and only then, let the workers forget it."""
         if not deliveries:
             return
-        for worker, host, report, buffers in deliveries:
-            try:
-                result = self._run.accept(report, buffers, worker=worker, host=host)
-            except BadFrame as bad:
-                self._screen.say(f"ignored a report of worker {worker}: {bad}")
-                continue
-            if result is not None:
-                self._record(result)
+        started: list[float] = []
+        for delivery in deliveries:
+            self._record_all(delivery)
+            started += [each.started for each in delivery.reports if each.started is not None]
         self._recording.save()
-        started = [each.report.started for each in deliveries if each.report.started is not None]
         if started:
             self._note_begin(time.monotonic() - (time.time() - min(started)))
         if not self._halted:
@@ -184,11 +178,20 @@ class Gatherer:
                 self._end.again(due.place, suspect=due.suspect, alone=due.alone)
         self._run.due.clear()
 
-    def _record(self, result: Result) -> None:
-        self._summary.add(result)
-        self._recording.take(result)
-        if result.status != "ok" or not self._wishes.failures_only:
-            self._screen.result(result)
+    def _record_all(self, delivery: Delivery) -> None:
+        worker, host, reports, buffers = delivery
+        accepted = self._run.accept_all(reports, buffers, worker=worker, host=host)
+        for bad in accepted.bad:
+            self._screen.say(f"ignored a report of worker {worker}: {bad}")
+        self._record(accepted.results)
+
+    def _record(self, results: Sequence[Result]) -> None:
+        self._summary.add(results)
+        self._recording.take(results)
+        if self._screen.shows_results:
+            for result in results:
+                if result.status != "ok" or not self._wishes.failures_only:
+                    self._screen.result(result)
         most = self._wishes.max_failures
         if most is not None and self._summary.failed >= most and not self._halted:
             self._halted = True
@@ -236,7 +239,7 @@ class Gatherer:
             for place in self._end.withdraw(width):
                 result = self._run.reject(place, f"{width} cores, but {verdict.reason}")
                 if result is not None:
-                    self._record(result)
+                    self._record([result])
         if verdict.reject:
             self._recording.save()
 

@@ -10,10 +10,11 @@ import re
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from executor import jsonform
+from executor import jsonform, resultline
 from executor.errors import OutputFailed, UsageError
 from executor.output import Target, sync_file, sync_folder
 from executor.task import Result
@@ -41,8 +42,8 @@ class Journal:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._taken: deque[Result] = deque()  # that have no line yet
-        self._lines: list[bytes] = []  # that are not written
+        self._taken: deque[list[Result]] = deque()  # that have no line yet
+        self._lines: list[bytes] = []  # one or more each, that are not written
         self._unsynced: list[bytes] = []  # written, and not safe against a power cut
         self._arrays: list[Path] = []  # that are not safe, either; their lines are not written
         self._since: float | None = None  # when the first of these was written, on the monotonic clock
@@ -71,11 +72,11 @@ class Journal:
     @property
     def unwritten(self) -> int:
         """How many results were taken and are not written."""
-        return len(self._taken) + len(self._lines)
+        return sum(map(len, self._taken)) + sum(lines.count(b"\n") for lines in self._lines)
 
-    def write(self, result: Result) -> None:
-        """Take a result; `flush` puts it into the file."""
-        self._taken.append(result)
+    def write(self, results: Sequence[Result]) -> None:
+        """Take results; `flush` puts them into the file."""
+        self._taken.append(list(results))
 
     def flush(self) -> None:
         """Write what was taken. What can't be written is kept for the next attempt, and nothing is doubled.
@@ -85,7 +86,7 @@ class Journal:
         """
         try:
             while self._taken:
-                self._lines.append(self._line(self._taken[0]))
+                self._put_into_words(self._taken[0])
                 self._taken.popleft()
             self._sync_arrays()
             self._put()
@@ -143,6 +144,20 @@ class Journal:
                 os.close(self._descriptor)
             self._descriptor = -1
 
+    def _put_into_words(self, results: list[Result]) -> None:
+        """Make lines of results; where the array of one can't be stored, that one and the rest are left."""
+        lines = resultline.plain(results)
+        if lines is not None:
+            self._lines.append(lines)
+            return
+        done = 0
+        try:
+            for result in results:
+                self._lines.append(resultline.line(result, self._store(result)))
+                done += 1
+        finally:
+            del results[:done]
+
     def _sync_arrays(self) -> None:
         """Sync arrays before their lines are written: a power cut must not leave lines without them."""
         if self._arrays and self._target.folder is not None:
@@ -162,7 +177,7 @@ class Journal:
                     done += os.write(self._descriptor, view[done:])
         except OSError:
             done = self._cut(data, done)
-            self._lines = data[done:].splitlines(keepends=True)
+            self._lines = [data[done:]]
             self._written(data[:done])
             raise
         self._lines.clear()
@@ -197,35 +212,10 @@ class Journal:
             os.close(descriptor)
         self._doubtful = False
 
-    def _line(self, result: Result) -> bytes:
-        save = (
-            None
-            if self._target.folder is None
-            else _Arrays(self._target.folder, result.id, self._arrays).save
-        )
-        error = result.error
-        value = jsonform.to_json(result.value, save)  # before the parameters: its array has the plain name
-        record: dict[str, Any] = {
-            "id": result.id,
-            "function": result.function,
-            "params": jsonform.to_json(result.params, save),
-            "kwargs": jsonform.to_json(result.kwargs, save),
-            "resources": result.resources,
-            "status": result.status,
-            "value": value,
-            "error": error and {"type": error.type, "message": error.message, "traceback": error.traceback},
-            "attempt": result.attempt,
-            "worker": result.worker,
-            "host": result.host,
-            "cores": result.cores,
-            "submitted": result.submitted,
-            "started": result.started,
-            "finished": result.finished,
-        }
-        for name in ("stdout", "stderr"):
-            if printed := getattr(result, name):
-                record[name] = printed
-        return jsonform.encode_line(record) + b"\n"
+    def _store(self, result: Result) -> jsonform.Store | None:
+        """Return what stores the arrays of a result; None: they are lists."""
+        folder = self._target.folder
+        return None if folder is None else _Arrays(folder, result.id, self._arrays).save
 
 
 def _failure(error: OSError) -> OutputFailed:

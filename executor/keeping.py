@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from executor import manifest
 from executor.config import Wire
@@ -144,7 +144,7 @@ class Collector(Gatherer):
     def _take(self, deliveries: list[Delivery]) -> None:
         super()._take(deliveries)
         self._delivered = self._delivered or bool(deliveries)
-        places = {each.report.place for each in deliveries}
+        places = {report.place for each in deliveries for report in each.reports}
         self._unnoted |= {place for place in places if self._run.is_recorded(place)}
         now = time.monotonic()
         due = len(self._unnoted) >= NOTE_RESULTS or now - self._noted_at >= NOTE_SECONDS
@@ -159,11 +159,12 @@ class Collector(Gatherer):
             self._unnoted.clear()
             self._delivered = False
 
-    def _record(self, result: Result) -> None:
-        super()._record(result)
-        if result.started is not None and result.finished is not None:
-            self._first = min(result.started, self._first or result.started)
-            self._last = max(result.finished, self._last or result.finished)
+    def _record(self, results: Sequence[Result]) -> None:
+        super()._record(results)
+        for result in results:
+            if result.started is not None and result.finished is not None:
+                self._first = min(result.started, self._first or result.started)
+                self._last = max(result.finished, self._last or result.finished)
 
     def _judge(self, now: float, cores: list[int], held: int) -> None:
         if self._left != self._run.unrecorded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class Leases:
@@ -28,24 +28,29 @@ class Leases:
         self.recalled = False
         self.alone: int | None = None  # the place that it is kept for, or runs alone
 
-    def hold(self, place: int, width: int) -> None:
-        """It was handed a place."""
-        self.held[place] = width
-        self.load += width
-        self.widths[width] = self.widths.get(width, 0) + 1
+    def hold(self, places: Sequence[int], width: int) -> None:
+        """It was handed places of one width."""
+        held = self.held
+        for place in places:
+            held[place] = width
+        self.load += width * len(places)
+        self.widths[width] = self.widths.get(width, 0) + len(places)
 
-    def drop(self, place: int) -> bool:
-        """It has ended a place or given it back; return whether it held it."""
-        width = self.held.pop(place, None)
-        if width is None:
-            return False
-        self.load -= width
-        self.hurried.discard(place)
-        if self.widths[width] == 1:
-            del self.widths[width]
+    def drop(self, places: Iterable[int], width: int) -> list[int]:
+        """It has ended places of one width, or given them back; return those of them that it held."""
+        held = self.held
+        dropped = [place for place in places if held.pop(place, None) is not None]
+        if not dropped:
+            return dropped
+        self.load -= width * len(dropped)
+        left = self.widths[width] - len(dropped)
+        if left:
+            self.widths[width] = left
         else:
-            self.widths[width] -= 1
-        return True
+            del self.widths[width]
+        if self.hurried:
+            self.hurried.difference_update(dropped)
+        return dropped
 
     def takes(self, width: int) -> bool:
         """Whether it can be given places of this width, now or when it has ended something."""

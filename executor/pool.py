@@ -46,6 +46,7 @@ _WATCH_SECONDS = 0.05
 STILLBORN_MOST = 3
 
 _done = msgspec.msgpack.Decoder(Done)
+_reports = msgspec.msgpack.Decoder(list[Report])
 
 
 class Finished(NamedTuple):
@@ -299,7 +300,7 @@ class Pool:
         """Take a child's reports."""
         for frame in frames:
             done = _done.decode(frame[0])
-            self._take(child, done.first, done.reports, frame[1:])
+            self._take(child, done.first, _reports.decode(done.reports), frame[1:])
             if not done.last:
                 continue
             child.batches -= 1

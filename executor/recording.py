@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from executor.errors import OutputFailed
 from executor.journal import Journal
@@ -45,10 +46,10 @@ class Recording:
         """Whether another run can go on with what was written."""
         return self._journal is not None and self._journal.resumable
 
-    def take(self, result: Result) -> None:
-        """Take a result; `save` writes it."""
+    def take(self, results: Sequence[Result]) -> None:
+        """Take results; `save` writes them."""
         if self._journal is not None:
-            self._journal.write(result)
+            self._journal.write(results)
 
     def save(self) -> None:
         """Write what was taken, and have the workers forget what they reported.

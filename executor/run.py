@@ -14,7 +14,7 @@ import msgspec
 
 from executor import codec
 from executor.errors import BadFrame
-from executor.messages import NIL, Buffer, Item, Report
+from executor.messages import NIL, Buffer, Item, ReadReport, Report
 from executor.task import Error, Result, Task, tries_again
 
 
@@ -44,6 +44,13 @@ class Earlier(NamedTuple):
 
 #: What tells the report that a superseded line came from: when the call started and finished.
 Span: TypeAlias = tuple[float | None, float | None]
+
+
+class Accepted(NamedTuple):
+    """What came of reports: the results to record, and what is wrong with those that are ignored."""
+
+    results: list[Result]
+    bad: list[BadFrame]
 
 
 class Run:
@@ -104,6 +111,13 @@ class Run:
         """Whether there is a task at a place that has its result."""
         return 0 <= place < len(self.tasks) and bool(self._recorded[place])
 
+    def recorded(self) -> Iterator[int]:
+        """Yield the places of the tasks that have their result, in order."""
+        place = self._recorded.find(1)
+        while place >= 0:
+            yield place
+            place = self._recorded.find(1, place + 1)
+
     def attempt(self, place: int) -> int:
         """Return the number of the present attempt at a task, from 1."""
         return self._attempts.get(place, 1)
@@ -149,6 +163,51 @@ class Run:
         )  # fmt: skip
         return item, buffers
 
+    def accept_all(
+        self,
+        reports: Sequence[Report],
+        buffers: Mapping[int, Sequence[Buffer]],
+        *,
+        worker: str | None = None,
+        host: str | None = None,
+    ) -> Accepted:
+        """Take reports that came together, those with `buffers` by index; see `accept`.
+
+        Nearly all are of a first attempt that went well, with a value that was read. These take a loop of
+        their own, with nothing to decide in it: a sixth of the time.
+        """
+        accepted = Accepted([], [])
+        take, usual = accepted.results.append, 0
+        tasks, recorded, submitted, unset = self.tasks, self._recorded, self.submitted, msgspec.UNSET
+        count = 0 if self._superseded else len(tasks)
+        for index, report in enumerate(reports):
+            place = report.place
+            if (
+                report.status == "ok" and report.attempt == 1 and report.error is None
+                and type(report) is ReadReport and 0 <= place < count and not recorded[place]
+            ):  # fmt: skip
+                recorded[place] = 1
+                usual += 1
+                task = tasks[place]
+                take(
+                    Result(
+                        task.id, task.function, task.params, task.kwargs, task.resources, "ok", report.value,
+                        None, 1, worker, host, report.cores, submitted, report.started, report.finished,
+                        report.stdout or unset, report.stderr or unset,
+                    )
+                )  # fmt: skip
+                continue
+            try:
+                result = self.accept(report, buffers.get(index, ()), worker=worker, host=host)
+            except BadFrame as bad:
+                accepted.bad.append(bad)
+                continue
+            if result is not None:
+                take(result)
+        if usual:
+            self.counts["ok"] = self.counts.get("ok", 0) + usual
+        return accepted
+
     def accept(
         self,
         report: Report,
@@ -177,7 +236,7 @@ class Run:
         status, value, error = report.status, None, None
         if status == "ok":
             try:
-                value = codec.decode([report.value, *buffers])
+                value = report.read(buffers)
             except BadFrame as bad:
                 status, error = "error", Error("BadFrame", f"the result could not be read: {bad}")
         if status != "ok" and report.attempt not in (0, self.attempt(place)):
@@ -207,7 +266,7 @@ class Run:
             attempt=self.attempt(place) if status == "lost" else report.attempt,
             worker=worker,
             host=host,
-            cores=list(report.cores),
+            cores=report.cores,
             submitted=self.submitted,
             started=report.started,
             finished=report.finished,

@@ -85,17 +85,19 @@ class Summary:
         self.cores = 0  # the most that workers had at once
         self._failures: dict[tuple[str, str, str], tuple[int, str]] = {}
 
-    def add(self, result: Result) -> None:
-        """Count a result."""
-        self.counts[result.status] = self.counts.get(result.status, 0) + 1
-        if result.started is not None and result.finished is not None:
-            self.core_seconds += max(0.0, result.finished - result.started) * result.resources
-            began = max(result.started, result.submitted or 0.0)
-            self._within += max(0.0, result.finished - began) * result.resources
-        if result.error is not None:
-            key = (result.status, result.error.type, result.error.message)
-            count, first = self._failures.get(key, (0, result.id))
-            self._failures[key] = (count + 1, first)
+    def add(self, results: Sequence[Result]) -> None:
+        """Count results."""
+        for result in results:
+            status, began, ended = result.status, result.started, result.finished
+            self.counts[status] = self.counts.get(status, 0) + 1
+            if began is not None and ended is not None and ended > began:
+                self.core_seconds += (ended - began) * result.resources
+                began = max(began, result.submitted or 0.0)
+                self._within += max(0.0, ended - began) * result.resources
+            if result.error is not None:
+                key = (status, result.error.type, result.error.message)
+                count, first = self._failures.get(key, (0, result.id))
+                self._failures[key] = (count + 1, first)
 
     @property
     def done(self) -> int:
@@ -193,6 +195,11 @@ class Screen:
             self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
         except OSError:  # the terminal is gone
             nowhere(sys.stderr)
+
+    @property
+    def shows_results(self) -> bool:
+        """Whether `result` shows anything."""
+        return self._out is not None
 
     def result(self, result: Result) -> None:
         """Show a result."""

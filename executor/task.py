@@ -63,11 +63,11 @@ class Error(msgspec.Struct, gc=False):
     traceback: str = ""
 
 
-class Result(msgspec.Struct, kw_only=True, gc=False):
+class Result(msgspec.Struct, gc=False):
     """What came of one task, in the order of a result file's line.
 
     Times are epoch seconds and None where nothing applies; `cores` holds the core ids it ran on, and
-    `attempt` is 0 if it never started. `stdout` and `stderr` are left out of the line when empty.
+    `attempt` is 0 if it never started. `stdout` and `stderr` are UNSET, and left out of the line, when empty.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Result(msgspec.Struct, kw_only=True, gc=False):
     attempt: int = 0
     worker: str | None = None
     host: str | None = None
-    cores: list[int] = []
+    cores: tuple[int, ...] = ()
     submitted: float | None = None
     started: float | None = None
     finished: float | None = None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import select
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -101,6 +102,9 @@ class Jobs(Protocol):
     def is_recorded(self, place: int) -> bool:
         """Whether the task at a place has its result, so that nobody need run it any more."""
 
+    def recorded(self) -> Iterator[int]:
+        """Yield the places of all those, in order."""
+
     def attempt(self, place: int) -> int:
         """Return the number of the present attempt at a task, from 1."""
 
@@ -165,12 +169,17 @@ def still_running(
 
 
 class Delivery(NamedTuple):
-    """A report, and who sent it."""
+    """Reports that came together, and who sent them; the `buffers` of those that have some, by index."""
 
     worker: str | None
     host: str | None
-    report: Report
-    buffers: Sequence[Buffer] = ()
+    reports: Sequence[Report]
+    buffers: Mapping[int, Sequence[Buffer]] = MappingProxyType({})
+
+    def each(self) -> Iterator[tuple[Report, Sequence[Buffer]]]:
+        """Yield each report with its buffers."""
+        for index, report in enumerate(self.reports):
+            yield report, self.buffers.get(index, ())
 
 
 class DispatcherEnd(Closing):
@@ -204,6 +213,8 @@ class DispatcherEnd(Closing):
     @abstractmethod
     def results(self, timeout: float | None) -> list[Delivery]:
         """Return the reports that came, at least one, or [] after `timeout` seconds (None: no limit).
+
+        They come as they travelled: the unit is a frame, and none is without reports.
 
         A worker that vanished is one report of status ``lost`` for each task that it may have begun.
 

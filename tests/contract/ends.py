@@ -212,11 +212,12 @@ class Gathered:
         self.end.close()
 
     def turn(self, seconds: float = 0.1) -> None:
-        for worker, host, report, buffers in self.end.results(seconds):
-            result = self.run.accept(report, buffers, worker=worker, host=host)
-            if result is not None:
-                assert report.place not in self.results
-                self.results[report.place] = result
+        for delivery in self.end.results(seconds):
+            for report, buffers in delivery.each():
+                result = self.run.accept(report, buffers, worker=delivery.worker, host=delivery.host)
+                if result is not None:
+                    assert report.place not in self.results
+                    self.results[report.place] = result
         self.end.acknowledge()
         for due in self.run.due:
             self.end.again(due.place, suspect=due.suspect, alone=due.alone)

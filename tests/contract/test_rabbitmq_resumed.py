@@ -254,7 +254,8 @@ def test_a_failure_that_is_retried_and_comes_again_runs_once_more_and_no_more(wi
     with StandIn(place, work=work):
         while len(spans) < 20:
             for delivery in before.end.results(1.0):  # none is acknowledged
-                spans[delivery.report.place] = {(delivery.report.started, delivery.report.finished)}
+                for report in delivery.reports:
+                    spans[report.place] = {(report.started, report.finished)}
     left_behind(before)
     with place.dispatcher_end() as end:
         resumed = Resumed(end, some, before, superseded=spans, again=range(20))

@@ -108,7 +108,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.waiting.update(set(range(start, start + len(tasks))) - done)
         self.settled |= done
         self.widths += [width for width, _ in tasks]
-        self.broker.push([width for width, _ in tasks], done.__contains__)
+        self.broker.push([width for width, _ in tasks], done)
 
     @precondition(lambda self: not self.halted and len(self.widths) < 500)
     @rule(width=st.integers(1, 2), count=st.integers(FRAME_MOST, 3 * FRAME_MOST))
@@ -368,11 +368,12 @@ class BrokerMachine(RuleBasedStateMachine):
                 break
             for name in busy:
                 worker = self.workers[name]
-                places = sorted(worker.held)
-                self.broker.settle(name, places, self.seconds[worker.held[places[-1]]])
-                self.known.add(worker.held[places[-1]])
+                for width in sorted(set(worker.held.values())):
+                    places = sorted(place for place in worker.held if worker.held[place] == width)
+                    self.broker.settle(name, places, self.seconds[width])
+                    self.known.add(width)
+                    self.ended(places)
                 worker.held.clear()
-                self.ended(places)
         widest = max((w.cores for w in self.workers.values() if not w.draining), default=0)
         assert all(self.widths[place] > widest for place in self.waiting)
 

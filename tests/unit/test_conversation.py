@@ -346,7 +346,7 @@ def test_an_end_that_waits_is_woken() -> None:
     Cable(iter(range(1, 10))).join(dispatcher_link, worker_link)
     dispatcher.push(run)
     (delivery,) = dispatcher.results(None)
-    assert (delivery.worker, delivery.report.status) == ("w", "ok")
+    assert (delivery.worker, [report.status for report in delivery.reports]) == ("w", ["ok"])
     dispatcher.acknowledge()
     assert dispatcher.results(0.01) == []
     dispatcher.close()

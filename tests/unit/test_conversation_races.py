@@ -43,7 +43,8 @@ def test_what_came_with_the_news_of_a_death_is_acknowledged_when_it_was_returned
     dispatcher.end.acknowledge()  # of what was returned before
     worker.turn()
     assert not worker.end.settled
-    assert [each.report.status for each in dispatcher.end.results(0)] == ["ok", "lost"]
+    came = dispatcher.end.results(0)
+    assert [report.status for delivery in came for report in delivery.reports] == ["ok", "lost"]
     dispatcher.end.acknowledge()
     worker.turn()
     assert worker.end.settled

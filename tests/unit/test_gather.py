@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 from collections import deque
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -32,8 +33,8 @@ class Records:
         self.results: list[Result] = []
         self.died: list[int] = []
 
-    def write(self, result: Result) -> None:
-        self.results.append(result)
+    def write(self, results: Sequence[Result]) -> None:
+        self.results.extend(results)
 
     def flush(self) -> None: ...
 
@@ -90,7 +91,7 @@ def test_what_a_broker_still_has_is_recorded_before_a_run_that_is_stopped_is_rem
         def results(self, timeout: float | None) -> list[Delivery]:
             if why == "signal" and len(backlog) == 15:
                 stopped._on_signal(signal.SIGTERM, None)
-            return [Delivery("w", "h", each) for each in backlog.popleft()] if backlog else []
+            return [Delivery("w", "h", backlog.popleft())] if backlog else []
 
     dispatcher.end = Broker(dispatcher.link, Settings(), say=dispatcher.said.append)
     records = Records()

@@ -98,7 +98,7 @@ def test_every_result_is_one_whole_line_however_writing_fails(
         for count, faults.room, faults.truncates in steps:
             cuts = cuts and faults.truncates
             for _ in range(count):
-                opened.write(result(f"task-{taken}"))
+                opened.write([result(f"task-{taken}")])
                 taken += 1
             failed = False
             try:
@@ -118,7 +118,7 @@ def test_what_is_written_is_synced_within_a_second_also_when_nothing_follows(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(journal.time, "monotonic", lambda: now)
-    opened.write(result("a"))
+    opened.write([result("a")])
     opened.flush()
     opened.tick()
     assert faults.synced == []
@@ -128,7 +128,7 @@ def test_what_is_written_is_synced_within_a_second_also_when_nothing_follows(
     now += 100
     opened.tick()
     assert len(faults.synced) == 1  # nothing new
-    opened.write(result("b"))
+    opened.write([result("b")])
     opened.flush()
     opened.close()
     assert faults.synced[1:] == ["r.jsonl"]
@@ -137,7 +137,7 @@ def test_what_is_written_is_synced_within_a_second_also_when_nothing_follows(
 def test_an_array_is_safe_before_the_line_that_names_it_is_written(
     path: Path, opened: Journal, faults: Faults
 ) -> None:
-    opened.write(result("a", np.zeros(2000)))
+    opened.write([result("a", np.zeros(2000))])
     faults.syncs = False
     with pytest.raises(OutputFailed):
         opened.flush()
@@ -154,10 +154,10 @@ def test_an_array_is_safe_before_the_line_that_names_it_is_written(
 def test_what_a_sync_failed_for_is_written_again_at_its_place(
     path: Path, opened: Journal, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.write(result("a"))
+    opened.write([result("a")])
     opened.flush()
     opened.sync()
-    opened.write(result("b"))
+    opened.write([result("b")])
     opened.flush()
     faults.syncs = False
     with pytest.raises(OutputFailed):
@@ -166,7 +166,7 @@ def test_what_a_sync_failed_for_is_written_again_at_its_place(
     with path.open("r+b") as file:  # as the system may drop what it could not write
         file.seek(len(whole) // 2)
         file.write(b"\0" * (len(whole) - len(whole) // 2))
-    opened.write(result("c"))
+    opened.write([result("c")])
     opened.flush()
     faults.syncs = True
     opened.sync()
@@ -176,8 +176,8 @@ def test_what_a_sync_failed_for_is_written_again_at_its_place(
 def test_a_result_whose_array_cannot_be_written_is_not_written(path: Path, opened: Journal) -> None:
     folder = path.with_name("r.jsonl.d")
     (folder / "a.npy").mkdir()
-    opened.write(result("a", np.arange(2000)))
-    opened.write(result("b"))
+    opened.write([result("a", np.arange(2000))])
+    opened.write([result("b")])
     with pytest.raises(OutputFailed, match=r"a\.npy: can't be written: Is a directory"):
         opened.flush()
     assert ids(path) == []
@@ -189,8 +189,8 @@ def test_a_result_whose_array_cannot_be_written_is_not_written(path: Path, opene
 
 
 def test_no_two_tasks_share_an_arrays_file(path: Path, opened: Journal) -> None:
-    opened.write(result("a", [np.full(2000, 1), np.full(2000, 2)]))
-    opened.write(result("a.1", np.full(2000, 3)))
+    opened.write([result("a", [np.full(2000, 1), np.full(2000, 2)])])
+    opened.write([result("a.1", np.full(2000, 3))])
     opened.flush()
     lines = [msgspec.json.decode(line)["value"] for line in path.read_bytes().splitlines()]
     stored = [np.load(path.parent / each["$npy"])[0] for each in [*lines[0], lines[1]]]
@@ -199,7 +199,7 @@ def test_no_two_tasks_share_an_arrays_file(path: Path, opened: Journal) -> None:
 
 def test_not_even_where_capitals_are_the_same(path: Path, opened: Journal) -> None:
     for name in ("Run-1", "run-1", "RUN-1"):
-        opened.write(result(name, np.zeros(2000)))
+        opened.write([result(name, np.zeros(2000))])
     opened.flush()
     names = [each.name for each in path.with_name("r.jsonl.d").glob("*.npy")]
     assert len({name.lower() for name in names}) == 3
@@ -270,7 +270,7 @@ def test_a_reader_that_went_away_is_for_good(tmp_path: Path) -> None:
         opened = Journal(target)
     assert target.folder is None
     os.close(reading)
-    opened.write(result("a"))
+    opened.write([result("a")])
     with pytest.raises(OutputFailed) as caught:
         opened.flush()
     assert caught.value.for_good

@@ -34,8 +34,8 @@ SLOW = [
 def test_progress() -> None:
     mixed = Summary(10)
     known = {"function": "f", "params": [], "kwargs": {}, "resources": 1}
-    mixed.add(Result(id="1", status="ok", **known))  # type: ignore[arg-type]
-    mixed.add(Result(id="2", status="error", error=Error("E", ""), **known))  # type: ignore[arg-type]
+    mixed.add([Result(id="1", status="ok", **known)])  # type: ignore[arg-type]
+    mixed.add([Result(id="2", status="error", error=Error("E", ""), **known)])  # type: ignore[arg-type]
     assert progress_text(mixed, 3, 2.0) == "2 of 10 done, 1 failed, 3 running, 2/s, 4 s left"
     assert progress_text(mixed, 3, 3.0).endswith("3 s left")  # no more exact than it is known
     assert "left" not in progress_text(mixed, 0, 0.0)

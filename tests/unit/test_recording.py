@@ -33,7 +33,7 @@ class World:
         self.done.append("acknowledge")
 
     def take(self) -> None:
-        self.recording.take(cast(Result, None))
+        self.recording.take([cast(Result, None)])
         self.recording.save()
 
     def turn(self, seconds: float) -> None:

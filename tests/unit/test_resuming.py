@@ -41,7 +41,7 @@ def write(path: Path, *results: Result) -> None:
     with Target(str(path), "resume") as target:
         journal = Journal(target)
         for each in results:
-            journal.write(each)
+            journal.write([each])
         journal.close()
 
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from executor import codec
 from executor.errors import BadFrame, CannotTravel
-from executor.messages import NIL, Report
+from executor.messages import NIL, Report, Reports, decode, decode_read, encode
 from executor.run import Due, Earlier, Run
 from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Result, Status, Task
+from executor.travel import MAX_DEPTH
 
 ERRORS = ("error", "crashed", "lost", "timeout", "cancelled", "rejected")
 
@@ -57,6 +58,7 @@ def test_what_another_dispatcher_recorded_is_not_waited_for_nor_recorded_again()
     assert run.accept(report("ok", place=3)) is not None
     assert run.skip([0, 2, 2, 3]) == 2
     assert [run.is_recorded(place) for place in range(-1, 5)] == [False, True, False, True, True, False]
+    assert list(run.recorded()) == [0, 2, 3]
     assert run.unrecorded == 1
     assert run.accept(report("ok", place=0)) is None
     assert run.accept(report("ok", place=1)) is not None
@@ -184,7 +186,7 @@ def test_a_result_tells_all_that_is_known() -> None:
     del shown["value"]
     assert shown == {
         "id": "id-3", "function": "f", "params": [3], "kwargs": {}, "resources": 2, "status": "ok",
-        "error": None, "attempt": 1, "worker": "w", "host": "h", "cores": [4, 5], "submitted": 1.0,
+        "error": None, "attempt": 1, "worker": "w", "host": "h", "cores": (4, 5), "submitted": 1.0,
         "started": 2.0, "finished": 3.5, "stdout": "out\n", "stderr": msgspec.UNSET,
     }  # fmt: skip
 
@@ -195,7 +197,7 @@ def test_a_task_that_can_never_run_is_rejected_once() -> None:
     assert result is not None
     assert result.error is not None
     assert (result.status, result.attempt, result.error.message) == ("rejected", 0, "too wide")
-    assert (result.cores, result.started, result.finished) == ([], None, None)
+    assert (result.cores, result.started, result.finished) == ((), None, None)
     assert run.reject(0, "too wide") is None
     run.accept(report("ok", place=1))
     assert run.reject(1, "too wide") is None
@@ -316,3 +318,58 @@ def test_the_report_of_a_superseded_line_is_no_result_and_the_task_runs_again() 
     result = run.accept(report("ok", value=7))
     assert result is not None
     assert result.value == 7
+
+
+#: Heads of values: plain ones, extensions, none of ours, and one that nests too deep.
+HEADS = [
+    codec.encode(value)[0] for value in (None, 7, -0.5, "text", [1, [2]], {"a": b"b"}, (1, {2}), 1j, 10**30)
+] + [msgspec.msgpack.encode(msgspec.msgpack.Ext(99, b"")), b"\x91" * (MAX_DEPTH + 1) + b"\xc0"]
+
+SENT = st.builds(
+    Report,
+    place=st.integers(0, COUNT),
+    attempt=st.sampled_from([1, 1, 1, 0, 2]),
+    status=st.sampled_from(["ok", "ok", "ok", *ERRORS]),
+    value=st.sampled_from(HEADS).map(msgspec.Raw),
+    error=st.none() | st.just(("ValueError", "why", "")),
+    cores=st.sampled_from([(), (0,), (2, 3)]),
+    started=st.sampled_from([None, 1.0]),
+    finished=st.sampled_from([None, 2.0]),
+    stdout=st.sampled_from(["", "printed"]),
+    stderr=st.sampled_from(["", "warned"]),
+)
+
+
+@given(st.lists(st.lists(SENT, max_size=6), max_size=6), st.booleans(), st.sets(st.integers(0, COUNT - 1)))
+def test_reports_that_come_together_are_taken_as_one_by_one(
+    frames: list[list[Report]], sets_aside: bool, recorded: set[int]
+) -> None:
+    superseded = {0: {(1.0, 2.0)}} if sets_aside else None
+    together, singly = (
+        Run([task(place, retries=1) for place in range(COUNT)], superseded=superseded) for _ in range(2)
+    )
+    for run in (together, singly):
+        run.submitted = 0.5
+        run.skip(recorded)
+    for number, frame in enumerate(frames):
+        sent = encode(Reports("run", number, frame))
+        read, unread = decode_read(sent)[0], decode(sent)[0]
+        assert isinstance(read, Reports)
+        assert isinstance(unread, Reports)
+        accepted = together.accept_all(read.items, {}, worker="w", host="h")
+        results, bad = [], []
+        for each in unread.items:
+            try:
+                result = singly.accept(each, worker="w", host="h")
+            except BadFrame as error:
+                bad.append(str(error))
+            else:
+                results += [] if result is None else [result]
+        assert accepted.results == results
+        assert [type(result.value) for result in accepted.results] == [type(each.value) for each in results]
+        assert [str(error) for error in accepted.bad] == bad
+        for what in ("counts", "due", "unrecorded"):
+            assert getattr(together, what) == getattr(singly, what)
+        for place in range(COUNT):
+            assert together.attempt(place) == singly.attempt(place)
+            assert together.is_recorded(place) == singly.is_recorded(place)

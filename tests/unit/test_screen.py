@@ -112,10 +112,10 @@ def test_lines_stand_below_one_another() -> None:
 def test_the_summary_groups_failures() -> None:
     summary = Summary(5)
     summary.cores = 2
-    summary.add(result(value=1))
+    summary.add([result(value=1)])
     for name in ("first", "second"):
-        summary.add(result("error", id=name, error=Error("ValueError", "bad\nthing")))
-    summary.add(result("timeout", id="late", error=Error("Timeout", "killed")))
+        summary.add([result("error", id=name, error=Error("ValueError", "bad\nthing"))])
+    summary.add([result("timeout", id="late", error=Error("Timeout", "killed"))])
     lines = summary.lines(2.0, 100)
     text = "\n".join(lines)
     assert "4 of 5 tasks done: 1 ok, 2 error, 1 timeout" in text
@@ -129,7 +129,7 @@ def test_the_summary_groups_failures() -> None:
 def test_what_began_before_the_run_does_not_count_for_its_efficiency() -> None:
     summary = Summary(1)
     summary.cores = 2
-    summary.add(result(submitted=100.0, started=10.0, finished=101.0, resources=2))
+    summary.add([result(submitted=100.0, started=10.0, finished=101.0, resources=2)])
     assert "182 core-seconds, efficiency 50% of 2 cores" in summary.lines(2.0, 200)[1]
 
 
@@ -139,9 +139,9 @@ def test_a_message_in_the_summary_is_wrapped_whole() -> None:
     )
     summary = Summary(20)
     for i in range(12):
-        summary.add(result("error", id=f"long-{i}", error=Error("CannotTravel", message)))
-    summary.add(result("error", id="short", error=Error("E", "x" * 1000)))
-    summary.add(result("error", id="wide", error=Error("E", "語" * 60)))
+        summary.add([result("error", id=f"long-{i}", error=Error("CannotTravel", message))])
+    summary.add([result("error", id="short", error=Error("E", "x" * 1000))])
+    summary.add([result("error", id="wide", error=Error("E", "語" * 60))])
     lines = summary.lines(1.0, 60)
     assert lines[2:6] == [
         "  12 × CannotTravel: a value of type _thread.lock can't",
@@ -162,5 +162,5 @@ def test_the_summary_of_nothing() -> None:
 def test_many_kinds_of_failures_are_counted_not_listed() -> None:
     summary = Summary(100)
     for i in range(50):
-        summary.add(result("error", error=Error("E", str(i))))
+        summary.add([result("error", error=Error("E", str(i)))])
     assert "40 more, of 40 other kinds" in "\n".join(summary.lines(1, 80))

@@ -267,14 +267,15 @@ class FakeDispatcher:
     def turn(self) -> None:
         if self.asleep or self.link.closed:
             return
-        for worker, host, report, buffers in self.end.results(0):
-            try:
-                result = self.run.accept(report, buffers, worker=worker, host=host)
-            except BadFrame as bad:
-                self.said.append(str(bad))
-                continue
-            if result is not None:
-                self.results.append(result)
+        for delivery in self.end.results(0):
+            for report, buffers in delivery.each():
+                try:
+                    result = self.run.accept(report, buffers, worker=delivery.worker, host=delivery.host)
+                except BadFrame as bad:
+                    self.said.append(str(bad))
+                    continue
+                if result is not None:
+                    self.results.append(result)
         self.end.acknowledge()
         for due in self.run.due:
             self.end.again(due.place, suspect=due.suspect, alone=due.alone)

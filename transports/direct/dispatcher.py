@@ -33,6 +33,7 @@ from executor.messages import (
     Unknown,
     Welcome,
     decode,
+    decode_read,
     encode,
     share_out,
     too_large,
@@ -121,7 +122,7 @@ class DirectDispatcherEnd(DispatcherEnd):
     def push(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._runs = {jobs.id, *jobs.earlier}
-        self._broker.push(jobs.widths, jobs.is_recorded)
+        self._broker.push(jobs.widths, jobs.recorded())
         for peer in list(self._instances.values()):
             self._take_stock(jobs, peer)
             self._welcome(peer)
@@ -241,7 +242,7 @@ class DirectDispatcherEnd(DispatcherEnd):
                 peer.heard_at = time.monotonic()
         elif isinstance(event, Frame):
             try:
-                message, buffers = decode(event.parts)
+                message, buffers = decode_read(event.parts)
             except BadFrame as bad:
                 if event.peer not in self._strangers:
                     self._strangers.add(event.peer)
@@ -360,15 +361,13 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._send(peer, Recorded(jobs.id, peer.recorded))
             return
         peer.seen = max(peer.seen, message.number)
-        shares = share_out(message.items, buffers)
-        name, host = peer.hello.name, peer.hello.host
-        reports: list[Report] = []
-        for index, report in enumerate(message.items):
-            if message.run != jobs.id and not self._translate(jobs, peer, message.run, report):
-                continue
-            reports.append(report)
-            self._arrived.append(Delivery(name, host, report, shares.get(index, ())))
+        reports, shares = message.items, share_out(message.items, buffers)
+        if message.run != jobs.id:
+            ours = [n for n, each in enumerate(reports) if self._translate(jobs, peer, message.run, each)]
+            reports = [reports[n] for n in ours]
+            shares = {index: shares[n] for index, n in enumerate(ours) if n in shares}
         if reports:
+            self._arrived.append(Delivery(peer.hello.name, peer.hello.host, reports, shares))
             self._unacknowledged[peer.key] = peer
             self._settle(jobs, peer, reports)
         elif peer.key not in self._unacknowledged:  # there is nothing in it that will be recorded
@@ -390,11 +389,10 @@ class DirectDispatcherEnd(DispatcherEnd):
 
         But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
         """
-        by_width: dict[int, list[Report]] = {}
-        for report in reports:
-            if self._is_present(report.place, report.attempt):
-                by_width.setdefault(jobs.widths[report.place], []).append(report)
-        for group in by_width.values():
+        present = [report for report in reports if self._is_present(report.place, report.attempt)]
+        widths = [jobs.widths[report.place] for report in present]
+        for width in set(widths):
+            group = [report for report, wide in zip(present, widths, strict=True) if wide == width]
             self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
 
     def _is_present(self, place: int, attempt: int) -> bool:
@@ -443,7 +441,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         except CannotTravel as cannot:
             self._broker.settle(worker, [place])
             error = ("CannotTravel", str(cannot), "")
-            self._arrived.append(Delivery(None, None, Report(place, 0, "error", NIL, error=error)))
+            self._arrived.append(Delivery(None, None, [Report(place, 0, "error", NIL, error=error)]))
             return
         frame.items.append(item)
         frame.buffers.extend(buffers)
@@ -477,12 +475,11 @@ class DirectDispatcherEnd(DispatcherEnd):
         if peer.draining and not held:
             return
         name, host = peer.hello.name, peer.hello.host
-        text = f"its worker {name} on {host} vanished ({why})"
+        error = ("Lost", f"its worker {name} on {host} vanished ({why})", "")
         self._say(f"worker {name} on {host} is gone ({why}); it held {held} unfinished")
-        for place in begun:
-            self._arrived.append(
-                Delivery(name, host, Report(place, 0, "lost", NIL, error=("Lost", text, "")), ())
-            )
+        if begun:
+            lost = [Report(place, 0, "lost", NIL, error=error) for place in begun]
+            self._arrived.append(Delivery(name, host, lost))
 
     def _send(self, peer: _Peer, message: Message, buffers: Sequence[Buffer] = ()) -> None:
         if not self._link.send(peer.peer, encode(message, buffers)):

@@ -10,13 +10,14 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from executor.errors import BadFrame, TransportError
 from executor.messages import (
     PROTOCOL,
     Alive,
+    Buffer,
     Cancel,
     Halt,
     Hello,
@@ -29,6 +30,7 @@ from executor.messages import (
     Reports,
     Who,
     decode,
+    decode_read,
     encode,
     share_out,
 )
@@ -123,9 +125,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _adopt(self, jobs: Jobs) -> None:
         self._jobs = jobs
         self._open = Open(jobs.widths)
-        for place in range(len(jobs.widths)):
-            if jobs.is_recorded(place):
-                self._open.close(place)
+        for place in jobs.recorded():
+            self._open.close(place)
         self._continued = Continued(self._names, self._run, jobs)
         self._pushing = Pushing(
             self._connection, self._post, self._names, self._run, jobs, self._open,
@@ -152,7 +153,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
             now = self._turn()
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
-                self._taken = [delivery.report.place for delivery in arrived]
+                self._taken = [report.place for delivery in arrived for report in delivery.reports]
                 return arrived
             if deadline is not None and now >= deadline:
                 return []
@@ -409,16 +410,16 @@ class RabbitDispatcherEnd(DispatcherEnd):
         assert self._continued is not None
         assert self._jobs is not None
         try:
-            message, buffers = decode(unpack(event.body))
+            message, buffers = decode_read(unpack(event.body))
             if not isinstance(message, Reports) or message.run != run:
                 raise BadFrame(f"reports of run {run} were expected")
         except BadFrame as bad:
             self._stranger(event.queue, bad)
             self._connection.ack(event.tag)
             return
-        shares = share_out(message.items, buffers)
-        worker, host = event.headers.get("worker"), event.headers.get("host")
-        arrived = len(self._arrived)
+        all_shares = share_out(message.items, buffers)
+        reports: list[Report] = []
+        shares: dict[int, Sequence[Buffer]] = {}
         for index, report in enumerate(message.items):
             place = self._continued.place_of(run, report.place)
             if place is None:  # of a task that is none of ours any more
@@ -429,11 +430,15 @@ class RabbitDispatcherEnd(DispatcherEnd):
             elif place in self._open and self._pushing is not None and self._pushing.has(place):
                 self._doubled[place] = self._jobs.attempt(place)
             self._jobs.tried(place, report.attempt)
-            self._arrived.append(Delivery(worker, host, report, shares.get(index, ())))
+            if index in all_shares:
+                shares[len(reports)] = all_shares[index]
+            reports.append(report)
             if place in self._open:
                 self._watch.reported(self._open.widths[place])
                 self._open.close(place)
-        if len(self._arrived) > arrived:
+        if reports:
+            worker, host = event.headers.get("worker"), event.headers.get("host")
+            self._arrived.append(Delivery(worker, host, reports, shares))
             self._tags.append(event.tag)
         else:  # nobody will acknowledge it
             self._connection.ack(event.tag)
@@ -474,7 +479,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def _report(self, report: Report) -> None:
         """Report of a call that goes nowhere."""
-        self._arrived.append(Delivery(None, None, report))
+        self._arrived.append(Delivery(None, None, [report]))
         self._open.close(report.place)
 
     def _safe(self, width: int) -> None:

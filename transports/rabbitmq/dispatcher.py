@@ -417,31 +417,44 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._stranger(event.queue, bad)
             self._connection.ack(event.tag)
             return
-        all_shares = share_out(message.items, buffers)
-        reports: list[Report] = []
-        shares: dict[int, Sequence[Buffer]] = {}
-        for index, report in enumerate(message.items):
-            place = self._continued.place_of(run, report.place)
-            if place is None:  # of a task that is none of ours any more
-                continue
-            report.place = place
-            if run == self._run:
-                self._doubled.pop(place, None)
-            elif place in self._open and self._pushing is not None and self._pushing.has(place):
-                self._doubled[place] = self._jobs.attempt(place)
-            self._jobs.tried(place, report.attempt)
-            if index in all_shares:
-                shares[len(reports)] = all_shares[index]
-            reports.append(report)
-            if place in self._open:
-                self._watch.reported(self._open.widths[place])
-                self._open.close(place)
+        reports: Sequence[Report] = message.items
+        shares: dict[int, list[Buffer]] = share_out(reports, buffers) if buffers else {}
+        if run != self._run:
+            reports, shares = self._translate(run, reports, shares)
+        elif self._doubled:
+            for report in reports:
+                self._doubled.pop(report.place, None)
+        for report in reports:
+            if report.attempt > 1:
+                self._jobs.tried(report.place, report.attempt)
+        for width in self._open.close_all([report.place for report in reports]):
+            self._watch.reported(width)
         if reports:
             worker, host = event.headers.get("worker"), event.headers.get("host")
             self._arrived.append(Delivery(worker, host, reports, shares))
             self._tags.append(event.tag)
         else:  # nobody will acknowledge it
             self._connection.ack(event.tag)
+
+    def _translate(
+        self, run: str, some: Sequence[Report], shares: dict[int, list[Buffer]]
+    ) -> tuple[list[Report], dict[int, list[Buffer]]]:
+        """Return those of an earlier run's reports that are of our tasks, by our places; and their buffers."""
+        assert self._continued is not None
+        assert self._jobs is not None
+        reports: list[Report] = []
+        ours: dict[int, list[Buffer]] = {}
+        for index, report in enumerate(some):
+            place = self._continued.place_of(run, report.place)
+            if place is None:  # of a task that is none of ours any more
+                continue
+            report.place = place
+            if place in self._open and self._pushing is not None and self._pushing.has(place):
+                self._doubled[place] = self._jobs.attempt(place)
+            if index in shares:
+                ours[len(reports)] = shares[index]
+            reports.append(report)
+        return reports, ours
 
     def _mend(self, event: Delivered) -> None:
         """Calls came back whose worker vanished; of which run does not matter."""

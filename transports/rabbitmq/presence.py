@@ -38,6 +38,16 @@ class Open:
             self._reported[place] = 1
             self.counts[self.widths[place]] -= 1
 
+    def close_all(self, places: Iterable[int]) -> list[int]:
+        """Calls were reported; return the widths of those that were open."""
+        reported, last = self._reported, len(self._reported)
+        found = {place for place in places if 0 <= place < last and not reported[place]}
+        for place in found:
+            reported[place] = 1
+        widths = Counter([self.widths[place] for place in found])
+        self.counts.subtract(widths)
+        return list(widths)
+
     def reopen(self, place: int) -> None:
         """A call is tried again."""
         if place not in self:

@@ -439,7 +439,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _translate(
         self, run: str, some: Sequence[Report], shares: dict[int, list[Buffer]]
     ) -> tuple[list[Report], dict[int, list[Buffer]]]:
-        """Return those of an earlier run's reports that are of our tasks, by our places; and their buffers."""
+        """Return an earlier run's reports of tasks that are ours, with our places, and their buffers."""
         assert self._continued is not None
         assert self._jobs is not None
         reports: list[Report] = []

@@ -25,6 +25,10 @@ class Open:
     def __contains__(self, place: int) -> bool:
         return 0 <= place < len(self._reported) and not self._reported[place]
 
+    def has_all(self, first: int, end: int) -> bool:
+        """Whether all calls from `first` on and before `end` are among them."""
+        return not any(self._reported[first:end])
+
     def __iter__(self) -> Iterator[int]:
         """Yield their places; those that were reported cost next to nothing."""
         place = self._reported.find(0)

@@ -132,21 +132,20 @@ class Pushing:
         while self._repeats and self._has_room():
             self._repeat(*self._repeats.popleft())
         while self._has_room() and (first := self._following()) is not None:
-            width = self._jobs.widths[first]
             anew = bool(self._anew)
+            width = self._open.widths[first]
             some: list[Call] = []
             size = 0
-            while len(some) < self._together[width] and size < BODY_BYTES:
-                place = self._following()
-                if place is None or self._jobs.widths[place] != width or bool(self._anew) != anew:
-                    break
+            for place in self._alike(first, width):
                 call = self._encoded(place)
-                if call is not None and some and size + call.size > BODY_BYTES:
-                    break  # it begins the next message
-                self._advance()
                 if call is not None:
+                    own = call.size
+                    if some and size + own > BODY_BYTES:
+                        break  # it begins the next message
                     some.append(call)
-                    size += call.size
+                    size += own
+                first = place
+            self._pass(first)
             if some:
                 # What is pushed anew was before what waits: it goes first. A worker that has had it takes it.
                 queue = self._names.first(width) if anew else self._names.line(width)
@@ -167,11 +166,25 @@ class Pushing:
             self._next += 1
         return None
 
-    def _advance(self) -> None:
+    def _alike(self, first: int, width: int) -> Iterable[int]:
+        """Return the places that come next and are of a width, as many as go into one message."""
+        most, widths = self._together[width], self._open.widths
+        if not self._anew:
+            end = min(first + most, len(self._known))
+            to_push = not any(self._known[first:end]) and self._open.has_all(first, end)
+            if to_push and widths[first:end].count(width) == end - first:
+                return range(first, end)  # as nearly always: nothing need be looked at one by one
+        coming = self._anew or range(first, len(self._known))
+        due = (place for place in coming if place in self._open and (self._anew or not self._known[place]))
+        return itertools.islice(itertools.takewhile(lambda place: widths[place] == width, due), most)
+
+    def _pass(self, place: int) -> None:
+        """What came next is dealt with, up to this place."""
         if self._anew:
-            self._anew.popleft()
+            while self._anew.popleft() != place:
+                pass
         else:
-            self._next += 1
+            self._next = place + 1
 
     def _repeat(self, place: int, alone: bool) -> None:
         call = self._encoded(place) if place in self._open else None

@@ -116,7 +116,7 @@ class Fetching:
         if not width or not self._held.load or queue not in self._last:
             return 1  # one that has nothing to do waits for no more than what is there
         count, size = self._last[queue]
-        wanted = -(-self._held.appetite(width, now) // count)
+        wanted = self._held.appetite(width, now) // count  # whole ones: the rest of one would be put back
         return min(wanted, FETCH_MOST, FETCH_BYTES // max(1, size))
 
     def nothing(self, queue: str, now: float) -> None:

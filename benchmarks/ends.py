@@ -14,7 +14,7 @@ from benchmarks.measure import Failed
 from executor import codec
 from executor.config import Wire
 from executor.launch import LocalWorkers
-from executor.messages import Buffer, Item
+from executor.messages import Buffer, Item, encode_calls
 from executor.run import Run
 from executor.task import Result, Task
 from transports.base import DispatcherEnd
@@ -129,6 +129,10 @@ class Feed:
         """Encode the call, as is done for each task of a run."""
         head, *buffers = codec.encode(self._call)
         return Item(place, self._attempt, 1, None, None, msgspec.Raw(head), len(buffers), None), buffers
+
+    def frame(self, places: Sequence[int]) -> bytes | None:
+        """Encode the call as a message, as is done for the tasks of a run."""
+        return encode_calls(self.id, [(0, self._attempt, 1, None, None, self._call, 0, None, False)])
 
     def call(self, end: DispatcherEnd) -> Any:
         """Make the next call and return its value; the first one was made by `push`.

@@ -14,7 +14,7 @@ from benchmarks.work import CORES, IDEAL, SLEEP, WIDTHS
 from executor import codec
 from executor.cores import CoreSet
 from executor.messages import Item
-from executor.pool import Pool
+from executor.pool import Finished, Pool
 
 #: No-op calls in a round.
 CALLS = 30_000
@@ -33,15 +33,19 @@ def drive(pool: Pool, items: list[Item]) -> float:
     began = time.perf_counter()
     pool.add("bench", items, [])
     left = len(items)
+    finished: list[Finished] = []
     while left:
-        finished = pool.step()
-        for each in finished:
-            if each.report.status != "ok":
-                raise Failed(f"a call failed: {each.report.error}")
-        left -= len(finished)
+        some = pool.step()
+        finished += some
+        left -= sum(each.reports.count for each in some)
         if left:
             select.select([pool.fileno()], [], [], pool.patience())
-    return time.perf_counter() - began
+    took = time.perf_counter() - began
+    for each in finished:
+        for report in each.reports.reports():
+            if report.status != "ok":
+                raise Failed(f"a call failed: {report.error}")
+    return took
 
 
 def measure(bench: Bench) -> Part:

@@ -5,9 +5,10 @@
 Workers start what they hold by place, as their cores allow; every message between them and the dispatcher
 takes half a millisecond. Tasks ask for 1 core and more, in increasing order, most of them for few. How long
 they take has a heavy tail: half of them at most 2 s, one in a hundred more than a minute, 300 s at most. For
-each number of workers it prints what the broker costs in real time, how long the run takes on the virtual
-clock beside what it takes at least (at all, and in this order of widths), how many messages go to and fro for
-each task, and for how long a worker idles at the tail while another holds what it could start.
+each number of workers it prints what the broker costs in CPU time, of its own calls alone, how long the run
+takes on the virtual clock beside what it takes at least (at all, and in this order of widths), how many
+messages go to and fro for each task, and for how long a worker idles at the tail while another holds what it
+could start.
 `--cores mixed` takes workers of 1 to 128 cores, and widths and durations to suit them.
 """
 
@@ -20,7 +21,8 @@ import math
 import random
 import time
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 from rich.table import Table
@@ -41,13 +43,15 @@ SECONDS = [0.01, 0.1, 1.0, 10.0, 100.0]
 #: A heavy tail: the median of a log-normal distribution in seconds, its sigma, and where it is cut off.
 MEDIAN, SIGMA, LONGEST = 2.0, 1.5, 300.0
 
-_TAKE, _END, _HEAR, _RECALL, _BACK = range(5)
+_TAKE, _END, _HEAR, _RECALL, _BACK, _LOOK = range(6)  # the last is at the clock, by the dispatcher
+
+T = TypeVar("T")
 
 
 class Figures(NamedTuple):
     """What a replay shows; from the makespan on, on the virtual clock, in seconds."""
 
-    broker_seconds: float  # of real time, spent inside the broker
+    broker_seconds: float  # of CPU time, spent inside the broker
     decisions: int  # tasks handed out, ended, taken back
     bytes_per_task: float  # that the broker's memory grew by when the tasks were pushed
     messages: int  # to and fro; reports of calls that end at once count singly
@@ -58,8 +62,42 @@ class Figures(NamedTuple):
 
     @property
     def per_second(self) -> float:
-        """Decisions that the broker makes in a second of real time."""
+        """Decisions that the broker makes in a second of CPU time."""
         return self.decisions / self.broker_seconds
+
+
+class Stopwatch:
+    """The CPU time that calls take, without what it takes to measure them.
+
+    It is of this thread, so others that run on the machine don't count, and of the order of what is measured:
+    a look at this clock takes up to a microsecond.
+    """
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._calls = 0
+        self._own = min(self._empty_calls(10_000) for _ in range(5))
+        self._spent, self._calls = 0.0, 0
+
+    def time(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Call, and return what comes back."""
+        self._calls += 1
+        began = time.thread_time()
+        answer = call(*arguments)
+        self._spent += time.thread_time() - began
+        return answer
+
+    @property
+    def seconds(self) -> float:
+        """What all calls took."""
+        return self._spent - self._calls * self._own
+
+    def _empty_calls(self, count: int) -> float:
+        """Return the seconds that are measured for a call that does nothing."""
+        self._spent = 0.0
+        for _ in range(count):
+            self.time(list)
+        return self._spent / count
 
 
 class Machine:
@@ -84,7 +122,8 @@ class Replay:
         self._agenda: list[tuple[float, int, int, Machine, Any]] = []
         self._numbers = itertools.count()
         self._now = 0.0
-        self._spent = 0.0
+        self._watch = Stopwatch()
+        self._news = True  # the dispatcher heard something
         self._decisions = 0
         self._messages = 0
         self._waiting: Counter[int] = Counter()  # what machines hold unstarted, by width
@@ -97,34 +136,24 @@ class Replay:
             self.broker.join(name, machine.free)
         process = psutil.Process()
         before = process.memory_info().rss
-        began = time.perf_counter()
-        self.broker.push(self._widths)
-        self._spent += time.perf_counter() - began
+        self._watch.time(self.broker.push, self._widths)
         grown = process.memory_info().rss - before
         left, recall_at = len(self._widths), 0.0
         while left:
-            began = time.perf_counter()
-            grants = self.broker.grants()
-            tail = self.broker.exhausted
-            self._spent += time.perf_counter() - began
-            for name, places in grants:
-                self._decisions += len(places)
-                self._messages += 1
-                self._after(DELAY, _TAKE, self._machines[name], places)
-            if tail and self._now >= recall_at:
+            if self._news:
+                self._news = False
+                self._hand_out()
+            if self._now >= recall_at and self.broker.exhausted:
                 recall_at = self._now + RECALL
                 self._watch_the_tail()
-                self._after(RECALL, _BACK, next(iter(self._machines.values())), [])  # a look at the clock
-                began = time.perf_counter()
-                recalls = self.broker.recalls()
-                self._spent += time.perf_counter() - began
-                for name, most in recalls:
+                self._after(RECALL, _LOOK, next(iter(self._machines.values())), None)
+                for name, most in self._watch.time(self.broker.recalls):
                     self._messages += 2  # it answers
                     self._after(DELAY, _RECALL, self._machines[name], most)
             self._now, _, what, machine, about = heapq.heappop(self._agenda)
             left -= self._happen(what, machine, about)
         return Figures(
-            self._spent,
+            self._watch.seconds,
             self._decisions,
             grown / len(self._widths),
             self._messages,
@@ -132,6 +161,12 @@ class Replay:
             *self._ideals(),
             self._idle_most,
         )
+
+    def _hand_out(self) -> None:
+        for name, places in self._watch.time(self.broker.grants):
+            self._decisions += len(places)
+            self._messages += 1
+            self._after(DELAY, _TAKE, self._machines[name], places)
 
     def _after(self, delay: float, what: int, machine: Machine, about: Any) -> None:
         heapq.heappush(self._agenda, (self._now + delay, next(self._numbers), what, machine, about))
@@ -143,9 +178,8 @@ class Replay:
             self._after(DELAY, _HEAR, machine, about)
             self._start(machine)
         elif what == _HEAR:
-            began = time.perf_counter()
-            self.broker.settle(machine.name, [about], self._seconds[about])
-            self._spent += time.perf_counter() - began
+            self._watch.time(self.broker.settle, machine.name, [about], self._seconds[about])
+            self._news = True
             self._decisions += 1
             self._messages += 1
             return 1
@@ -160,10 +194,9 @@ class Replay:
             for place in back:
                 self._waiting[self._widths[place]] -= 1
             self._after(DELAY, _BACK, machine, back)
-        elif about:
-            began = time.perf_counter()
-            self.broker.give_back(machine.name, about)
-            self._spent += time.perf_counter() - began
+        elif what == _BACK:
+            self._watch.time(self.broker.give_back, machine.name, about)
+            self._news = True
             self._decisions += len(about)
         return 0
 

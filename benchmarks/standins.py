@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from executor import config
 from executor.descriptors import raise_descriptor_limit
 from executor.messages import NIL, Item, Report, introduce
+from executor.packed import pack
 from executor.session import GiveBack, Stop, Take
 from transports.base import WorkerEnd
 
@@ -28,7 +29,7 @@ def turn(end: WorkerEnd) -> None:
     """Answer what has come to one of them."""
     for order in end.pull(0):
         if isinstance(order, Take):
-            end.reply(order.run, [_answer(item) for item in order.items], ())
+            end.reply(order.run, pack([_answer(item) for item in order.items]))
         elif isinstance(order, GiveBack | Stop):
             end.give_back(order.run, [])  # it never has anything that is not answered
 

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from executor.leases import Leases
-from executor.lines import Lines
+from executor.lines import Line, Lines
 from executor.pace import Pace
 
 #: Calls that a worker holds at most beyond what it can start. Each may travel in a frame of its own, and a
@@ -277,9 +277,9 @@ class Broker:
             ended = self._drop(mine, places)
             for place in ended:
                 self._state[place] = _SETTLED
-            for rare in (self._repeats, self._suspects, self._loners):
-                if rare:
-                    rare.difference_update(ended)
+            if self._repeats or self._suspects or self._loners:
+                for known in (self._repeats, self._suspects, self._loners):
+                    known.difference_update(ended)
             self._hungry[worker] = None
             self._weigh(worker, mine)
         if places:
@@ -365,16 +365,17 @@ class Broker:
         if first is None:
             return []
         line, width, bound = first
-        startable = max(0, ((mine.room if ahead else mine.cores) - mine.load) // width)
+        free = (mine.room if ahead else mine.cores) - mine.load
+        startable = free // width if free > 0 else 0
         if not startable and mine.load < mine.cores:
             self._blocked.setdefault(width, {})[name] = None
-        count = max(startable, self._ahead(mine, width, len(line), startable)) if ahead else startable
+        count = max(startable, self._ahead(mine, line, width, startable)) if ahead else startable
         if not startable and (self._repeats or self._suspects):
-            head = line.head()
+            head = line.head
             if head in self._suspects:
                 return []
             if ahead and not count and head is not None and self._hurries(mine, head):
-                mine.hurried.add(head)
+                mine.hurried |= {head}
                 count = 1
         if not count:
             return []
@@ -382,16 +383,16 @@ class Broker:
         for place in places:
             self._state[place] = _LEASED
         mine.hold(places, width)
-        if bound is not None and ((head := line.head()) is None or head > bound):
+        if bound is not None and ((head := line.head) is None or head > bound):
             self._wake(width)
         return places
 
-    def _ahead(self, mine: Leases, width: int, waiting: int, startable: int) -> int:
-        """Return how many places of a width a worker is given for the time after; so many of it wait."""
+    def _ahead(self, mine: Leases, line: Line, width: int, startable: int) -> int:
+        """Return how many places of a line, of this width, a worker is given for the time after."""
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         if missing <= 0:
             return 0
-        share = -(-waiting * mine.cores // (2 * self._cores))
+        share = -(-len(line) * mine.cores // (2 * self._cores))
         unstarted = max(0, mine.load - mine.cores) // width
         more = min(missing, share - unstarted, AHEAD_MOST - len(mine.held))
         # Topped up by quarters, so that tiny calls don't trickle one by one.
@@ -417,7 +418,7 @@ class Broker:
             mine = self._workers[name]
             if room <= 0:
                 break
-            if mine.recalled:
+            if mine.recalled or min(mine.widths) > widest:
                 continue
             excess = mine.load - mine.cores
             most = 0

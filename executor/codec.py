@@ -120,6 +120,20 @@ def canonical(value: Any) -> bytes:
         raise cannot_travel(value, error) from error
 
 
+def canonical_json(value: Any) -> bytes:
+    """As `canonical`, in a tenth of the time, for a value of nothing but what msgspec's JSON decoder makes.
+
+    Raises:
+        CannotTravel: it nests too deep.
+    """
+    try:
+        content = _SORTED.encode(value)
+    except (*_BEYOND_MSGPACK, RecursionError):
+        return canonical(value)
+    # A level of nesting takes a byte at least, so what is short does not nest too deep.
+    return content if len(content) <= MAX_DEPTH else canonical(value)
+
+
 def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
     """Return the value of which `parts` are the head and the buffers.
 

@@ -1,4 +1,4 @@
-"""JSON as people write it: `load` for the texts of task files.
+"""JSON as people write it: `load` for the texts of task files, `load_lines` for the usual ones of JSON Lines.
 
 It takes the words NaN and Infinity and integers of any size, as Python's own reader does, at msgspec's speed
 where it can. A key that stands twice in an object is found: one of its two values would be lost.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import msgspec
+
+_decode_lines = msgspec.json.Decoder().decode_lines
 
 
 class Ambiguous(dict[Any, Any]):
@@ -32,7 +35,7 @@ def load(text: str) -> tuple[Any, list[str]]:
     except (msgspec.DecodeError, RecursionError):
         pass
     else:
-        if text.count(":") == _pairs(value):
+        if _accounts_for(text.count(":"), [value], escaped="\\u003" in text):
             return value, []
     try:
         return _watch.read(text)  # takes 1e400 and lone surrogates, too
@@ -53,9 +56,24 @@ def mistakes_in(value: object) -> list[str]:
     return found
 
 
-def each_key_once(line: bytes) -> bool:
-    """Tell whether no object in a JSON text holds a key twice; the text is known to be right else."""
-    return line.count(b":") == _pairs(msgspec.json.decode(line)) or not _watch.read(line.decode())[1]
+def load_lines(block: bytes) -> list[dict[str, Any]] | None:
+    """Return the objects that stand in a block of whole lines, one on each, with no key twice.
+
+    None: the block is not of that kind, or it takes a closer look to tell. It costs the less the more lines
+    there are in it.
+    """
+    lines = block.count(b"\n") + (not block.endswith(b"\n"))
+    # No object goes on behind a line end that one ends before and one begins after: a comma would have to
+    # stand between them. So each line holds a value at least, and where there are no more, exactly one.
+    between = block.count(b"}\n{") or block.count(b"}\r\n{")
+    if between != lines - 1 or not block.startswith(b"{"):
+        return None
+    try:
+        values = _decode_lines(block)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    once = len(values) == lines and _accounts_for(block.count(b":"), values, escaped=b"\\u003" in block)
+    return values if once else None
 
 
 def malformed(error: ValueError) -> str:
@@ -65,17 +83,26 @@ def malformed(error: ValueError) -> str:
     return f"malformed JSON: {error}"
 
 
-def _pairs(value: object) -> int:
-    """Return how many pairs of key and value there are, those deep inside not counted.
+def _accounts_for(colons: int, values: list[Any], *, escaped: bool) -> bool:
+    """Tell whether the values that a text gave have as many colons as the text: then no key stood twice.
 
-    Each pair has a colon in the text, and one that was lost had a colon as well: no more colons than pairs,
-    and nothing was lost. So it is with a task as people write it; others take a closer look.
+    Each pair of key and value has a colon, and what was lost had one as well; all others stand in strings.
+    With `escaped` colons, which the text hides, it can't be told, unless the pairs have them all.
     """
-    if isinstance(value, list):
-        return sum(_pairs(item) for item in value if isinstance(item, dict))
-    if isinstance(value, dict):
-        return len(value) + sum(len(inner) for inner in value.values() if isinstance(inner, dict))
-    return 0
+    objects: list[dict[str, Any]] = []
+    strings: list[str] = []
+    level = values
+    while level:  # all that lies equally deep at once, which is faster than one by one
+        inner = [value for value in level if type(value) is dict]
+        colons -= sum(map(len, inner))
+        if not colons:
+            return True
+        objects += inner
+        strings += [value for value in level if type(value) is str]
+        lists = [value for value in level if type(value) is list]
+        level = [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, inner))]
+    keys = chain.from_iterable(objects)
+    return not escaped and colons == sum(text.count(":") for text in chain(strings, keys))
 
 
 class _Watch:

@@ -22,7 +22,8 @@ class Leases:
         self.room = 2 * cores if backfill else cores
         self.held: dict[int, int] = {}  # width by place
         self.widths: dict[int, int] = {}  # how many are held, by width
-        self.hurried: set[int] = set()  # those of them that it was given although it had enough
+        #: Those of them that it was given although it had enough; mostly none, and then all share one object.
+        self.hurried: frozenset[int] = frozenset()
         self.load = 0  # the cores that all it holds would take at once
         self.draining = False
         self.recalled = False
@@ -49,7 +50,7 @@ class Leases:
         else:
             del self.widths[width]
         if self.hurried:
-            self.hurried.difference_update(dropped)
+            self.hurried = self.hurried.difference(dropped)
         return dropped
 
     def takes(self, width: int) -> bool:

@@ -15,9 +15,11 @@ class Line:
     turn comes or it is back.
     """
 
-    __slots__ = ("back", "fresh", "gone", "runs", "turn")
+    __slots__ = ("back", "fresh", "gone", "head", "runs", "turn")
 
     def __init__(self) -> None:
+        #: The first place in line, or None.
+        self.head: int | None = None
         self.runs = array("q")  # the first place of each run, and the one after its last
         self.turn = 0  # the index of the first run of which some wait; its first place grows
         self.fresh = 0  # how many wait in runs, or are gone from them
@@ -28,15 +30,7 @@ class Line:
         """Add places that were never handed out, behind all others."""
         self.runs.extend((places.start, places.stop))
         self.fresh += len(places)
-
-    def head(self) -> int | None:
-        """The first place in line, or None."""
-        if self.gone:
-            self._pass_over()
-        if not self.fresh:
-            return self.back[0] if self.back else None
-        first = self.runs[self.turn]
-        return self.back[0] if self.back and self.back[0] < first else first
+        self._find_head()
 
     def take(self, most: int, before: int | None = None, singly: Set[int] = frozenset()) -> list[int]:
         """Take the first places out of the line: at most so many, and only those that stand `before` another.
@@ -44,14 +38,15 @@ class Line:
         One of `singly` comes by itself.
         """
         places: list[int] = []
-        while len(places) < most and (head := self.head()) is not None and (before is None or head < before):
+        while len(places) < most and (head := self.head) is not None and (before is None or head < before):
             alone = head in singly
             if alone and places:
                 break
             if self.back and self.back[0] == head:
                 places.append(heapq.heappop(self.back))
             else:
-                places += self._take_run(1 if alone else most - len(places), before, singly)
+                places += self._take_run(head, 1 if alone else most - len(places), before, singly)
+            self._find_head()
             if alone:
                 break
         return places
@@ -62,22 +57,23 @@ class Line:
             self.gone.discard(place)
         else:
             heapq.heappush(self.back, place)
+            self._find_head()
 
     def remove(self, place: int) -> None:
         """Take a place out of the line, wherever it stands; it must be there."""
         self.gone.add(place)
+        self._find_head()
 
     def __len__(self) -> int:
         return self.fresh + len(self.back) - len(self.gone)
 
-    def _take_run(self, most: int, before: int | None, singly: Set[int]) -> Sequence[int]:
+    def _take_run(self, head: int, most: int, before: int | None, singly: Set[int]) -> Sequence[int]:
         """Take the first places of the first run, but for those that are gone; its head is not."""
-        head = self.runs[self.turn]
         end = min(head + most, self.runs[self.turn + 1])
-        if before is not None:
-            end = min(end, before)
-        if self.back:
-            end = min(end, self.back[0])
+        if before is not None and before < end:
+            end = before
+        if self.back and self.back[0] < end:
+            end = self.back[0]
         places: Sequence[int] = range(head, end)
         if singly and not singly.isdisjoint(places[1:]):
             places = range(head, next(place for place in places[1:] if place in singly))
@@ -90,18 +86,22 @@ class Line:
 
     def _advance(self, count: int) -> None:
         """So many of the first run are in line no more."""
+        runs, turn = self.runs, self.turn
         self.fresh -= count
-        self.runs[self.turn] += count
-        if self.runs[self.turn] == self.runs[self.turn + 1]:
-            self.turn += 2
+        runs[turn] += count
+        if runs[turn] == runs[turn + 1]:
+            self.turn = turn + 2
 
-    def _pass_over(self) -> None:
-        """Let go of the places at the head that are gone."""
-        while self.fresh and self.runs[self.turn] in self.gone:
+    def _find_head(self) -> None:
+        """Let go of the places in front that are gone, and note which is the first then."""
+        while self.gone and self.fresh and self.runs[self.turn] in self.gone:
             self.gone.discard(self.runs[self.turn])
             self._advance(1)
-        while self.back and self.back[0] in self.gone:
+        while self.gone and self.back and self.back[0] in self.gone:
             self.gone.discard(heapq.heappop(self.back))
+        self.head = self.runs[self.turn] if self.fresh else None
+        if self.back and (self.head is None or self.back[0] < self.head):
+            self.head = self.back[0]
 
 
 class Lines:
@@ -151,13 +151,13 @@ class Lines:
         known = self._first.get(cores)
         if known is not None:
             line, _, bound = known
-            head = line.head()
+            head = line.head
             if head is not None and (bound is None or head < bound):
                 return known
         first: tuple[int, int, Line] | None = None
         bound = None
         for width, line in self._lines.items():
-            if width > cores or (head := line.head()) is None:
+            if width > cores or (head := line.head) is None:
                 continue
             if first is None or head < first[0]:
                 bound = first[0] if first is not None else None
@@ -173,8 +173,8 @@ class Lines:
     def narrower_first(self, width: int) -> bool:
         """Return whether something narrower stands before all places of a width."""
         line = self._lines.get(width)
-        first = None if line is None else line.head()
-        heads = (each.head() for narrow, each in self._lines.items() if narrow < width)
+        first = None if line is None else line.head
+        heads = (each.head for narrow, each in self._lines.items() if narrow < width)
         return any(head is not None and (first is None or head < first) for head in heads)
 
     def withdraw(self, width: int | None = None) -> list[int]:

@@ -213,6 +213,14 @@ class Reports(_Message, tag="reports"):
     items: list[Report]
 
 
+class Sealed(_Message, tag="reports"):
+    """`Reports` around records that are encoded already (`executor.packed`): the same bytes."""
+
+    run: str
+    number: int
+    items: msgspec.Raw
+
+
 class ReadReports(Reports, tag="reports"):
     """Reports as a dispatcher reads them, if it can."""
 
@@ -296,9 +304,21 @@ def longest(running: Iterable[Running]) -> list[Running]:
     return told
 
 
-def encode(message: Message, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
+def encode(message: Message | Sealed, buffers: Iterable[Buffer] = ()) -> list[Buffer]:
     """Return the frame of `message`; `buffers` are those of its items, in order."""
     return [_encoder.encode(message), *buffers]
+
+
+def encode_calls(run: str, calls: Sequence[tuple[Any, ...]]) -> bytes | None:
+    """Return the frame of `Tasks` whose calls hold only plain values (see `jsonform.are_plain`), in one go.
+
+    Each is the fields of an `Item` in their order, with (function, params, kwargs) as `call`. None: one of
+    them holds an int or a text that MessagePack lacks.
+    """
+    try:
+        return _encoder.encode((Tasks.__struct_config__.tag, run, calls))
+    except (OverflowError, UnicodeEncodeError):
+        return None
 
 
 def decode(frame: Parts) -> tuple[Message, list[Buffer]]:

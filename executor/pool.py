@@ -28,6 +28,7 @@ from executor.errors import NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
 from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
+from executor.packed import Packed, pack
 from executor.process import STATUS_OF, Child
 
 #: Seconds for which narrow calls may overtake a wide one that waits for its cores, with ``--backfill``.
@@ -46,15 +47,13 @@ _WATCH_SECONDS = 0.05
 STILLBORN_MOST = 3
 
 _done = msgspec.msgpack.Decoder(Done)
-_reports = msgspec.msgpack.Decoder(list[Report])
 
 
 class Finished(NamedTuple):
-    """A report of the pool, with the run it belongs to and the large buffers of its value."""
+    """Reports of the pool, and the run that they belong to."""
 
     run: str
-    report: Report
-    buffers: Sequence[Buffer]
+    reports: Packed
 
 
 class Running(NamedTuple):
@@ -122,7 +121,7 @@ class Pool:
         for index, item in enumerate(items):
             if item.width > most:  # the dispatcher knows better, unless it is not one of ours
                 text = f"{item.width} cores, but this worker has {most}"
-                self._finished.append(Finished(run, rejected(item, "TooWide", text), ()))
+                self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
             else:
                 self._line.add(run, item, shares.get(index, ()))
 
@@ -300,7 +299,7 @@ class Pool:
         """Take a child's reports."""
         for frame in frames:
             done = _done.decode(frame[0])
-            self._take(child, done.first, _reports.decode(done.reports), frame[1:])
+            self._take(child, done, frame[1:])
             if not done.last:
                 continue
             child.batches -= 1
@@ -312,16 +311,26 @@ class Pool:
                 if child.worn or child.ending:
                     self._children.end(child)
 
-    def _take(
-        self, child: Child, first: int, reports: Sequence[Report], buffers: Sequence[Buffer] = ()
+    def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
+        """Take a frame of reports, unread if that can be."""
+        if not done.count:
+            return
+        if child.condemned or done.first not in child.entries:  # some may need other words, or were taken
+            self._take_read(child, done.first, Packed(done.count, done.reports, buffers).each())
+            return
+        pop = child.entries.pop
+        for index in range(done.first, done.first + done.count):
+            pop(index, None)
+        self._finish(child, Packed(done.count, done.reports, buffers), done.began, done.ended)
+
+    def _take_read(
+        self, child: Child, first: int, reports: Iterable[tuple[Report, Sequence[Buffer]]]
     ) -> None:
         """Take the reports of a child's entries from index `first` on, once each."""
-        shares = share_out(reports, buffers) if buffers else {}
-        began: float | None = None
-        ended: float | None = None
-        count = 0
-        for i, report in enumerate(reports):
-            entry = child.entries.pop(first + i, None)
+        taken: list[Report] = []
+        large: list[Buffer] = []
+        for index, (report, buffers) in enumerate(reports, first):
+            entry = child.entries.pop(index, None)
             if entry is None:  # taken from the board already
                 continue
             if (
@@ -330,13 +339,18 @@ class Pool:
                 had = (report.finished or 0.0) - (report.started or 0.0)
                 report.status = STATUS_OF[child.ending]
                 report.error = (*child.sentence(entry, had), report.error[2])
-            self._finished.append(Finished(entry.run, report, shares.get(i, ())))
-            count += 1
-            ended = report.finished
-            if began is None:
-                began = report.started
+            taken.append(report)
+            large += buffers
+        if taken:
+            began = next((report.started for report in taken if report.started is not None), None)
+            self._finish(child, pack(taken, large), began, taken[-1].finished)
+
+    def _finish(self, child: Child, reports: Packed, began: float | None, ended: float | None) -> None:
+        """Give reports of a child's calls, of which the first began then and the last ended."""
+        assert child.run is not None
+        self._finished.append(Finished(child.run, reports))
         if began is not None and ended is not None:
-            self._pace.learn(len(child.cores), max(0.0, ended - began) / count)
+            self._pace.learn(len(child.cores), max(0.0, ended - began) / reports.count)
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)
@@ -381,12 +395,12 @@ class Pool:
         """Report a call that its process did not survive, and when it began, if it did, on both clocks."""
         starved = self._starved.lately() if status == -signal.SIGKILL else False
         report = child.obituary(entry, began, status or 0, starved=starved)
-        self._finished.append(Finished(entry.run, report, ()))
+        self._finished.append(Finished(entry.run, pack([report])))
 
     def _rescue(self, child: Child) -> None:
         """Take the reports that stand on the child's board, waiting to be sent."""
         first, reports = child.board.unsent()
-        self._take(child, first, reports)
+        self._take_read(child, first, ((report, ()) for report in reports))
 
     def _end_call(self, child: Child, entry: Entry, why: str, number: int = signal.SIGTERM) -> None:
         """Kill a child for what its present call does; what waits behind it goes elsewhere."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 import msgspec
 
 from executor import codec
 from executor.errors import BadFrame
-from executor.messages import NIL, Buffer, Item, ReadReport, Report
+from executor.jsonform import are_plain
+from executor.messages import NIL, Buffer, Item, ReadReport, Report, encode_calls
 from executor.task import Error, Result, Task, tries_again
 
 
@@ -162,6 +164,29 @@ class Run:
             self.retries if task.retries is None else task.retries,
         )  # fmt: skip
         return item, buffers
+
+    def frame(self, places: Sequence[int]) -> bytes | None:
+        """Encode many tasks as one message, without buffers: a tenth of the time that takes one by one.
+
+        None: one has its result, or holds more than plain values, so that they are to be looked at singly.
+        """
+        if any(map(self._recorded.__getitem__, places)):
+            return None
+        tasks = [self.tasks[place] for place in places]
+        params = chain.from_iterable([task.params for task in tasks])
+        kwargs = [task.kwargs for task in tasks if task.kwargs]
+        if not are_plain([*params, *kwargs]):
+            return None
+        attempt, timeout, retries = self._attempts.get, self.timeout, self.retries
+        calls = [
+            (
+                place, attempt(place, 1), task.resources, timeout if task.timeout is None else task.timeout,
+                task.memory, (task.function, task.params, task.kwargs), 0,
+                retries if task.retries is None else task.retries, False,
+            )
+            for place, task in zip(places, tasks, strict=True)
+        ]  # fmt: skip
+        return encode_calls(self.id, calls)
 
     def accept_all(
         self,

@@ -31,15 +31,15 @@ from executor.messages import (
     Recall,
     Recorded,
     Refused,
-    Report,
-    Reports,
     Returned,
     Running,
+    Sealed,
     Tasks,
     Unknown,
     Welcome,
     longest,
 )
+from executor.packed import Packed
 from executor.unclaimed import Frame, Unclaimed, merged, named
 
 #: Seconds between two greetings to a dispatcher that does not answer (it may wait its turn).
@@ -107,7 +107,7 @@ class Session:
         self.welcomed = False
         self.draining = False
         #: Messages to send, in order, each with its buffers.
-        self.outbox: deque[tuple[Message, Sequence[Buffer]]] = deque()
+        self.outbox: deque[tuple[Message | Sealed, Sequence[Buffer]]] = deque()
         #: Why the dispatcher refused us, until it welcomes us after all.
         self.refused: str | None = None
         self._kept: deque[Frame] = deque()  # reported, not yet recorded, by number
@@ -158,10 +158,10 @@ class Session:
             all_ = () if message.places is not None else self._earlier
             return [*(Stop(run, None) for run in all_), Stop(self.run, message.places)]
         elif isinstance(message, Recorded):
-            while self._kept and self._kept[0][0].number <= message.number:
-                reports, _ = self._kept.popleft()
-                if self._named and reports.run == self.run:
-                    self._unname(reports)
+            while self._kept and self._kept[0].number <= message.number:
+                frame = self._kept.popleft()
+                if self._named and frame.run == self.run:
+                    self._unname(frame)
         elif isinstance(message, Over):
             orders = self._end(complete=True, why="its run is over", now=now)
             self._send(message)
@@ -204,7 +204,7 @@ class Session:
             self._send(Leaving())
         if first:
             self._return_what_is_gone(named_then)
-            self.outbox.extend(self._kept)
+            self.outbox.extend(map(_sealed, self._kept))
             orders += self._hand_back()
         return orders
 
@@ -217,12 +217,14 @@ class Session:
             if gone:
                 self._send(Returned(run, gone))
 
-    def _unname(self, reports: Reports) -> None:
+    def _unname(self, frame: Frame) -> None:
         """These were recorded when our greeting was read: of what it named, a later attempt is ours since."""
-        attempts = self._named.get(reports.run, {})
-        for report in reports.items:
-            if attempts.get(report.place) == report.attempt:
-                del attempts[report.place]
+        attempts = self._named.get(frame.run)
+        if not attempts:
+            return
+        for place, attempt in frame.reports.attempts():
+            if attempts.get(place) == attempt:
+                del attempts[place]
 
     def _hand_back(self) -> list[Order]:
         """Return what is to be done so that nothing is begun any more as part of an earlier run."""
@@ -234,22 +236,22 @@ class Session:
 
         Their numbers are new, for it may have recorded higher ones already.
         """
-        for reports, buffers in frames:
-            self._keep(numbered(reports.run, reports.items, buffers))
+        for frame in frames:
+            self._keep(numbered(frame.run, frame.reports))
 
     def _keep(self, frame: Frame) -> None:
         self._kept.append(frame)
         if self.welcomed:
-            self.outbox.append(frame)
+            self.outbox.append(_sealed(frame))
 
-    def report(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> bool:
+    def report(self, run: str, reports: Packed) -> bool:
         """Report results; they are kept until the dispatcher has recorded them, or left.
 
         Return whether they are this dispatcher's.
         """
         if run not in self.runs:
             return False
-        self._keep(numbered(run, reports, buffers))
+        self._keep(numbered(run, reports))
         return True
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
@@ -316,7 +318,7 @@ class Session:
 
     def release(self, runs: Collection[str], now: float) -> list[Frame]:
         """Another dispatcher continues these runs: give what is kept of them, and be without one."""
-        given = [frame for frame in self._kept if frame[0].run in runs]
+        given = [frame for frame in self._kept if frame.run in runs]
         self._leave([run for run in self.runs if run not in runs], now)
         self._forget(now)
         return given
@@ -324,11 +326,11 @@ class Session:
     def _leave(self, runs: Sequence[str], now: float) -> None:
         """The dispatcher of these runs is gone: what is kept of them may be claimed."""
         for run in runs:
-            self._unclaimed.leave(run, [frame for frame in self._kept if frame[0].run == run], now)
+            self._unclaimed.leave(run, [frame for frame in self._kept if frame.run == run], now)
         self._drop(runs)
 
     def _drop(self, runs: Sequence[str]) -> None:
-        self._kept = deque(frame for frame in self._kept if frame[0].run not in runs)
+        self._kept = deque(frame for frame in self._kept if frame.run not in runs)
 
     def _end(self, *, complete: bool, why: str, now: float) -> list[Order]:
         run, earlier = self.run, self._earlier
@@ -353,6 +355,11 @@ class Session:
         self.outbox.append((message, buffers))
 
 
-def numbered(run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> Frame:
-    """Return reports as they travel, with a number that no others of this process have."""
-    return Reports(run, next(_numbers), list(reports)), buffers
+def numbered(run: str, reports: Packed) -> Frame:
+    """Return reports with a number that no others of this process have."""
+    return Frame(run, next(_numbers), reports)
+
+
+def _sealed(frame: Frame) -> tuple[Sealed, Sequence[Buffer]]:
+    """Return reports as they travel."""
+    return Sealed(frame.run, frame.number, frame.reports.array), frame.reports.buffers

@@ -7,13 +7,13 @@ names in task files and in result files.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
 from executor import codec
+from executor.sizes import MOST
 
 #: How a task ended. ``lost``: every worker that held it vanished; ``rejected``: it can never run.
 Status = Literal["ok", "error", "timeout", "crashed", "lost", "rejected", "cancelled"]
@@ -37,6 +37,12 @@ def tries_again(status: str, attempt: int, retries: int | None, error: str = "")
     return attempt <= (DEFAULT_RETRIES[status] if retries is None else retries)
 
 
+_Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+
+#: It is copied for each digest, which takes two thirds of the time that making one does.
+_BLAKE2B = hashlib.blake2b(digest_size=8)
+
+
 class Task(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     """One call of a function, and what it may use.
 
@@ -48,11 +54,11 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
     function: str
     params: list[Any] = []
     kwargs: dict[str, Any] = {}
-    resources: int = 1
+    resources: _Positive = 1
     id: str = ""
-    timeout: float | None = None
-    retries: int | None = None
-    memory: int | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    retries: Annotated[int, msgspec.Meta(ge=0, le=MOST)] | None = None
+    memory: _Positive | None = None
 
 
 class Error(msgspec.Struct, gc=False):
@@ -97,15 +103,49 @@ def content_hash(task: Task) -> str:
     Raises:
         CannotTravel: a parameter has no form on the wire.
     """
-    content = codec.canonical([task.function, task.params, task.kwargs, task.resources])
-    return hashlib.blake2b(content, digest_size=8).hexdigest()
+    return _digest(codec.canonical([task.function, task.params, task.kwargs, task.resources]))
+
+
+def _digest(content: bytes) -> str:
+    digest = _BLAKE2B.copy()
+    digest.update(content)
+    return digest.hexdigest()
+
+
+class Naming:
+    """Gives tasks that have no `id` their own: ``<content hash>-<occurrence among equals>``, from 0."""
+
+    def __init__(self) -> None:
+        #: The ids that it gave to the first of equals.
+        self._first: set[str] = set()
+        self._again: dict[str, int] = {}
+
+    def name(self, tasks: Iterable[Task], canonical: Callable[[Any], bytes] = codec.canonical) -> None:
+        """Give ids to the next tasks; `canonical` is `codec.canonical_json` for those that JSON gave.
+
+        Raises:
+            CannotTravel: a parameter of a task, be its id given, has no form on the wire. Those behind it get
+                no id.
+        """
+        first = self._first
+        for task in tasks:
+            # Even if the id is given, as this finds out whether the task can be handed out.
+            content = canonical([task.function, task.params, task.kwargs, task.resources])
+            if task.id:
+                continue
+            id = _digest(content) + "-0"
+            if id in first:
+                count = self._again[id] = self._again.get(id, 0) + 1
+                id = f"{id[:-1]}{count}"
+            else:
+                first.add(id)
+            task.id = id
 
 
 def identify(tasks: Iterable[Task]) -> None:
-    """Give each task that has no `id` its own: ``<content hash>-<occurrence among equals>``, from 0."""
-    seen: Counter[str] = Counter()
-    for task in tasks:
-        if not task.id:
-            digest = content_hash(task)
-            task.id = f"{digest}-{seen[digest]}"
-            seen[digest] += 1
+    """Give each task that has no `id` its own, as `Naming` does.
+
+    Raises:
+        CannotTravel: as `Naming.name`.
+    """
+    Naming().name(tasks)

@@ -9,17 +9,23 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
-from executor.messages import Buffer, Holding, Report, Reports
+from executor.messages import Holding
+from executor.packed import Packed
 from executor.words import plural, round_duration, size
 
-#: Reports on their way, with the large buffers of their values.
-Frame: TypeAlias = tuple[Reports, Sequence[Buffer]]
-
-#: What a report takes beyond its values and texts, roughly.
+#: What a report takes beyond its bytes on the wire, in a frame of its own.
 REPORT_BYTES = 500
+
+
+class Frame(NamedTuple):
+    """Reports of a run on their way, with the number by which they are acknowledged."""
+
+    run: str
+    number: int
+    reports: Packed
 
 
 class _Left:
@@ -35,7 +41,7 @@ class _Left:
 
     @property
     def results(self) -> int:
-        return sum(len(frame.items) for frame, _ in self.frames)
+        return count(self.frames)
 
 
 class Dropped(NamedTuple):
@@ -64,7 +70,7 @@ class Unclaimed:
         """A run's dispatcher is gone, which had not recorded these reports."""
         frames = list(frames)
         if not self._seconds or not self._most:
-            self._say(run, sum(len(frame.items) for frame, _ in frames), "nothing is kept (keep)")
+            self._say(run, count(frames), "nothing is kept (keep)")
             return
         left = _Left(now)
         left.frames.extend(self.claim(run))
@@ -80,7 +86,7 @@ class Unclaimed:
         if left is None:
             return
         if left.forgotten:
-            self._say(run, len(frame[0].items), self._too_late())
+            self._say(run, frame.reports.count, self._too_late())
             return
         left.frames.append(frame)
         left.bytes += _size(frame)
@@ -130,40 +136,44 @@ class Unclaimed:
         for run in older:
             if self._bytes > self._most:
                 self._drop(run, len(self._runs[run].frames))
-        count = 0
+        many = 0
         excess = self._bytes - self._most
         for frame in self._runs[newest].frames:
             if excess <= 0:
                 break
             excess -= _size(frame)
-            count += 1
-        self._drop(newest, count)
+            many += 1
+        self._drop(newest, many)
 
-    def _drop(self, run: str, count: int) -> None:
+    def _drop(self, run: str, many: int) -> None:
         """Drop the oldest frames of a run."""
         left = self._runs[run]
-        frames = [left.frames.popleft() for _ in range(count)]
+        frames = [left.frames.popleft() for _ in range(many)]
         freed = sum(map(_size, frames))
         left.bytes -= freed
         self._bytes -= freed
-        results = sum(len(frame.items) for frame, _ in frames)
-        self._say(run, results, f"more than {size(self._most)} would be kept")
+        self._say(run, count(frames), f"more than {size(self._most)} would be kept")
 
     def _too_late(self) -> str:
         return f"nobody continued it within {round_duration(self._seconds)}"
 
-    def _say(self, run: str, count: int, why: str) -> None:
-        if count:
-            self.dropped.append(Dropped(run, count, why))
+    def _say(self, run: str, results: int, why: str) -> None:
+        if results:
+            self.dropped.append(Dropped(run, results, why))
+
+
+def count(frames: Iterable[Frame]) -> int:
+    """Return how many reports are in these."""
+    return sum(frame.reports.count for frame in frames)
 
 
 def named(frames: Iterable[Frame]) -> Holding:
     """Return the places that reports are about, by run, each with its latest attempt."""
     found: Holding = {}
-    for frame, _ in frames:
+    for frame in frames:
         places = found.setdefault(frame.run, {})
-        for report in frame.items:
-            places[report.place] = max(report.attempt, places.get(report.place, 0))
+        for place, attempt in frame.reports.attempts():
+            places[place] = max(attempt, places.get(place, 0))
     return found
 
 
@@ -179,10 +189,4 @@ def merged(*holdings: Holding) -> Holding:
 
 
 def _size(frame: Frame) -> int:
-    reports, buffers = frame
-    return sum(len(buffer) for buffer in buffers) + sum(map(_report_size, reports.items))
-
-
-def _report_size(report: Report) -> int:
-    texts = len(report.stdout) + len(report.stderr) + sum(map(len, report.error or ()))
-    return REPORT_BYTES + len(report.value) + texts
+    return REPORT_BYTES * frame.reports.count + frame.reports.size

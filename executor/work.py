@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from executor.errors import EXIT_INTERRUPTED, EXIT_OK, NobodyThere
-from executor.messages import NIL, Buffer, Report, too_large
+from executor.messages import NIL, too_large
+from executor.packed import Packed, join, pack
 from executor.pool import Finished, Pool
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.streams import complain
@@ -170,27 +171,16 @@ class Worker:
         at = 0
         while at < len(finished):
             run, size = finished[at].run, 0
-            reports: list[Report] = []
-            buffers: list[Buffer] = []
+            some: list[Packed] = []
             while at < len(finished) and finished[at].run == run and size < _FRAME_BYTES:
-                report, own = self._fitting(finished[at])
-                reports.append(report)
-                buffers.extend(own)
-                size += len(report.value) + sum(len(buffer) for buffer in own)
+                reports = fitting(finished[at].reports, self._end.largest)
+                some.append(reports)
+                size += reports.size
                 at += 1
+            reports = join(some)
             if run in self._runs:
-                self._runs[run] += len(reports)
-            self._end.reply(run, reports, buffers)
-
-    def _fitting(self, finished: Finished) -> tuple[Report, Sequence[Buffer]]:
-        """Return a report as it can travel: a value that is too large for the wire is its task's error."""
-        _, report, buffers = finished
-        size, largest = len(report.value) + sum(len(buffer) for buffer in buffers), self._end.largest
-        if size > largest:
-            error = ("CannotTravel", too_large("the result", size, largest), "")
-            report = msgspec.structs.replace(report, status="error", value=NIL, buffers=0, error=error)
-            buffers = ()
-        return report, buffers
+                self._runs[run] += reports.count
+            self._end.reply(run, reports)
 
     def _drain(self) -> None:
         """Finish what runs, give the rest back, then end."""
@@ -204,6 +194,21 @@ class Worker:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._signals += 1
+
+
+def fitting(reports: Packed, largest: int) -> Packed:
+    """Return reports as they can travel: a value beyond `largest` bytes is its task's error."""
+    if reports.size <= largest:  # then none of them is too large, and they need not be looked into
+        return reports
+    fit: list[Packed] = []
+    for report, buffers in reports.each():
+        size = len(report.value) + sum(len(buffer) for buffer in buffers)
+        if size > largest:
+            error = ("CannotTravel", too_large("the result", size, largest), "")
+            report = msgspec.structs.replace(report, status="error", value=NIL, buffers=0, error=error)
+            buffers = ()
+        fit.append(pack([report], buffers))
+    return join(fit)
 
 
 def speaker(name: str, *, clock: Callable[[], float] = time.time) -> Say:

@@ -21,6 +21,7 @@ import msgspec
 from executor.closing import Closing
 from executor.errors import ConfigError
 from executor.messages import Buffer, Hello, Holding, Item, Parts, Report, Running
+from executor.packed import Packed
 from executor.session import Order
 from executor.sizes import parse_size
 
@@ -127,6 +128,9 @@ class Jobs(Protocol):
         Raises:
             CannotTravel: it has no form on the wire.
         """
+
+    def frame(self, places: Sequence[int]) -> bytes | None:
+        """Return the `Tasks` message of these tasks, which has no buffers; None: ask for each `item`."""
 
 
 class WorkerView(NamedTuple):
@@ -330,7 +334,7 @@ class WorkerEnd(Closing):
         """Return what dispatchers ask for, at least one order, or [] after `timeout` seconds."""
 
     @abstractmethod
-    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+    def reply(self, run: str, reports: Packed) -> None:
         """Send results of a run. They are kept and sent again until the dispatcher has recorded them."""
 
     @abstractmethod

@@ -17,6 +17,7 @@ import msgspec
 import transports
 from executor import codec
 from executor.messages import NIL, Hello, Holding, Item, Report, introduce, share_out
+from executor.packed import pack
 from executor.run import Earlier, Run
 from executor.session import Begin, Ended, GiveBack, Stop, Take
 from executor.task import Result, Task
@@ -148,7 +149,7 @@ class StandIn(threading.Thread):
             report, values = self._answer(item, buffers, started)
             del self._line[0]  # until now it is held
             self.did.append(item.place)
-            end.reply(run, [report], values)
+            end.reply(run, pack([report], values))
 
     def _held_up(self) -> bool:
         """Whether the call that is next waits."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from executor import codec
 from executor.cores import CoreSet
-from executor.messages import Item, Report
-from executor.pool import Finished, Pool
+from executor.messages import Buffer, Item, Report
+from executor.pool import Pool
 
 #: Seconds that anything may take. Ample: these tests ask whether, not how fast.
 LIMIT = 60.0
@@ -28,6 +28,14 @@ def value(report: Report) -> Any:
     """What a call returned, which must have gone well."""
     assert report.status == "ok", report.error
     return codec.decode([report.value])
+
+
+class Finished(NamedTuple):
+    """A report, with the run it belongs to and the large buffers of its value."""
+
+    run: str
+    report: Report
+    buffers: Sequence[Buffer]
 
 
 class Driver:
@@ -48,7 +56,12 @@ class Driver:
             assert time.monotonic() < deadline, f"not within {LIMIT:g} s; finished: {self.finished}"
             patience = self.pool.patience()
             select.select([self.pool.fileno()], [], [], 0.02 if patience is None else min(0.02, patience))
-            self.finished += self.pool.step()
+            self.step()
+
+    def step(self) -> None:
+        """Let the pool do what there is to do."""
+        for run, reports in self.pool.step():
+            self.finished += [Finished(run, report, buffers) for report, buffers in reports.each()]
 
     def run(self, *items: Item) -> list[Report]:
         """Run calls; return their reports by place."""

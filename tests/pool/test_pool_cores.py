@@ -249,7 +249,7 @@ def test_without_backfill_a_wide_task_is_not_overtaken(start: Start) -> None:
     driver.add(item(0, "calls.wait_for", "go"), item(1, "calls.pid", width=2), item(2, "calls.pid"))
     driver.until(lambda: bool(driver.pool.running()))
     for _ in range(20):
-        driver.pool.step()
+        driver.step()
     assert not driver.finished
     Path("go").touch()
     driver.until(lambda: len(driver.finished) == 3)

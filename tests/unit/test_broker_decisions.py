@@ -98,6 +98,18 @@ def test_equals_in_a_row_travel_in_one_frame() -> None:
     assert broker.grants() == [("a", [0, 1, 2]), ("a", [3, 4]), ("a", [5])]
 
 
+def test_a_frame_passes_over_what_others_have_and_takes_in_what_came_back() -> None:
+    broker = Broker()
+    broker.push([1] * 10, done=[2])
+    broker.join("a", 2)
+    assert broker.grants() == [("a", [0, 1])]
+    broker.join("b", 8)
+    broker.adopt("b", [4, 6])
+    broker.give_back("a", [1])
+    broker.drain("a")
+    assert broker.grants() == [("b", [1, 3, 5, 7, 8, 9])]
+
+
 def test_a_frame_holds_a_bounded_number() -> None:
     broker = Broker()
     broker.push([1] * (2 * FRAME_MOST + 1))

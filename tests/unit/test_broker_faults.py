@@ -29,6 +29,16 @@ def test_suspects_travel_alone() -> None:
     assert broker.grants() == [("b", [0]), ("b", [1]), ("b", [2]), ("b", [3])]
 
 
+def test_a_suspect_cuts_the_frame_though_it_stands_among_those_never_handed_out() -> None:
+    broker = Broker()
+    broker.push([1] * 8)
+    broker.join("a", 1)
+    broker.adopt("a", [3, 5])
+    assert broker.leave("a") == [3]
+    broker.join("b", 8)
+    assert broker.grants() == [("b", [0, 1, 2, 4]), ("b", [5]), ("b", [6, 7])]
+
+
 def test_one_that_has_ended_is_suspect_no_more() -> None:
     broker = Broker()
     broker.push([1] * 2)

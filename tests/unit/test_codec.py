@@ -8,6 +8,7 @@ import decimal
 import enum
 import pathlib
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from msgspec.msgpack import Ext
 
 from executor import codec
-from executor.codec import OUT_OF_BAND, canonical, decode, encode
+from executor.codec import OUT_OF_BAND, canonical, canonical_json, decode, encode
 from executor.errors import BadFrame, CannotTravel
 from executor.travel import MAX_DEPTH
 from tests.unit.strategies import VALUES, arrays, assert_same
@@ -300,6 +301,24 @@ def test_a_value_that_contains_itself_can_not_travel():
 
 
 # The canonical form
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.just(2**70) | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON, st.sampled_from([0, 0, MAX_DEPTH - 20, MAX_DEPTH - 2, MAX_DEPTH, 2000]))
+def test_what_json_gave_has_the_same_canonical_bytes(value, levels):
+    value = nest(levels, lambda inner: [inner, value])
+    try:
+        expected = canonical(value)
+    except CannotTravel as error:
+        with pytest.raises(CannotTravel, match=re.escape(str(error))):
+            canonical_json(value)
+    else:
+        assert canonical_json(value) == expected
 
 
 @given(VALUES, st.randoms(use_true_random=False))

@@ -18,6 +18,7 @@ from executor.messages import (
     encode,
     introduce,
 )
+from executor.packed import pack
 from executor.run import Earlier, Run
 from executor.session import Begin, Ended, Take
 from executor.task import Task
@@ -133,9 +134,9 @@ def test_reports_about_tasks_that_there_are_not_do_no_harm(world: World) -> None
     worker.lazy = True
     world.until(lambda: worker.queue)
     run = dispatcher.run.id
-    worker.end.reply(run, [Report(place, 1, "ok", NIL) for place in (3, 10**15)], [])
-    worker.end.reply("another run", [Report(0, 1, "ok", NIL)], [])
-    worker.end.reply(run, [Report(0, 7, "error", NIL)], [])
+    worker.end.reply(run, pack([Report(place, 1, "ok", NIL) for place in (3, 10**15)]))
+    worker.end.reply("another run", pack([Report(0, 1, "ok", NIL)]))
+    worker.end.reply(run, pack([Report(0, 7, "error", NIL)]))
     worker.end.give_back(run, [7, -1, 10**15])
     worker.lazy = False
     world.until(dispatcher.done)
@@ -306,7 +307,7 @@ def test_how_long_calls_take_is_seen_for_each_width(world: World) -> None:
     worker.queue.clear()
     times = [(0, 100.0), (1, 0.001)]
     worker.end.reply(
-        run, [Report(n, 1, "ok", NIL, started=1.0, finished=1.0 + took) for n, took in times], []
+        run, pack([Report(n, 1, "ok", NIL, started=1.0, finished=1.0 + took) for n, took in times])
     )
     world.until(lambda: len(worker.queue) > 3)
 
@@ -337,7 +338,7 @@ def test_an_end_that_waits_is_woken() -> None:
             while not served.is_set():
                 for order in worker.pull(None):
                     if isinstance(order, Take):
-                        worker.reply(order.run, [Report(0, 1, "ok", NIL)], [])
+                        worker.reply(order.run, pack([Report(0, 1, "ok", NIL)]))
                     elif isinstance(order, Ended):
                         served.set()
 

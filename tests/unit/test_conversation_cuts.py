@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from executor.messages import Buffer
+from executor.packed import pack
 from executor.session import Begin, Ended
 from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, FakeWorker, World
 
@@ -238,7 +239,7 @@ def test_who_was_given_up_and_tells_of_a_failure_takes_nothing_from_the_next_att
     world.fails = {(last.place, 1)}
     sleeper.asleep = False
     world.until(lambda: sleeper.end.connected)
-    sleeper.end.reply(dispatcher.run.id, [world.outcome(last, [])], [])
+    sleeper.end.reply(dispatcher.run.id, pack([world.outcome(last, [])]))
     world.until(lambda: third.ran)
     sleeper.die()
     other.lazy = False

@@ -8,7 +8,7 @@ import pytest
 
 from executor.history import EARLIER_MOST, History
 from executor.run import Run
-from executor.task import Task, identify
+from executor.task import Task, content_hash, identify
 
 
 def tasks(*params: int, **ids: int) -> list[Task]:
@@ -44,6 +44,18 @@ def test_places_follow_the_tasks(tmp_path: Path) -> None:
     assert list(run.left("old")) == [1, 0]
     assert list(run.left("new")) == [0]
     assert len(list(tmp_path.glob("order-*"))) == 2
+
+
+def test_an_order_has_a_line_for_each_task(tmp_path: Path) -> None:
+    # the last but one looks like two ids that were made
+    some = tasks(*range(2500), **{"mine": 4, f"{'0' * 16}-0\n{'1' * 16}-1": 5, f"{'2' * 16}-3": 6})
+    note(tmp_path, some, "a")
+    [order] = tmp_path.glob("order-*")
+    lines = order.read_text().splitlines()
+    assert lines[:2500] == [task.id for task in some[:2500]]
+    assert lines[2500] == f'{content_hash(some[2500])} "mine"'
+    assert lines[2501].startswith(content_hash(some[2501]))
+    assert lines[2502:] == [f"{'2' * 16}-3"]
 
 
 def test_an_order_is_written_once(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from executor import codec
 from executor.errors import BadFrame, CannotTravel
-from executor.messages import NIL, Report, Reports, decode, decode_read, encode
+from executor.messages import NIL, Report, Reports, Tasks, decode, decode_read, encode
 from executor.run import Due, Earlier, Run
 from executor.task import DEFAULT_RETRIES, MEMORY_LIMIT, Result, Status, Task
 from executor.travel import MAX_DEPTH
+from tests.unit.strategies import TEXT, VALUES
 
 ERRORS = ("error", "crashed", "lost", "timeout", "cancelled", "rejected")
 
@@ -210,6 +211,42 @@ def test_an_item_carries_the_call_and_its_limits() -> None:
     assert codec.decode([item.call, *buffers]) == ["f", [0], {}]
     assert run.item(1)[0].timeout == 9.0
     assert Run([task()]).item(0)[0].timeout is None
+
+
+TASKS = st.builds(
+    Task,
+    function=st.sampled_from(["f", "math.sqrt"]),
+    params=st.lists(VALUES | st.integers() | TEXT, max_size=2),
+    kwargs=st.dictionaries(TEXT, st.integers() | st.lists(st.floats(), max_size=2), max_size=2),
+    resources=st.integers(1, 9),
+    timeout=st.none() | st.floats(0, 100),
+    retries=st.none() | st.integers(0, 3),
+    memory=st.none() | st.integers(1, 2**40),
+)
+
+
+@given(st.lists(TASKS, min_size=1, max_size=4), st.none() | st.floats(0, 9), st.none() | st.integers(0, 3))
+def test_many_items_encoded_at_once_are_what_each_is_by_itself(
+    tasks: list[Task], timeout: float | None, retries: int | None
+) -> None:
+    run = Run(tasks, timeout=timeout, retries=retries)
+    run.tried(0, 3)
+    places = range(len(tasks))
+    items, buffers = zip(*map(run.item, places), strict=True)
+    assert run.frame(places) in (None, encode(Tasks(run.id, list(items)))[0])
+    assert run.frame(places) is None or not any(buffers)
+
+
+def test_usual_calls_are_encoded_at_once_unless_one_is_recorded() -> None:
+    run = Run([task(place) for place in range(3)])
+    frame = run.frame([0, 2])
+    assert frame is not None
+    message, _ = decode([frame])
+    assert message == Tasks(run.id, [run.item(0)[0], run.item(2)[0]])
+    run.accept(report("ok", place=1))
+    assert run.frame([0, 1]) is None
+    assert Run([Task(function="f", params=[2**70])]).frame([0]) is None
+    assert Run([Task(function="f", params=["\ud800"])]).frame([0]) is None
 
 
 def test_a_call_that_cannot_travel_is_told() -> None:

@@ -24,8 +24,11 @@ from executor.messages import (
     Tasks,
     Unknown,
     Welcome,
+    decode,
+    encode,
     introduce,
 )
+from executor.packed import pack
 from executor.session import GREETING_SECONDS, Begin, Ended, GiveBack, Session, Stop, Take
 from executor.unclaimed import REPORT_BYTES, Unclaimed
 
@@ -54,7 +57,7 @@ class Talk:
         return list(self.session.hear(message, [], self.now))
 
     def sent(self) -> list[Message]:
-        messages = [message for message, _ in self.session.outbox]
+        messages = [decode(encode(*each))[0] for each in self.session.outbox]
         self.session.outbox.clear()
         for message in messages:
             if isinstance(message, Hello):
@@ -68,7 +71,7 @@ class Talk:
         return hello
 
     def report(self, *places: int, run: str = "r1") -> None:
-        self.session.report(run, [report(place) for place in places], [])
+        self.session.report(run, pack([report(place) for place in places]))
 
 
 def report(place: int) -> Report:
@@ -534,8 +537,8 @@ def test_numbers_of_what_is_inherited_are_new(welcomed: Talk) -> None:
     welcomed.session.inherit([lower])
     (again,) = welcomed.sent()
     assert isinstance(again, Reports)
-    assert again.number > higher.number > lower[0].number
-    assert again.items == lower[0].items
+    assert again.number > higher.number > lower.number
+    assert again.items == lower.reports.reports()
 
 
 def test_one_that_another_session_follows_gives_what_it_kept(welcomed: Talk) -> None:
@@ -543,7 +546,7 @@ def test_one_that_another_session_follows_gives_what_it_kept(welcomed: Talk) -> 
     welcomed.report(1)
     welcomed.report(2, run="r2")
     (given,) = welcomed.session.release(["r3", "r2"], welcomed.now)
-    assert places([given[0]]) == [[2]]
+    assert list(given.reports.attempts()) == [(2, 1)]
     assert welcomed.session.settled
     assert welcomed.session.run is None
     assert welcomed.unclaimed.results() == {"r0": 0, "r1": 1}  # of those it does not continue

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import hashlib
 import io
 import json
 import math
@@ -14,9 +15,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from executor import codec, taskfile
 from executor.errors import EXIT_USAGE, TaskFileError
 from executor.sizes import MOST, parse_size
-from executor.task import Task, content_hash
+from executor.task import Task, content_hash, identify
 from executor.taskfile import check_tasks, read_tasks
 
 WriteTasks = Callable[[str, str | bytes], str]
@@ -270,6 +272,105 @@ def test_many_mistakes_are_held_and_twenty_shown() -> None:
         *(f"stdin:{line}: function: is missing" for line in range(1, 21)),
         "and 2,980 more",
     ]
+
+
+# JSON Lines are read in blocks, and each line on its own where a block holds anything unusual
+
+LINES = [
+    '{"function": "f", "params": [%d, 1]}',
+    '{"function": "f", "params": [%d]}\r',
+    '{"function": "f", "kwargs": {"x": "a:b"}, "resources": %d}',
+    '{"function": "f", "id": %d, "memory": "2GB"}',
+    '{"function": "f", "id": "%d-", "timeout": 1}  ',
+    '{"function": "f", "params": [{"$float": "nan"}, %d]}',
+    '{"function": "f", "params": ["\\u003a", %d]}',
+    '{"function": "f", "params": [%d, 1e400]}',
+    "",
+    "  ",
+    '{"function": "f", "params": [%d], "params": [2]}',
+    '{"function": "f", "kwargs": {"x": "\\u003a", "x": %d}}',
+    '{"function": "f", "resources": -%d}',
+    '{"function": "f"}{"function": "f", "id": %d}',
+    '{"function": "f"} {"function": "f", "id": %d}',
+    '{"function": "f", "params": [%d, ',
+    "2]}",
+    '{"function": "f", "id": ""}',
+    '{"function": "a b", "id": "x%d"}',
+    '{"function": "f", "id": "deep%d", "params": ' + "[" * 250 + "]" * 250 + "}",
+    "[%d]",
+    "nonsense",
+]
+
+
+@given(
+    st.lists(st.sampled_from(LINES), min_size=1, max_size=12),
+    st.sampled_from([1, 40, 200, 1000]),
+    st.sampled_from(["", "\n"]),
+)
+def test_a_line_is_read_alike_whatever_is_around_it(lines: list[str], block: int, end: str) -> None:
+    lines = [line.replace("%d", str(number)) + "\n" for number, line in enumerate(lines, 1)]
+    lines[-1] = lines[-1][:-1] + end
+    expected: list[Task] = []
+    wrong: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            expected += read_text(line)
+        except TaskFileError as error:
+            wrong += [
+                mistake.replace("stdin:1:", f"stdin:{number}:")
+                for mistake in error.mistakes
+                if mistake != "stdin: holds no tasks"
+            ]
+    if not expected and not wrong:
+        wrong = ["stdin: holds no tasks"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taskfile, "_BLOCK", block)
+        if wrong:
+            assert mistakes(lambda: read_text("".join(lines))) == wrong
+            return
+        found = read_text("".join(lines))
+    for task in expected:
+        if task.id.endswith("-0"):  # made, of what stands alone
+            task.id = ""
+    identify(expected)
+    assert repr(found) == repr(expected)  # NaN is not equal to itself
+
+
+@given(st.lists(st.sampled_from([1, 1.0, True, "1", [1], {"b": 1, "a": [2]}, None, 2**70]), max_size=9))
+def test_ids_are_those_of_the_same_tasks_from_elsewhere(params: list[object]) -> None:
+    records: list[dict[str, object]] = [{"function": "f", "params": [value]} for value in params]
+    records += [{"function": "g", "kwargs": {"z": params, "a": params}, "resources": 2}]
+    expected = check_tasks(records, "TASKS")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(taskfile, "_BLOCK", 100)
+        found = read_text("".join(json.dumps(record) + "\n" for record in records))
+    assert found == expected
+    for task in expected:
+        content = codec.canonical([task.function, task.params, task.kwargs, task.resources])
+        assert task.id[:17] == hashlib.blake2b(content, digest_size=8).hexdigest() + "-"
+
+
+def test_a_block_may_end_within_a_line_that_is_longer(write: WriteTasks) -> None:
+    numbers = list(range(50_000))
+    lines = [f'{{"function": "sum", "params": [{numbers}]}}', '{"function": "min"}'] * 2
+    assert [task.function for task in read_tasks(write("t.jsonl", "\n".join(lines)))] == ["sum", "min"] * 2
+
+
+def test_a_source_that_has_ended_is_not_asked_again() -> None:
+    class Terminal(io.BytesIO):
+        ended = False
+
+        def read(self, size: int | None = -1) -> bytes:
+            assert not self.ended
+            found = super().read(size)
+            self.ended = len(found) < (size or 0)
+            return found
+
+        def readline(self, size: int | None = -1) -> bytes:
+            assert not self.ended
+            return super().readline(size)
+
+    assert len(read_tasks("-", Terminal(b'{"function": "min"}\n'))) == 1
 
 
 def test_an_id_twice_names_both_places() -> None:

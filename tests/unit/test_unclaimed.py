@@ -6,7 +6,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.messages import NIL, Report, Reports
+from executor.messages import NIL, Report
+from executor.packed import pack
 from executor.unclaimed import REPORT_BYTES, Frame, Unclaimed, merged, named
 
 ROOM = 10 * REPORT_BYTES
@@ -15,8 +16,8 @@ ROOM = 10 * REPORT_BYTES
 def frame(run: str, *places: int, value: int = 0, buffers: int = 0, **texts: str) -> Frame:
     reports = [Report(place, 1, "ok", NIL, **texts) for place in places]
     if value:
-        reports[0].value = msgspec.Raw(bytes(value))
-    return Reports(run, 1, reports), [bytes(buffers)] if buffers else []
+        reports[0].value = msgspec.Raw(msgspec.msgpack.encode(bytes(value)))
+    return Frame(run, 1, pack(reports, [bytes(buffers)] if buffers else []))
 
 
 def lines(unclaimed: Unclaimed) -> list[str]:
@@ -110,7 +111,7 @@ def test_nothing_is_kept_where_nothing_may_be() -> None:
 
 
 def test_of_two_attempts_the_later_one_is_named() -> None:
-    frames = [(Reports("a", n, [Report(3, n, "error", NIL)]), []) for n in (2, 1)]
+    frames = [Frame("a", n, pack([Report(3, n, "error", NIL)])) for n in (2, 1)]
     assert named(frames) == {"a": {3: 2}}
     assert merged({"a": {3: 2, 4: 1}}, {"a": {3: 1}, "b": {3: 1}}) == {"a": {3: 2, 4: 1}, "b": {3: 1}}
 
@@ -139,7 +140,7 @@ def test_each_result_is_claimed_or_dropped_once_and_never_too_much_is_kept(
             else:
                 given_ += count
         elif what == "claim":
-            claimed += sum(len(reports.items) for reports, _ in unclaimed.claim(run))
+            claimed += sum(frame.reports.count for frame in unclaimed.claim(run))
         else:
             now += count
             unclaimed.expire(now, lambda: {"a": {1: 1}})

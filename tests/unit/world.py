@@ -23,6 +23,7 @@ from executor.messages import (
     Report,
     introduce,
 )
+from executor.packed import pack
 from executor.run import Earlier, Run
 from executor.session import Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
@@ -189,7 +190,7 @@ class FakeWorker:
             self.queue = [entry for entry in self.queue if entry[0] != order.run]
             for item in running:
                 report = Report(item.place, item.attempt, "cancelled", NIL, error=("Cancelled", "", ""))
-                self.end.reply(order.run, [report], [])
+                self.end.reply(order.run, pack([report]))
             self.end.give_back(order.run, [item.place for item in stopped])
         elif isinstance(order, Ended):  # nobody waits for what has not begun
             over = {order.run, *order.earlier}
@@ -211,7 +212,7 @@ class FakeWorker:
             for item in (item for of, item in done if of == run):
                 self.ran[number(item)] += 1
                 reports.append(self.world.outcome(item, buffers))
-            self.end.reply(run, reports, buffers)
+            self.end.reply(run, pack(reports, buffers))
 
     def die(self) -> None:
         self.cable.cut()

@@ -22,6 +22,7 @@ from executor.messages import (
     Leaving,
     Message,
     Over,
+    Parts,
     Recall,
     Recorded,
     Refused,
@@ -407,32 +408,54 @@ class DirectDispatcherEnd(DispatcherEnd):
         if self._jobs is None or self.paused:
             return
         while grants := self._broker.grants():
+            all_sent = True
             for worker, places in grants:
-                self._send_tasks(self._jobs, self._instances[worker], deque(places))
-            if self._arrived:  # the caller comes again at once; else some may have come to nothing
+                if not self._send_tasks(self._jobs, self._instances[worker], places):
+                    all_sent = False
+            if all_sent or self._arrived:  # after what arrived the caller comes again at once
                 break
 
-    def _send_tasks(self, jobs: Jobs, peer: _Peer, left: deque[int]) -> None:
-        """Send a worker tasks, in as many frames as they need; what does not reach it goes back."""
+    def _send_tasks(self, jobs: Jobs, peer: _Peer, places: Sequence[int]) -> bool:
+        """Send a worker tasks, in as many frames as they need; what does not reach it goes back.
+
+        Return whether all are on their way: otherwise there may be more to hand out.
+        """
+        message = jobs.frame(places)
+        if message is not None and len(message) <= min(FRAME_BYTES, self._link.largest):
+            return self._send_frame(peer, [message], places)
+        left = deque(places)
         frame = _TasksFrame()
+        sent = True
         while left:
-            self._add(frame, peer.key, left.popleft())
+            if not self._add(frame, peer.key, left.popleft()):
+                sent = False
             if left and frame.size < FRAME_BYTES:
                 continue
-            tasks = Tasks(jobs.id, frame.items)
-            if frame.items and not self._link.send(peer.peer, encode(tasks, frame.buffers)):
-                unseen = [item.place for item in frame.items]
-                self._miss(peer, "it can't be reached")
-                self._broker.give_back(peer.key, [*unseen, *left])
-                return
+            parts = encode(Tasks(jobs.id, frame.items), frame.buffers)
+            if frame.items and not self._send_frame(
+                peer, parts, [*(item.place for item in frame.items), *left]
+            ):
+                return False
             frame = _TasksFrame()
+        return sent
 
-    def _add(self, frame: _TasksFrame, worker: str, place: int) -> None:
-        """Add a task to a frame, or report that it can't travel; unless it was recorded while it waited."""
+    def _send_frame(self, peer: _Peer, parts: Parts, places: Sequence[int]) -> bool:
+        """Send a worker a frame of tasks; what it can't be given goes back: these places."""
+        if self._link.send(peer.peer, parts):
+            return True
+        self._miss(peer, "it can't be reached")
+        self._broker.give_back(peer.key, places)
+        return False
+
+    def _add(self, frame: _TasksFrame, worker: str, place: int) -> bool:
+        """Add a task to a frame, or report that it can't travel; unless it was recorded while it waited.
+
+        Return whether it was added.
+        """
         assert self._jobs is not None
         if self._jobs.is_recorded(place):  # an attempt given up ended well after all
             self._broker.settle(worker, [place])
-            return
+            return False
         try:
             item, buffers = self._jobs.item(place)
             size = _size(item.call, buffers)
@@ -442,10 +465,11 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._broker.settle(worker, [place])
             error = ("CannotTravel", str(cannot), "")
             self._arrived.append(Delivery(None, None, [Report(place, 0, "error", NIL, error=error)]))
-            return
+            return False
         frame.items.append(item)
         frame.buffers.extend(buffers)
         frame.size += size
+        return True
 
     def _tick(self, now: float) -> None:
         if now >= self._beat_at:

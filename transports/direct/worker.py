@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 
 from executor.errors import BadFrame
-from executor.messages import Buffer, Hello, Holding, Report, Welcome, decode, encode
+from executor.messages import Hello, Holding, Welcome, decode, encode
+from executor.packed import Packed
 from executor.session import Order, Session, numbered
 from executor.unclaimed import Unclaimed, merged
 from transports.base import Came, Event, Gone, Keep, Link, Say, Sign, WorkerEnd, wait_readable
@@ -112,9 +113,9 @@ class DirectWorkerEnd(WorkerEnd):
             del self._sessions[peer]
             self._refused.pop(peer, None)
 
-    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
-        if not any(session.report(run, reports, buffers) for session in self._sessions.values()):
-            self._unclaimed.add(run, numbered(run, reports, buffers))
+    def reply(self, run: str, reports: Packed) -> None:
+        if not any(session.report(run, reports) for session in self._sessions.values()):
+            self._unclaimed.add(run, numbered(run, reports))
         self._flush()
 
     def give_back(self, run: str, places: Sequence[int]) -> None:

@@ -29,8 +29,8 @@ from executor.messages import (
     decode,
     encode,
     longest,
-    share_out,
 )
+from executor.packed import Packed
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
@@ -121,12 +121,11 @@ class RabbitWorkerEnd(WorkerEnd):
             wait = self.patience()
             wait_readable(self._connection.fileno(), wait if deadline is None else min(wait, deadline - now))
 
-    def reply(self, run: str, reports: Sequence[Report], buffers: Sequence[Buffer]) -> None:
+    def reply(self, run: str, reports: Packed) -> None:
         now = time.monotonic()
         self._runs.touch(run, now)
-        shares = share_out(reports, buffers)
         final: list[tuple[Report, Sequence[Buffer]]] = []
-        for index, report in enumerate(reports):
+        for report, own in reports.each():
             call = self._held.call(run, report.place)
             if call is None:  # of a run that is over
                 continue
@@ -138,7 +137,7 @@ class RabbitWorkerEnd(WorkerEnd):
                 call.item.attempt += 1
                 self._replies.put_back(run, [call])
             else:
-                final.append((report, shares.get(index, ())))
+                final.append((report, own))
         self._replies.report(run, final)
 
     def give_back(self, run: str, places: Sequence[int]) -> None:

@@ -19,13 +19,14 @@ from executor.messages import (
     Item,
     Parts,
     Report,
-    Reports,
+    Sealed,
     Tasks,
     decode,
     encode,
     share_out,
     too_large,
 )
+from executor.packed import Packed
 from executor.task import tries_again
 
 #: Bytes of calls or reports in one message; one that is larger travels alone.
@@ -103,9 +104,9 @@ def body_of(run: str, some: Iterable[Call]) -> bytes:
     return pack(encode(Tasks(run, [call.item for call in some]), buffers))
 
 
-def report_of(run: str, reports: list[Report], buffers: Sequence[Buffer]) -> bytes:
+def report_of(run: str, reports: Packed) -> bytes:
     """Return the body of a message with these reports of a run."""
-    return pack(encode(Reports(run, 0, reports), buffers))
+    return pack(encode(Sealed(run, 0, reports.array), reports.buffers))
 
 
 def beyond(what: str, place: int, size: int, most: int | None) -> Report:

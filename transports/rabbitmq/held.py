@@ -112,6 +112,12 @@ class Held:
         entry = self._entries.get(run, {}).get(place)
         return None if entry is None or entry.out else entry.call
 
+    def present(self, run: str, places: Iterable[int]) -> list[Call | None]:
+        """Return `call` of each of these."""
+        entries = self._entries.get(run, {})
+        found = map(entries.get, places)
+        return [None if entry is None or entry.out else entry.call for entry in found]
+
     def calls_of(self, copy: Copy) -> list[Call]:
         """Return the unfinished calls that a copy stands for."""
         return [self._entries[copy.run][place].call for place in sorted(copy.places)]

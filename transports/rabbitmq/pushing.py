@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from executor.errors import CannotTravel
 from executor.messages import NIL, Report, too_large
 from transports.base import Jobs
 from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers, pack
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.presence import Open
 from transports.rabbitmq.topology import Topology
@@ -134,22 +134,38 @@ class Pushing:
         while self._has_room() and (first := self._following()) is not None:
             anew = bool(self._anew)
             width = self._open.widths[first]
-            some: list[Call] = []
-            size = 0
-            for place in self._alike(first, width):
-                call = self._encoded(place)
-                if call is not None:
-                    own = call.size
-                    if some and size + own > BODY_BYTES:
-                        break  # it begins the next message
-                    some.append(call)
-                    size += own
-                first = place
-            self._pass(first)
-            if some:
+            places = list(self._alike(first, width))
+            body = self._frame(places)
+            last = places[-1]
+            if body is None:
+                some, last = self._one_by_one(places)
+                body, places = body_of(self._run, some), [call.item.place for call in some]
+            self._pass(last)
+            if places:
                 # What is pushed anew was before what waits: it goes first. A worker that has had it takes it.
                 queue = self._names.first(width) if anew else self._names.line(width)
-                self._send(queue, some, anew=anew)
+                self._send(queue, width, places, body, anew=anew)
+
+    def _frame(self, places: Sequence[int]) -> bytes | None:
+        """Return the body of a message with the calls at these places, if it can be had in one go."""
+        frame = self._jobs.frame(places)
+        return None if frame is None or len(frame) > min(BODY_BYTES, self._largest) else pack([frame])
+
+    def _one_by_one(self, places: Iterable[int]) -> tuple[list[Call], int]:
+        """Return the calls at these places that make a message, and the last place that was looked at."""
+        some: list[Call] = []
+        size = 0
+        last = -1
+        for place in places:
+            call = self._encoded(place)
+            if call is not None:
+                own = call.size
+                if some and size + own > BODY_BYTES:
+                    break  # it begins the next message
+                some.append(call)
+                size += own
+            last = place
+        return some, last
 
     def _has_room(self) -> bool:
         return len(self._post) < WINDOW and self._post.size < WINDOW_BYTES
@@ -191,7 +207,8 @@ class Pushing:
         if call is not None:
             call.item.lone = alone
             width = call.item.width
-            self._send(self._names.alone(width) if alone else self._names.first(width), [call], anew=True)
+            queue = self._names.alone(width) if alone else self._names.first(width)
+            self._send_one(queue, call, anew=True)
 
     def _encoded(self, place: int) -> Call | None:
         """Return a call, or report that it can't travel."""
@@ -204,12 +221,13 @@ class Pushing:
             self._report(Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), "")))
             return None
 
-    def _send(self, queue: str, some: list[Call], *, anew: bool) -> None:
-        width = some[0].item.width
-        body = body_of(self._run, some)
+    def _send_one(self, queue: str, call: Call, *, anew: bool) -> None:
+        self._send(queue, call.item.width, [call.item.place], body_of(self._run, [call]), anew=anew)
+
+    def _send(self, queue: str, width: int, places: list[int], body: bytes, *, anew: bool) -> None:
         own = headers(anew="yes") if anew else headers()
         number = next(self._numbers)
-        self._unsafe[number] = [call.item.place for call in some]
+        self._unsafe[number] = places
 
         def done(outcome: Outcome) -> None:
             if outcome is Outcome.NO_QUEUE:  # somebody deleted it
@@ -219,11 +237,12 @@ class Pushing:
                 return
             if outcome is Outcome.SAFE:
                 self._safe(width)
-            elif len(some) == 1:
-                self._report(beyond("the call", some[0].item.place, len(body), self._post.most))
+            elif len(places) == 1:
+                self._report(beyond("the call", places[0], len(body), self._post.most))
             else:
-                for call in some:
-                    self._send(queue, [call], anew=anew)
+                for call in map(self._encoded, places):
+                    if call is not None:
+                        self._send_one(queue, call, anew=anew)
             del self._unsafe[number]
 
         self._post.send(queue, body, done, headers=own)

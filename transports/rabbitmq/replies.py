@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from executor.messages import Buffer, Hello, Report
+from executor.packed import Packed, join, pack
 from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.frames import Call, beyond, body_of, headers, in_bodies, report_of
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers, in_bodies, report_of
 from transports.rabbitmq.held import Copy, Entry, Held
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
-
-#: A report, and the buffers of its value.
-Reported: TypeAlias = tuple[Report, Sequence[Buffer]]
 
 
 class Replies:
@@ -33,16 +31,14 @@ class Replies:
         self._headers = headers(worker=hello.name, host=hello.host)
         self._back = back
         self._gone = gone
+        self._under_way = Counter[str]()  # messages of reports that are not confirmed, by run
+        self._waiting: dict[str, list[tuple[Packed, list[Entry]]]] = {}  # reports, until none is under way
 
-    def report(self, run: str, some: Sequence[Reported]) -> None:
-        """Send reports of a run."""
-        sizes = [
-            len(report.value) + len(report.stdout) + len(report.stderr) + sum(len(b) for b in own)
-            for report, own in some
-        ]
-        for part in in_bodies(sizes):
-            left = self._held.leave(run, [report.place for report, _ in some[part]])
-            self._publish(run, some[part], left)
+    def report(self, run: str, reports: Packed, places: Iterable[int]) -> None:
+        """Send reports of a run, which are of the calls at these places."""
+        self._waiting.setdefault(run, []).append((reports, self._held.leave(run, places)))
+        if not self._under_way[run]:
+            self._publish_waiting(run)
 
     def put_back(self, run: str, some: Sequence[Call]) -> None:
         """Put calls back into line, first: they are tried again, or were never begun."""
@@ -63,32 +59,55 @@ class Replies:
         """Acknowledge copies that stand for nothing any more."""
         self._connection.ack(*[copy.tag for copy in copies if copy.tag is not None])
 
-    def _publish(self, run: str, some: Sequence[Reported], left: Sequence[Entry]) -> None:
+    def _publish_waiting(self, run: str) -> None:
+        """Send what was reported while other reports were on their way: together, as each message costs."""
+        waiting = self._waiting.pop(run, [])
+        for part in in_bodies(reports.size for reports, _ in waiting):
+            some = waiting[part]
+            self._publish(run, join([reports for reports, _ in some]), [e for _, left in some for e in left])
+
+    def _publish(self, run: str, reports: Packed, left: Sequence[Entry]) -> None:
         """Send reports; when they are safe, what `left` is let go of."""
-        body = report_of(run, [report for report, _ in some], [buffer for _, own in some for buffer in own])
+        if reports.size > BODY_BYTES and reports.count > 1:
+            self._publish_in_parts(run, reports, left, BODY_BYTES)
+            return
+        body = report_of(run, reports)
+        self._under_way[run] += 1
 
         def done(outcome: Outcome) -> None:
-            if outcome is Outcome.TOO_LARGE:
-                self._publish_less(run, some, left, len(body))
-                return
-            self.release(self._held.arrived(run, left))
-            if outcome is Outcome.NO_QUEUE:
-                self._gone(run)
+            self._under_way[run] -= 1
+            if outcome is Outcome.TOO_LARGE and reports.count > 1:
+                self._publish_in_parts(run, reports, left, 0)
+            elif outcome is Outcome.TOO_LARGE:
+                self._publish_instead(run, reports, left, len(body))
+            else:
+                self.release(self._held.arrived(run, left))
+                if outcome is Outcome.NO_QUEUE:
+                    self._gone(run)
+            if not self._under_way[run]:
+                del self._under_way[run]
+                self._publish_waiting(run)
 
         self._post.send(self._names.results(run), body, done, headers=self._headers)
 
-    def _publish_less(self, run: str, some: Sequence[Reported], left: Sequence[Entry], size: int) -> None:
-        """Send reports that were too large together one by one, and of one that is too large only that."""
-        if len(some) > 1:
-            for each in some:
-                own = [entry for entry in left if entry.place == each[0].place]
-                self._publish(run, [each], own)
-            return
-        ((report, _),) = some
+    def _publish_in_parts(self, run: str, reports: Packed, left: Sequence[Entry], most: int) -> None:
+        """Send reports that are too large together in messages of `most` bytes, or of one report."""
+        entries = {entry.place: entry for entry in left}
+        each = list(reports.each())
+        for part in in_bodies((_size(report, own) for report, own in each), most):
+            some = each[part]
+            own = [buffer for _, buffers in some for buffer in buffers]
+            places = [report.place for report, _ in some]
+            theirs = [entries[place] for place in places if place in entries]
+            self._publish(run, pack([report for report, _ in some], own), theirs)
+
+    def _publish_instead(self, run: str, reports: Packed, left: Sequence[Entry], size: int) -> None:
+        """Send, in place of a report that is too large, only that it is."""
+        (report,) = reports.reports()
         instead = beyond("the result", report.place, size, self._post.most)
         for name in ("attempt", "cores", "started", "finished"):
             setattr(instead, name, getattr(report, name))
-        self._publish(run, [(instead, ())], left)
+        self._publish(run, pack([instead]), left)
 
     def _put_some_back(self, run: str, queue: str, some: list[Call]) -> None:
         left = self._held.leave(run, [call.item.place for call in some])
@@ -110,4 +129,8 @@ class Replies:
 
     def _refuse(self, run: str, some: Sequence[Call], left: Sequence[Entry], size: int) -> None:
         reports = [beyond("the call", call.item.place, size, self._post.most) for call in some]
-        self._publish(run, [(report, ()) for report in reports], left)
+        self._publish(run, pack(reports), left)
+
+
+def _size(report: Report, buffers: Sequence[Buffer]) -> int:
+    return len(report.value) + len(report.stdout) + len(report.stderr) + sum(map(len, buffers))

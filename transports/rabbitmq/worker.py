@@ -31,6 +31,7 @@ from executor.messages import (
     longest,
 )
 from executor.packed import Packed
+from executor.packed import pack as packed
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
@@ -124,12 +125,28 @@ class RabbitWorkerEnd(WorkerEnd):
     def reply(self, run: str, reports: Packed) -> None:
         now = time.monotonic()
         self._runs.touch(run, now)
-        final: list[tuple[Report, Sequence[Buffer]]] = []
+        read = reports.reports()
+        places = [report.place for report in read]
+        held = self._held.present(run, places)
+        by_width: dict[int, list[Report]] = {}
+        for report, call in zip(read, held, strict=True):
+            if call is not None:
+                by_width.setdefault(call.item.width, []).append(report)
+        for width, some in by_width.items():
+            self._held.learn(some, width, now)
+        if None in held or any(report.status != "ok" for report in read):
+            reports, places = self._final(run, reports)
+        if places:  # as they came, in the usual case
+            self._replies.report(run, reports, places)
+
+    def _final(self, run: str, reports: Packed) -> tuple[Packed, list[int]]:
+        """Return reports after which a call is not tried again, and their places; put back what is."""
+        final: list[Report] = []
+        buffers: list[Buffer] = []
         for report, own in reports.each():
             call = self._held.call(run, report.place)
             if call is None:  # of a run that is over
                 continue
-            self._held.learn([report], call.item.width, now)
             error = report.error[0] if report.error else ""
             if not self._runs.stopped(run) and tries_again(
                 report.status, call.item.attempt, call.item.retries, error
@@ -137,8 +154,9 @@ class RabbitWorkerEnd(WorkerEnd):
                 call.item.attempt += 1
                 self._replies.put_back(run, [call])
             else:
-                final.append((report, own))
-        self._replies.report(run, final)
+                final.append(report)
+                buffers.extend(own)
+        return packed(final, buffers), [report.place for report in final]
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
         if self._runs.stopped(run):

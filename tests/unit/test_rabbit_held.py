@@ -291,14 +291,14 @@ def test_short_calls_are_wanted_ahead_until_they_turn_out_long(held: Held) -> No
     assert held.appetite(1, 11.0) == 0
 
 
-def test_it_is_asked_for_in_quarters(held: Held) -> None:
+def test_it_is_asked_for_in_halves(held: Held) -> None:
     held.learn(took(AHEAD_SECONDS / 100), 1, now=10.0)
     held.add("copy", "r", [call(place) for place in range(400)])
     assert held.appetite(1, 10.0) == 0
-    held.finish("r", [*range(90)])
+    held.finish("r", [*range(190)])
     assert held.appetite(1, 10.0) == 0, "not worth a question yet"
-    held.finish("r", [*range(90, 102)])
-    assert held.appetite(1, 10.0) >= 100
+    held.finish("r", [*range(190, 202)])
+    assert held.appetite(1, 10.0) >= 200
 
 
 def test_when_short_calls_become_long_others_have_those_that_cannot_begin(held: Held) -> None:

@@ -54,6 +54,9 @@ from transports.rabbitmq.topology import Topology
 #: Messages of reports that are delivered and not acknowledged, at most.
 PREFETCH = 200
 
+#: Messages of reports that are recorded and not acknowledged yet, at most, and for how many seconds.
+DONE_MOST, DONE_SECONDS = 50, 0.1
+
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
 
@@ -105,7 +108,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._doubled: dict[
             int, int
         ] = {}  # by place, the attempt that is ours of what an earlier run reported
-        self._tags: list[Tag] = []
+        self._tags: list[Tag] = []  # of reports that were returned, or will be
+        self._done: list[Tag] = []  # of reports that are recorded, until they are acknowledged together
+        self._done_at = 0.0  # when they were last
         self._found: dict[str, int | None] = {}
         self._fresh: set[int] = set()  # widths of calls that were confirmed and not told yet
         self._told_at = 0.0
@@ -169,8 +174,16 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._taken = []
 
     def acknowledge(self) -> None:
-        tags, self._tags = self._tags, []
-        self._connection.ack(*tags)
+        self._done += self._tags
+        self._tags = []
+        if len(self._done) >= DONE_MOST:
+            self._let_go(time.monotonic())
+
+    def _let_go(self, now: float) -> None:
+        """Have the broker forget what is recorded: together, as it writes each word of that to its disk."""
+        done, self._done = self._done, []
+        self._done_at = now
+        self._connection.ack(*done)
 
     def workers(self) -> list[WorkerView]:
         return self._presence.views(self._places, self._open, self._continued, time.monotonic())
@@ -217,6 +230,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
+        self._let_go(time.monotonic())
         begun = self._jobs is not None and (self._listening or self._jobs.earlier)  # something may be there
         if begun and not (self._stays or self.resumable):
             results = self._names.results(self._run)
@@ -246,6 +260,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             ats.append(self._watch.look_at)
         if self._fresh:
             ats.append(self._told_at + TELL)
+        if self._done:
+            ats.append(self._done_at + DONE_SECONDS)
         return max(0.0, min(ats) - now)
 
     def _hear(self, event: events.AMQPEvent, now: float) -> None:
@@ -383,6 +399,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _lose(self, event: events.Lost, now: float) -> None:
         self._outage.loses(event, now)
         self._tags.clear()  # they come again, and are known by their places
+        self._done.clear()
         self._reaping.lost()
         self._post.lost(event.most)
 
@@ -547,6 +564,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
                     self._tell(Alive(run))
             for hello, seconds in self._presence.silent(now, self._names.patience):
                 self._miss(hello, f"silent for {seconds:.0f} s")
+        if self._done and now - self._done_at > DONE_SECONDS:
+            self._let_go(now)
         if self._fresh and now - self._told_at > TELL:
             self._told_at = now
             self._tell(Pushed(sorted(self._fresh)))
@@ -561,6 +580,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def _part(self) -> None:
         self.acknowledge()
+        self._let_go(time.monotonic())
         self._connection.declare_fanout(self._names.control)  # which a broker whose data were wiped lacks
         self._end_run()
 

@@ -279,7 +279,8 @@ class Held:
     def appetite(self, width: int, now: float) -> int:
         """Return how many calls of a width should be fetched now: what can start, and a little ahead.
 
-        As the embedded broker does: beyond it work for a moment, by the durations seen, in quarters.
+        As the embedded broker does: beyond it work for a moment, by the durations seen. It is asked for in
+        halves: each time costs the broker some writes to its disk, whatever comes of it.
         """
         if width > self._cores:
             return 0
@@ -287,4 +288,4 @@ class Held:
         if self.load >= self._cores and self.stale(now):
             return startable
         target, missing = self._pace.ahead(width, self._cores, self._counts)
-        return max(startable, missing) if startable or (target and missing * 4 >= target) else 0
+        return max(startable, missing) if startable or (target and missing * 2 >= target) else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from executor.messages import Buffer, Hello, Report
@@ -13,9 +13,16 @@ from transports.rabbitmq.held import Copy, Entry, Held
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
 
+#: Seconds that reports wait for others, while calls in hand keep the cores busy: the broker writes each
+#: message to its disk, and that costs it as much as a hundred tiny calls.
+LINGER = 0.02
+
+#: Reports that wait no longer, when there are so many.
+ENOUGH = 2048
+
 
 class Replies:
-    """Publishes for the worker that `hello` introduces.
+    """Publishes for the worker that `hello` introduces; `now` is its clock, in seconds.
 
     `back` is told the width and queue of calls that are in line again, `gone` a run whose results queue is.
     """
@@ -31,14 +38,33 @@ class Replies:
         self._headers = headers(worker=hello.name, host=hello.host)
         self._back = back
         self._gone = gone
-        self._under_way = Counter[str]()  # messages of reports that are not confirmed, by run
-        self._waiting: dict[str, list[tuple[Packed, list[Entry]]]] = {}  # reports, until none is under way
+        self._waiting: dict[str, list[tuple[Packed, list[Entry]]]] = {}  # reports to be sent together
+        #: When what waits is to be sent.
+        self.due = math.inf
 
-    def report(self, run: str, reports: Packed, places: Iterable[int]) -> None:
-        """Send reports of a run, which are of the calls at these places."""
-        self._waiting.setdefault(run, []).append((reports, self._held.leave(run, places)))
-        if not self._under_way[run]:
-            self._publish_waiting(run)
+    def __bool__(self) -> bool:
+        """Whether reports wait to be sent."""
+        return bool(self._waiting)
+
+    def report(self, run: str, reports: Packed, places: Iterable[int], now: float) -> None:
+        """Send reports of a run, which are of the calls at these places; soon, if calls are in hand."""
+        waiting = self._waiting.setdefault(run, [])
+        waiting.append((reports, self._held.leave(run, places)))
+        self.due = min(self.due, now + LINGER)
+        if not self._held.load or sum(each.count for each, _ in waiting) >= ENOUGH:
+            self.due = now
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Send what has waited long enough."""
+        if now >= self.due:
+            self.due = math.inf
+            for run in list(self._waiting):
+                self._publish_waiting(run)
+
+    def forget(self, run: str) -> None:
+        """A run is over: nobody waits for its reports."""
+        self._waiting.pop(run, None)
 
     def put_back(self, run: str, some: Sequence[Call]) -> None:
         """Put calls back into line, first: they are tried again, or were never begun."""
@@ -60,7 +86,7 @@ class Replies:
         self._connection.ack(*[copy.tag for copy in copies if copy.tag is not None])
 
     def _publish_waiting(self, run: str) -> None:
-        """Send what was reported while other reports were on their way: together, as each message costs."""
+        """Send the reports of a run that wait, together."""
         waiting = self._waiting.pop(run, [])
         for part in in_bodies(reports.size for reports, _ in waiting):
             some = waiting[part]
@@ -72,10 +98,8 @@ class Replies:
             self._publish_in_parts(run, reports, left, BODY_BYTES)
             return
         body = report_of(run, reports)
-        self._under_way[run] += 1
 
         def done(outcome: Outcome) -> None:
-            self._under_way[run] -= 1
             if outcome is Outcome.TOO_LARGE and reports.count > 1:
                 self._publish_in_parts(run, reports, left, 0)
             elif outcome is Outcome.TOO_LARGE:
@@ -84,9 +108,6 @@ class Replies:
                 self.release(self._held.arrived(run, left))
                 if outcome is Outcome.NO_QUEUE:
                     self._gone(run)
-            if not self._under_way[run]:
-                del self._under_way[run]
-                self._publish_waiting(run)
 
         self._post.send(self._names.results(run), body, done, headers=self._headers)
 

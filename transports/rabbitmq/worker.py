@@ -113,6 +113,7 @@ class RabbitWorkerEnd(WorkerEnd):
             now = time.monotonic()
             for event in self._connection.take():
                 self._hear(event, now)
+            self._replies.tick(now)
             self._tick(now)
             if self._outage.opened:
                 self._fetching.go_on(now)
@@ -137,7 +138,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if None in held or any(report.status != "ok" for report in read):
             reports, places = self._final(run, reports)
         if places:  # as they came, in the usual case
-            self._replies.report(run, reports, places)
+            self._replies.report(run, reports, places, now)
 
     def _final(self, run: str, reports: Packed) -> tuple[Packed, list[int]]:
         """Return reports after which a call is not tried again, and their places; put back what is."""
@@ -178,7 +179,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     @property
     def settled(self) -> bool:
-        return not (self._post or self._moving or self._held or self._fetching)
+        return not (self._post or self._moving or self._held or self._fetching or self._replies)
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -189,7 +190,7 @@ class RabbitWorkerEnd(WorkerEnd):
         now = time.monotonic()
         if not self._outage.opened:
             return _TICK
-        ats = [self._beat_at, self._again_at, *self._lookout.times(now)]
+        ats = [self._beat_at, self._again_at, self._replies.due, *self._lookout.times(now)]
         if self._held.excess:
             ats.append(self._recall_at)
         if self._waiting:
@@ -308,6 +309,7 @@ class RabbitWorkerEnd(WorkerEnd):
         self._moving.over(run)
         self._replies.release(self._held.finish(run, self._held.of_run(run)))
         self._held.forget(run)
+        self._replies.forget(run)
         if self._runs.leave(run):
             self._orders.append(Ended(run, complete, why))
 

@@ -8,12 +8,12 @@ IN_VENV := $(VENV)/bin/python
 # Both would let modules from outside into the environment.
 unexport PYTHONHOME PYTHONPATH
 
-.PHONY: help run test chaos check format bench bench-peers clean
+.PHONY: help run test chaos fuzz check format bench bench-peers clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "  PYTHON=python3.12 chooses the interpreter of a new environment, ARGS='-k name' goes to pytest,"
-	@echo "  to chaos ARGS='--wire grpc', to bench ARGS='latency start --repeats 1'"
+	@echo "  to chaos ARGS='--wire grpc', to fuzz ARGS='--target codec --seed 1', to bench ARGS='latency start --repeats 1'"
 
 run: $(VENV)/.run ## run the sample tasks on two workers of this machine
 	$(IN_VENV) dispatcher.py --workers 2 --cores 2
@@ -31,6 +31,9 @@ endif
 
 chaos: $(VENV)/.dev ## kill and cut whatever there is: SEEDS=20 runs, from FIRST=0
 	$(IN_VENV) -m tests.chaos --seeds $(or $(SEEDS),20) --first $(or $(FIRST),0) $(ARGS)
+
+fuzz: $(VENV)/.dev ## feed whatever reads with inputs that are wrong: SECONDS=60
+	$(IN_VENV) -m tests.fuzz --seconds $(or $(SECONDS),60) $(ARGS)
 
 check: $(VENV)/.dev ## check format, lint and types
 	$(IN_VENV) -m ruff format --check .

@@ -63,6 +63,8 @@ class Changed:
 
 def _equal(task: Task, line: Line, folder: Path) -> bool:
     if task.function == line.function and task.resources == line.resources:
+        if _same_text(task, line):
+            return True
         arrays: list[object] = []
 
         def store(value: object) -> dict[str, object]:
@@ -79,6 +81,20 @@ def _equal(task: Task, line: Line, folder: Path) -> bool:
             return True
     # An id that was made of the content is that of the line, however the line came to differ.
     return task.id[16:17] == "-" and content_hash(task) == task.id[:16]
+
+
+def _same_text(task: Task, line: Line) -> bool:
+    """Tell whether a task's arguments are, as JSON, what stands in a line, and nothing but JSON.
+
+    Most are, and a closer look takes three times as long. The texts tell 1 from 1.0 and True, the
+    values what JSON has from what msgspec would write like it: bytes, say, from text.
+    """
+    now = [task.params, task.kwargs]
+    try:
+        text = msgspec.json.encode(now)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return text == b"[%b,%b]" % (line.params, line.kwargs) and bool(msgspec.json.decode(text) == now)
 
 
 def _plain(raw: bytes) -> object:

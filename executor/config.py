@@ -13,6 +13,7 @@ import msgspec
 import transports
 from executor import yamlfile
 from executor.errors import ConfigError
+from executor.words import one_line
 
 if TYPE_CHECKING:
     from transports.base import Settings, Transport
@@ -55,7 +56,7 @@ def read(path: str | None, **overrides: str | None) -> Wire:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"{place}{key}: unknown key for transport {name}; {hint}")
+            raise ConfigError(f"{place}{one_line(str(key), 100)}: unknown key for transport {name}; {hint}")
     settings = _convert({**values, "transport": name}, transport, place)
     for option, value in overrides.items():
         if value is None:
@@ -82,7 +83,7 @@ def _convert(
     try:
         return msgspec.convert(values, transport.Settings)
     except msgspec.ValidationError as error:
-        key, colon, text = _in_words(str(error)).partition(": ")
+        key, colon, text = _in_words(one_line(str(error), 1000)).partition(": ")
         raise ConfigError(f"{place}{(options or {}).get(key, key)}{colon}{text}") from error
 
 

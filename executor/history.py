@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from executor import jsonform
+from executor import codec, jsonform
 from executor.output import ORDER, RUNS, sync_file, sync_folder
 from executor.run import Earlier
 from executor.task import Task, content_hash
@@ -33,8 +33,9 @@ from executor.task import Task, content_hash
 #: Runs that are continued at most, the latest ones.
 EARLIER_MOST = 50
 
-#: Lines of ids that are made of what the tasks compute.
-_OWN_IDS = re.compile(r"(?:[0-9a-f]{16}-\d+\n)*+")
+#: An id that is made of what the task computes, and lines of such.
+_OWN_ID = re.compile(r"[0-9a-f]{16}-\d+")
+_OWN_IDS = re.compile(rf"(?:{_OWN_ID.pattern}\n)*+")
 #: So many ids are looked at in one go.
 _TOGETHER = 1000
 
@@ -190,14 +191,14 @@ def _tokens(tasks: Sequence[Task]) -> Iterator[bytes]:
     """Yield the lines of the file of an order, many at once where that is quick."""
     for start in range(0, len(tasks), _TOGETHER):
         some = tasks[start : start + _TOGETHER]
-        yield _own_ids(some) or b"".join(_own_ids([task]) or _given_id(task) for task in some)
-
-
-def _own_ids(tasks: Sequence[Task]) -> bytes:
-    """Return the lines of tasks whose ids are all made of what they compute, or nothing."""
-    lines = "".join([f"{task.id}\n" for task in tasks])
-    return lines.encode() if _OWN_IDS.fullmatch(lines) and lines.count("\n") == len(tasks) else b""
-
-
-def _given_id(task: Task) -> bytes:
-    return content_hash(task).encode() + b" " + jsonform.encode_line(task.id) + b"\n"
+        ids = "".join([f"{task.id}\n" for task in some])
+        if _OWN_IDS.fullmatch(ids) and ids.count("\n") == len(some):
+            yield ids.encode()
+            continue
+        plain = jsonform.are_plain([part for task in some for part in (task.params, task.kwargs)])
+        canonical = codec.canonical_json if plain else codec.canonical
+        for task in some:
+            if _OWN_ID.fullmatch(task.id):
+                yield task.id.encode() + b"\n"
+            else:
+                yield content_hash(task, canonical).encode() + b" " + jsonform.encode_line(task.id) + b"\n"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
 
 from executor.messages import Buffer, Item
 
@@ -12,17 +14,17 @@ from executor.messages import Buffer, Item
 _OVERTAKING_MOST = 1000
 
 
-class Entry:
-    """An item in the pool. `number` counts arrivals: entries stand in line by it, and by place."""
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """An item in the pool. `number` counts arrivals: entries stand in line by it, and by place.
 
-    __slots__ = ("buffers", "item", "number", "run", "stillborn")
+    `stillborn` is how many children died of it before it began.
+    """
 
-    def __init__(self, run: str, item: Item, buffers: Sequence[Buffer], number: int) -> None:
-        self.run = run
-        self.item = item
-        self.buffers = buffers
-        self.number = number
-        self.stillborn = 0
+    run: str
+    item: Item
+    buffers: Sequence[Buffer]
+    number: int
+    stillborn: int = 0
 
     def rank(self) -> tuple[int, int]:
         """Return what entries are sorted by."""
@@ -48,16 +50,28 @@ class Line:
         """The first in line; there must be one."""
         return self._entries[0]
 
-    def add(self, run: str, item: Item, buffers: Sequence[Buffer] = ()) -> None:
-        """Add an item: at the end, or before those of its run that stand later in order."""
-        self._arrived += 1
-        entry = Entry(run, item, buffers, self._arrived)
-        entries = self._entries
-        if item.place > self._highest.get(run, -1):
-            self._highest[run] = item.place
-        elif not entries or entries[-1].run != run or entries[-1].item.place > item.place:
+    def add(self, run: str, items: Iterable[Item], shares: Mapping[int, Sequence[Buffer]] = {}) -> None:
+        """Add items, each at the end, or before those of its run that stand later in order.
+
+        `shares` has the large buffers of those that have some, by their index among `items`.
+        """
+        self._arrived += 1  # one number for all: places tell those of one run apart
+        highest = self._highest.get(run, -1)
+        for index, item in enumerate(items):
+            entry = Entry(run, item, shares.get(index, ()), self._arrived)
+            if item.place > highest:
+                highest = item.place
+                self._entries.append(entry)
+            else:
+                self._insert(entry)
+        self._highest[run] = highest
+
+    def _insert(self, entry: Entry) -> None:
+        """Add an entry whose run may have others that stand later in order."""
+        run, place, entries = entry.run, entry.item.place, self._entries
+        if not entries or entries[-1].run != run or entries[-1].item.place > place:
             for position, other in enumerate(entries):
-                if other.run == run and other.item.place > item.place:
+                if other.run == run and other.item.place > place:
                     entry.number = other.number
                     entries.insert(position, entry)
                     return
@@ -77,15 +91,14 @@ class Line:
 
     def take(self, most: int) -> list[Entry]:
         """Take the first, and up to `most` in all of its run and width that stand behind it."""
-        first = self._entries.popleft()
-        batch = [first]
+        first = self._entries[0]
         width, run = first.item.width, first.run
-        while len(batch) < most and self._entries:
-            entry = self._entries[0]
+        count = 0
+        for entry in itertools.islice(self._entries, most):
             if entry.item.width != width or entry.run != run:
                 break
-            batch.append(self._entries.popleft())
-        return batch
+            count += 1
+        return [self._entries.popleft() for _ in range(max(1, count))]
 
     def overtake(self, width: int) -> bool:
         """Bring the next entry of at most `width` cores to the front; return whether there is one."""

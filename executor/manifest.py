@@ -8,7 +8,7 @@ Records may come back in any order, and more than once. None is much longer than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -128,9 +128,9 @@ def read(name: str, found: Iterable[bytes]) -> Kept:
         else:
             collected.update(record.places)
     for place, own in pieces.items():
-        if own.keys() == set(range(own[min(own)].count)):
+        if _are_all(own, own[min(own)].count):
             tasks[place] = b"".join(own[index].data for index in sorted(own))
-    if head is None or tasks.keys() != set(range(head.count)):
+    if head is None or not _are_all(tasks, head.count):
         if foreign is not None:
             raise _of_another_version(name, foreign) from foreign
         raise ConfigError(f"run {name} was never pushed to its end; --cancel {name} removes it")
@@ -140,6 +140,11 @@ def read(name: str, found: Iterable[bytes]) -> Kept:
         raise _of_another_version(name, error) from error
     known = frozenset(place for place in collected if place < head.count)
     return Kept(read, head.retries, head.timeout, head.submitted, known)
+
+
+def _are_all(found: Collection[int], count: int) -> bool:
+    """Whether these are the numbers from 0 to below `count`, which nobody vouches for."""
+    return len(found) == count and max(found, default=-1) < count
 
 
 def _task(one: bytes) -> Task:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from executor.errors import UsageError
-from executor.task import Task
+
+if TYPE_CHECKING:  # the command line's help names the orders, and need not wait for what a task needs
+    from executor.task import Task
 
 _cores = attrgetter("resources")
 

@@ -80,6 +80,9 @@ class Pool:
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []
+        self._busy: dict[Child, None] = {}  # that have cores, in the order in which they got them
+        self._spoke: list[Child] = []  # of them, those that may want their next call since the last look
+        self._looked_for: tuple[str, int] | None = None  # whose next call was looked for then; None: nobody's
         self._watch_at = 0.0
         self._starved = OutOfMemory()
 
@@ -89,16 +92,16 @@ class Pool:
 
     def patience(self) -> float | None:
         """Return after how many seconds `step` must be called even if nothing happens; None: never."""
-        if self._children.pending:
+        if self._children.pending or self._finished:
             return 0.0
-        if not any(child.busy for child in self._children):
+        if not self._busy:
             return None
         return max(0.0, self._watch_at - time.monotonic())
 
     @property
     def idle(self) -> bool:
         """Whether it holds nothing at all."""
-        return not self._line and not self._finished and not any(c.busy for c in self._children)
+        return not (self._line or self._finished or self._busy)
 
     def finish(self, run: str) -> None:
         """A run is over, or left: end its children when what they run ends, for they know its code.
@@ -118,12 +121,15 @@ class Pool:
         most = len(self._cores)
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
             self._take_all_back()
-        for index, item in enumerate(items):
-            if item.width > most:  # the dispatcher knows better, unless it is not one of ours
-                text = f"{item.width} cores, but this worker has {most}"
-                self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
-            else:
-                self._line.add(run, item, shares.get(index, ()))
+        if any(item.width > most for item in items):  # the dispatcher knows better, unless it is not ours
+            for index, item in enumerate(items):
+                if item.width > most:
+                    text = f"{item.width} cores, but this worker has {most}"
+                    self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
+                else:
+                    self._line.add(run, [item], {0: shares.get(index, ())})
+        else:
+            self._line.add(run, items, shares)
 
     def recall(self, run: str, count: int | None = None) -> list[int]:
         """Give up to `count` unstarted calls back (None: all), the last in line first: their places."""
@@ -159,7 +165,7 @@ class Pool:
     def running(self) -> list[Running]:
         """Return what runs now."""
         found = []
-        for child in self._children:
+        for child in self._busy:
             current = child.current()
             if current is not None:
                 entry, _, epoch = current
@@ -171,7 +177,7 @@ class Pool:
         now = time.monotonic()
         return [
             messages.Running(current[0].run, current[0].item.place, max(0.0, now - current[1]))
-            for child in self._children
+            for child in self._busy
             if (current := child.current()) is not None
         ]
 
@@ -218,13 +224,15 @@ class Pool:
                 child = self._children.find(self._line.first.run, cores)
             except NoProcess:
                 self._cores.give(cores)
-                if not any(child.busy for child in self._children):
+                if not self._busy:
                     raise
                 break  # those that are there must do
             self._send(child, self._next_batch(width), cores, now)
         self._look_ahead(now)
 
     def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
+        self._busy[child] = None
+        self._spoke.append(child)
         self._children.send(child, batch, cores, pin=self._cores.pinned)
         self._watch_at = min(self._watch_at, now + SLOW_SECONDS)
 
@@ -233,17 +241,26 @@ class Pool:
 
         Not behind a call that takes long: its successor would wait, while others overtake it.
         """
-        for child in self._children:
-            if not self._line:
+        spoke, self._spoke = self._spoke, []
+        while self._line:
+            first = self._line.first
+            run, width = kind = first.run, first.item.width
+            if not self._pace.looks_ahead(width):
+                break
+            # Those that have not spoken since were looked at for the like of it, and are none the readier.
+            candidates = spoke if kind == self._looked_for else list(self._busy)
+            self._looked_for = kind
+            for child in candidates:
+                if len(child.cores) != width or len(child.entries) > 1 or child.run != run:
+                    continue
+                if child.ending or child.dead or child.worn or self._is_slow(child, now):
+                    continue
+                self._send(child, self._next_batch(width), child.cores, now)
+                if not self._line or (self._line.first.run, self._line.first.item.width) != kind:
+                    break  # the next one is of another kind
+            else:
                 return
-            width = len(child.cores)
-            if not width or len(child.entries) > 1 or self._line.first.item.width != width:
-                continue
-            if child.ending or child.dead or child.worn or child.run != self._line.first.run:
-                continue
-            if self._is_slow(child, now) or not self._pace.looks_ahead(width):
-                continue
-            self._send(child, self._next_batch(width), child.cores, now)
+        self._looked_for = None
 
     def _is_slow(self, child: Child, now: float) -> bool:
         """Whether a child's present call takes much longer than others of its width did."""
@@ -255,9 +272,11 @@ class Pool:
         if not self._cores.free:
             return False
         back: list[Entry] = []
-        for child in self._children:
+        for child in self._busy:
             width = len(child.cores)
-            if not 0 < width <= self._cores.free:
+            if (
+                len(child.entries) < 2 or width > self._cores.free
+            ):  # nothing waits, or there is no room for it
                 continue
             count = child.unstarted() - (child.current() is None)  # one that just begins waits behind none
             if count > 0:
@@ -265,7 +284,7 @@ class Pool:
                     back += child.take_back()
                 else:
                     self._watch_at = min(self._watch_at, now + SHARED_SECONDS)
-        self._line.put_back(back)
+        self._put_back(back)
         return bool(back)
 
     def _backfill(self, now: float) -> bool:
@@ -283,7 +302,9 @@ class Pool:
 
     def _may_pass(self, width: int) -> bool:
         """Whether no narrower call that was given to a child is still unstarted there."""
-        return not any(0 < len(child.cores) < width and child.unstarted() > 0 for child in self._children)
+        return width == 1 or not any(
+            len(child.cores) < width and child.entries and child.unstarted() for child in self._busy
+        )
 
     def _next_batch(self, width: int) -> list[Entry]:
         """Take a batch from the line: equals in a row."""
@@ -291,7 +312,12 @@ class Pool:
 
     def _take_all_back(self) -> None:
         """Put everything that has not begun back into the line."""
-        self._line.put_back([entry for child in self._children for entry in child.take_back()])
+        self._put_back([entry for child in self._busy for entry in child.take_back()])
+
+    def _put_back(self, entries: Iterable[Entry]) -> None:
+        """Put entries that were given out back into the line."""
+        self._line.put_back(entries)
+        self._looked_for = None  # who gave them back may be ready for them again
 
     # -- hearing
 
@@ -305,7 +331,7 @@ class Pool:
             child.batches -= 1
             child.worn |= done.worn
             if child.worn:
-                self._line.put_back(child.take_back())
+                self._put_back(child.take_back())
             if not child.batches:
                 self._free(child)
                 if child.worn or child.ending:
@@ -348,12 +374,14 @@ class Pool:
     def _finish(self, child: Child, reports: Packed, began: float | None, ended: float | None) -> None:
         """Give reports of a child's calls, of which the first began then and the last ended."""
         assert child.run is not None
+        self._spoke.append(child)
         self._finished.append(Finished(child.run, reports))
         if began is not None and ended is not None:
             self._pace.learn(len(child.cores), max(0.0, ended - began) / reports.count)
 
     def _free(self, child: Child) -> None:
         self._cores.give(child.cores)
+        del self._busy[child]
         child.cores, child.batches = (), 0
 
     # -- ending
@@ -381,7 +409,7 @@ class Pool:
             back[0].stillborn += 1  # it died before it began anything
             if back[0].stillborn >= STILLBORN_MOST:
                 self._fail(child, back.pop(0), None, status)
-        self._line.put_back(back)
+        self._put_back(back)
         if child.cores:
             self._free(child)
         child.close()
@@ -404,7 +432,7 @@ class Pool:
 
     def _end_call(self, child: Child, entry: Entry, why: str, number: int = signal.SIGTERM) -> None:
         """Kill a child for what its present call does; what waits behind it goes elsewhere."""
-        self._line.put_back(child.take_back())
+        self._put_back(child.take_back())
         self._kill(child, why, (entry,), number)
 
     # -- watching
@@ -413,9 +441,7 @@ class Pool:
         """Look after what takes time: timeouts, graces that are over, long calls in front of others."""
         wait = _WATCH_SECONDS
         self._starved.look(now)
-        for child in self._children:
-            if not child.busy:
-                continue
+        for child in self._busy:
             child.bound_printed()
             if child.ending is not None:
                 wait = min(wait, self._children.insist(child, now))
@@ -426,7 +452,7 @@ class Pool:
             if len(child.entries) > 1:
                 wait = min(wait, SLOW_SECONDS)
                 if self._is_slow(child, now):
-                    self._line.put_back(child.take_back())
+                    self._put_back(child.take_back())
             if now - current[1] > SLOW_SECONDS:
                 self._rescue(child)
             item = current[0].item

@@ -34,8 +34,10 @@ def runtime_folder() -> Path:
     return private_folder(folder)
 
 
-def private_folder(folder: Path) -> Path:
+def private_folder(folder: Path, instead: str = "set XDG_RUNTIME_DIR to another folder") -> Path:
     """Make a folder that only this user can enter, or check that it is one; return it.
+
+    `instead` says what to do where it can't be.
 
     Raises:
         ConfigError: it belongs to somebody else, is open to others, or can't be made.
@@ -45,13 +47,9 @@ def private_folder(folder: Path) -> Path:
             folder.mkdir(mode=0o700)
         info = folder.lstat()  # not stat: a link may lead anywhere
     except OSError as error:
-        raise ConfigError(
-            f"{folder}: can't be used: {error.strerror}; set XDG_RUNTIME_DIR to another folder"
-        ) from error
+        raise ConfigError(f"{folder}: can't be used: {error.strerror}; {instead}") from error
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
-        raise ConfigError(
-            f"{folder}: is not a folder of yours; remove it, or set XDG_RUNTIME_DIR to another folder"
-        )
+        raise ConfigError(f"{folder}: is not a folder of yours; remove it, or {instead}")
     if stat.S_IMODE(info.st_mode) & 0o077:
         raise ConfigError(f"{folder}: others may enter it; type: chmod 700 {folder}")
     return folder

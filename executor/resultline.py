@@ -6,7 +6,6 @@ A million take seconds, so what is usual is done for many at once.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from itertools import chain
 
@@ -70,11 +69,9 @@ def parse(raw: bytes) -> Line:
         raise ValueError(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
-    # A lone surrogate, which msgspec does not read; Python does, but no long integers unless told to.
-    digits = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)
+    # A lone surrogate, which msgspec does not read; Python does, but long integers slowly: they stay digits.
     try:
-        record = json.loads(raw)
+        record = json.loads(raw, parse_int=_whole)
         if not isinstance(record, dict):
             raise ValueError("it is no object")
         for key in ("params", "kwargs"):
@@ -82,5 +79,8 @@ def parse(raw: bytes) -> Line:
         return msgspec.convert(record, Line)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    finally:
-        sys.set_int_max_str_digits(digits)
+
+
+def _whole(digits: str) -> int | msgspec.Raw:
+    """Return an integer, or its digits if they are many: to read these takes quadratic time."""
+    return int(digits) if len(digits) < 1000 else msgspec.Raw(digits.encode())

@@ -37,6 +37,7 @@ FAILED = frozenset({"error", "timeout", "crashed", "lost", "rejected", "cancelle
 _BLOCK = 1 << 20
 
 #: A large array's file, as a line names it.
+_NPY = b'"$npy"'
 _ARRAY = re.compile(rb'"\$npy":("(?:[^"\\]|\\.)*")')
 
 #: What our lines begin with: so does what is left of one.
@@ -96,9 +97,9 @@ def survey(path: Path, name: str, tasks: Sequence[Task], again: Collection[str])
                     break
                 line, whole = found
                 end, torn, open_end = end + whole, len(raw) - whole, True
-            if (gone := _gone(raw, path.parent)) and not bare:
-                bare_first = f"{gone} in line {number:,}"
-            bare += bool(gone)
+            if _NPY in raw and (gone := _gone(raw, path.parent)):
+                bare_first = bare_first or f"{gone} in line {number:,}"
+                bare += 1
             place = places.get(line.id)
             if place is None:
                 if line.id in others:
@@ -263,7 +264,7 @@ def _tail(raw: bytes, name: str, number: int) -> tuple[Line, int] | None:
 
 def _gone(raw: bytes, folder: Path) -> str:
     """Return an array that a line names and that is not there, or ""."""
-    for name in _ARRAY.findall(raw) if b'"$npy"' in raw else ():
+    for name in _ARRAY.findall(raw):
         text = str(msgspec.json.decode(name))
         try:
             size = (folder / text).stat().st_size

@@ -95,15 +95,16 @@ class Result(msgspec.Struct, gc=False):
     stderr: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def content_hash(task: Task) -> str:
+def content_hash(task: Task, canonical: Callable[[Any], bytes] = codec.canonical) -> str:
     """Return 16 hex digits of what the task computes: function, params, kwargs and resources.
 
-    How it is run (timeout, retries, memory) is left out, so that a resumed run may change it.
+    How it is run (timeout, retries, memory) is left out, so that a resumed run may change it. `canonical` is
+    `codec.canonical_json` for a task whose arguments hold nothing but JSON.
 
     Raises:
         CannotTravel: a parameter has no form on the wire.
     """
-    return _digest(codec.canonical([task.function, task.params, task.kwargs, task.resources]))
+    return _digest(canonical([task.function, task.params, task.kwargs, task.resources]))
 
 
 def _digest(content: bytes) -> str:
@@ -121,7 +122,7 @@ class Naming:
         self._again: dict[str, int] = {}
 
     def name(self, tasks: Iterable[Task], canonical: Callable[[Any], bytes] = codec.canonical) -> None:
-        """Give ids to the next tasks; `canonical` is `codec.canonical_json` for those that JSON gave.
+        """Give ids to the next tasks; `canonical` is as in `content_hash`.
 
         Raises:
             CannotTravel: a parameter of a task, be its id given, has no form on the wire. Those behind it get

@@ -53,6 +53,8 @@ class Worker:
         self._draining = False
         self._runs: dict[str, int] = {}  # results of each present run
         self._served = False  # whether the last run that began has ended
+        self._alone_since = time.monotonic()
+        self._remarks: tuple[float, ...] = _SAY_WAITING  # after which seconds alone it says so
 
     def run(self) -> int:
         """Serve until drained; return the exit status.
@@ -62,25 +64,27 @@ class Worker:
         """
         self._end.holding = self._pool.holding
         self._end.running = self._pool.told
-        poll = select.poll()
-        descriptors = [self._wake, self._end.fileno(), self._pool.fileno()]
-        if self._lifeline is not None:
-            descriptors.append(self._lifeline)
-        for descriptor in descriptors:
-            poll.register(descriptor, select.POLLIN)
         try:
-            return self._loop(poll, self._wake)
+            return self._loop()
         finally:
             self._pool.close()
             signal.set_wakeup_fd(-1)
 
-    def _loop(self, poll: select.poll, wake_read: int) -> int:
-        alone_since = time.monotonic()
-        remarks = list(_SAY_WAITING)
+    def _loop(self) -> int:
+        poll = select.poll()
+        wire, children = self._end.fileno(), self._pool.fileno()
+        for descriptor in (self._wake, wire, children, self._lifeline):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        # A turn looks only at what has something to tell, or whose patience is over.
+        wire_is_due = pool_is_due = True
         while True:
-            for order in self._end.pull(0):
-                self._obey(order)
-            self._reply(self._pool.step())
+            if wire_is_due:
+                for order in self._end.pull(0):
+                    self._obey(order)
+                    pool_is_due = True
+            if pool_is_due:
+                self._reply(self._pool.step())
             now = time.monotonic()
             if self._signals >= 2:
                 self._say("killed by a second signal; what ran is lost")
@@ -88,31 +92,47 @@ class Worker:
                 return EXIT_INTERRUPTED
             if (self._signals or self._is_done()) and not self._draining:
                 self._drain()
+                pool_is_due = wire_is_due = True
+                continue
             if self._draining and self._pool.idle and (self._end.settled or not self._end.connected):
                 self._say_dropped()
                 return EXIT_OK
-            waits = [self._end.patience(), self._pool.patience()]
-            if self._end.connected:
-                alone_since, remarks = now, list(_SAY_WAITING)
-            else:
-                alone = now - alone_since
-                if self._wait is not None and not self._draining:
-                    if alone >= self._wait:
-                        self._say_dropped()
-                        raise NobodyThere(f"no dispatcher at {self._end.address} within {self._wait:g} s")
-                    waits.append(self._wait - alone)
-                if remarks and alone >= remarks[0] and not self._draining:
-                    del remarks[0]
-                    self._say(f"waiting for a dispatcher at {self._end.address}")
-                if remarks:
-                    waits.append(remarks[0] - alone)
-            bounds = [wait for wait in waits if wait is not None]
-            ready = poll.poll(max(0.0, min(bounds)) * 1000 if bounds else None)
-            for descriptor, _ in ready:
-                if descriptor == wake_read:
-                    os.read(wake_read, 256)
-                elif descriptor == self._lifeline and not os.read(descriptor, 64):
-                    return EXIT_OK  # whoever started us is gone
+            # What was sent may have used up the sign that something has come: so it is asked for each time.
+            wire_wait, pool_wait = self._end.patience(), self._pool.patience()
+            bounds = [wait for wait in (wire_wait, pool_wait, self._patience(now)) if wait is not None]
+            ready = [each for each, _ in poll.poll(max(0.0, min(bounds)) * 1000 if bounds else None)]
+            if self._wake in ready:
+                os.read(self._wake, 256)
+            if self._lifeline in ready and not os.read(self._lifeline, 64):
+                return EXIT_OK  # whoever started us is gone
+            waited = time.monotonic() - now
+            wire_is_due = wire in ready or (wire_wait is not None and waited >= wire_wait)
+            pool_is_due = children in ready or (pool_wait is not None and waited >= pool_wait)
+
+    def _patience(self, now: float) -> float | None:
+        """Say now and then that no dispatcher is there; return the seconds until more is to be done.
+
+        Raises:
+            NobodyThere: none came within `wait`.
+        """
+        if self._end.connected:
+            self._alone_since, self._remarks = now, _SAY_WAITING
+            return None
+        if self._draining:  # it waits for nobody
+            return None
+        alone = now - self._alone_since
+        bounds: list[float] = []
+        if self._wait is not None:
+            if alone >= self._wait:
+                self._say_dropped()
+                raise NobodyThere(f"no dispatcher at {self._end.address} within {self._wait:g} s")
+            bounds.append(self._wait - alone)
+        if self._remarks and alone >= self._remarks[0]:
+            self._remarks = self._remarks[1:]
+            self._say(f"waiting for a dispatcher at {self._end.address}")
+        if self._remarks:
+            bounds.append(self._remarks[0] - alone)
+        return min(bounds, default=None)
 
     def _obey(self, order: Order) -> None:
         """Do what a dispatcher asks for."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from executor.keys import VARIABLE
 from tests.contract.rabbit import server_script
 
 # Time limits are pytest-timeout's. On a laptop every run tries new examples and remembers those that failed;
@@ -27,6 +28,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = any(_BROKERS.intersection(getattr(item, "fixturenames", ())) for item in session.items)
     if wanted and not session.config.option.collectonly:
         server_script()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keys of the tests' own, made at the first need; scripts inherit where they are."""
+    folder = tmp_path_factory.mktemp("keys") / "keys"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, str(folder))
+        yield folder
 
 
 @pytest.fixture

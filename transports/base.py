@@ -75,6 +75,10 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     largest: Annotated[int, msgspec.Meta(ge=1, le=LARGEST)] = LARGEST
     #: What a worker, or the broker, keeps of a run whose dispatcher is gone.
     keep: Keep = Keep()
+    #: The folder of the user's keys; None: the usual one, see `executor.keys.place`.
+    keys: str | None = None
+    #: Whether a link to another machine may go without protection.
+    insecure: bool = False
 
 
 def checked(read: Callable[[str, str], object], text: str, key: str) -> None:
@@ -427,6 +431,10 @@ class Link(ABC):
     @abstractmethod
     def receive(self) -> list[Event]:
         """Return what has arrived, without waiting; [] if nothing has."""
+
+    def patience(self) -> float | None:
+        """Return after how many seconds `receive` should be called even if `fileno` shows nothing."""
+        return None
 
     @abstractmethod
     def send(self, peer: bytes, parts: Parts) -> bool:

@@ -1,17 +1,21 @@
 """gRPC: the worker serves a stream of frames, the dispatcher calls it and stays.
 
 One bidirectional stream for each dispatcher and worker, not a call for each task. Beside it the worker has
-the standard health service, which says NOT_SERVING while it drains. No credentials: whoever reaches the
-port can talk to the worker.
+the standard health service, which says NOT_SERVING while it drains. Over TCP both ends show a certificate of
+the user's, and both are checked. gRPC agrees on TLS 1.3; that nobody uses 1.2 can't be asked for in Python.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+# Its own lines about connections that fail would stand between ours, which say it, too.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,9 +24,22 @@ from executor.errors import BadFrame, ConfigError
 from transports.base import LARGEST_FRAME, Say
 from transports.grpc_wire import frames_pb2 as _messages_code
 from transports.grpc_wire import frames_pb2_grpc as _service_code
+from transports.guard import SAME_KEYS
 from transports.pieces import PIECE_BYTES, Joiner, Piece, split
-from transports.served import NAME, Address, Served, ServedSettings, SocketPath, Workers, check_free
+from transports.served import (
+    NAME,
+    Address,
+    Identities,
+    Served,
+    ServedSettings,
+    SocketPath,
+    Workers,
+    check_free,
+)
 from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
+
+if TYPE_CHECKING:
+    from executor.certificates import Identity
 
 #: Bytes of the longest message: ours have `PIECE_BYTES` and a little, but gRPC's own limit is 4 MiB.
 _MESSAGE_BYTES = 16 * PIECE_BYTES
@@ -92,12 +109,12 @@ class GRPC(Served):
     Settings = Settings
 
     @classmethod
-    def dialler(cls, addresses: list[Address], *, say: Say, largest: int) -> Dialler:
-        return _Client([str(each) for each in addresses], say=say, largest=largest)
+    def dialler(cls, addresses: list[Address], identities: Identities, *, say: Say, largest: int) -> Dialler:
+        return _Client(identities, say=say, largest=largest)
 
     @classmethod
-    def listener(cls, where: Address, *, say: Say, largest: int) -> ThreadedLink:
-        return _Server(where, say=say, largest=largest)
+    def listener(cls, where: Address, identity: Identity | None, *, say: Say, largest: int) -> ThreadedLink:
+        return _Server(where, identity, say=say, largest=largest)
 
 
 def _messages(outbox: Outbox) -> Iterator[Any]:
@@ -128,8 +145,10 @@ def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
 class _Client(Dialler):
     """The dispatcher's link."""
 
-    def __init__(self, addresses: list[str], *, say: Say, largest: int) -> None:
+    def __init__(self, identities: Identities, *, say: Say, largest: int) -> None:
+        addresses = [str(each) for each in identities]
         super().__init__(addresses, say=say, largest=largest)
+        self._identities = {str(each): identity for each, identity in identities.items()}
         self._name = secrets.token_hex(8)
         self._calls: dict[bytes, Any] = {}
         self._deadlines = dict.fromkeys(addresses, _HEALTH_DEADLINE)
@@ -137,7 +156,7 @@ class _Client(Dialler):
 
     def converse(self, address: str, peer: bytes) -> bool:
         outbox, heard = Outbox(), False
-        channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        channel = _channel(address, self._identities[address])
         try:
             question = health_pb2.HealthCheckRequest(service=_SERVICE)
             answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=self._deadlines[address])
@@ -155,7 +174,9 @@ class _Client(Dialler):
             why = _in_words(error)
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._deadlines[address] = min(2 * self._deadlines[address], _HEALTH_DEADLINE_MOST)
-            if error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
+            if _is_refusal(error):
+                self.remark(f"{address} doesn't answer as a worker of ours does: {SAME_KEYS}")
+            elif error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
                 self.remark(f"{address}: {why}")
         except BadFrame as bad:
             why = str(bad)
@@ -178,8 +199,9 @@ class _Client(Dialler):
 class _Server(ThreadedLink, frames_pb2_grpc.WorkerServicer):  # type: ignore[misc] # generated without types
     """A worker's link."""
 
-    def __init__(self, where: Address, *, say: Say, largest: int) -> None:
+    def __init__(self, where: Address, identity: Identity | None, *, say: Say, largest: int) -> None:
         super().__init__(str(where), say=say, largest=largest)
+        self._guarded = identity is not None
         self._path = SocketPath(where.path)
         self._health = health.HealthServicer()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="grpc")
@@ -189,7 +211,10 @@ class _Server(ThreadedLink, frames_pb2_grpc.WorkerServicer):  # type: ignore[mis
         self._health.set(_SERVICE, health_pb2.HealthCheckResponse.SERVING)
         try:
             check_free(where)  # gRPC would say it too, but over several lines of its own
-            port = self._server.add_insecure_port(str(where))
+            if identity is None:
+                port = self._server.add_insecure_port(str(where))
+            else:
+                port = self._server.add_secure_port(str(where), _server_credentials(identity))
             if not port:
                 raise ConfigError(f"can't listen on {where}")
         except (ConfigError, RuntimeError) as error:
@@ -203,6 +228,9 @@ class _Server(ThreadedLink, frames_pb2_grpc.WorkerServicer):  # type: ignore[mis
 
     def Talk(self, messages: Iterator[Any], context: Any) -> Iterator[Any]:  # noqa: N802 — the service's name for it
         """Serve one dispatcher's stream: this thread sends, another receives."""
+        if self._guarded and not _is_dispatcher(context):
+            self.remark(f"hung up on a stranger from {context.peer()}: it is no dispatcher")
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "for dispatchers only")
         name = str(dict(context.invocation_metadata()).get(_NAME_KEY, ""))
         if not NAME.fullmatch(name):
             self.remark(f"hung up on a stranger from {context.peer()}: it has no name")
@@ -233,6 +261,47 @@ class _Server(ThreadedLink, frames_pb2_grpc.WorkerServicer):  # type: ignore[mis
         self._server.stop(LINGER).wait(2 * LINGER)
         self._pool.shutdown(wait=False)
         self._path.close()
+
+
+def _channel(address: str, identity: Identity | None) -> Any:
+    """Return a channel to a worker, who must show that it is one, if we have an identity."""
+    if identity is None:
+        return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+    from executor.certificates import name_of
+
+    shown = identity.shown()
+    credentials = grpc.ssl_channel_credentials(identity.authority, shown.key, shown.certificate)
+    name = ("grpc.ssl_target_name_override", name_of("worker"))
+    return grpc.secure_channel(address, credentials, options=[*_CHANNEL_OPTIONS, name])
+
+
+def _server_credentials(identity: Identity) -> Any:
+    """Return what a server shows and asks for, renewed in time."""
+
+    def present() -> Any:
+        shown = identity.shown()
+        return grpc.ssl_server_certificate_configuration(
+            [(shown.key, shown.certificate)], root_certificates=identity.authority
+        )
+
+    return grpc.dynamic_ssl_server_credentials(present(), present, require_client_authentication=True)
+
+
+def _is_dispatcher(context: Any) -> bool:
+    """Whether the certificate of the other end, which gRPC has verified, is a dispatcher's."""
+    from executor.certificates import name_of
+
+    names = context.auth_context().get("x509_subject_alternative_name", ())
+    return name_of("dispatcher").encode() in names
+
+
+def _is_refusal(error: grpc.RpcError) -> bool:
+    """Whether somebody was there, and one end did not take the other for one of ours."""
+    details = str(error.details()).lower()
+    return error.code() == grpc.StatusCode.PERMISSION_DENIED or (
+        error.code() == grpc.StatusCode.UNAVAILABLE
+        and any(word in details for word in ("handshak", "certificate", "ssl", "tls", "socket closed"))
+    )
 
 
 def _in_words(error: grpc.RpcError) -> str:

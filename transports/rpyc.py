@@ -11,9 +11,10 @@ import contextlib
 import secrets
 import select
 import socket
+import ssl
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rpyc.core import consts
 from rpyc.core.channel import Channel
@@ -22,9 +23,22 @@ from rpyc.core.stream import SocketStream
 
 from executor.errors import BadFrame
 from transports.base import LARGEST_FRAME, Say
+from transports.guard import SAME_KEYS
 from transports.pieces import PIECE_BYTES, Joiner, Piece, split
-from transports.served import NAME, Address, Served, ServedSettings, SocketPath, Workers, listening_socket
+from transports.served import (
+    NAME,
+    Address,
+    Identities,
+    Served,
+    ServedSettings,
+    SocketPath,
+    Workers,
+    listening_socket,
+)
 from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
+
+if TYPE_CHECKING:
+    from executor.certificates import Context, Identity
 
 #: Seconds for the few calls that are waited for, all of them before the first frame.
 _SYNC_TIMEOUT = 5.0
@@ -83,12 +97,12 @@ class RPyC(Served):
     Settings = Settings
 
     @classmethod
-    def dialler(cls, addresses: list[Address], *, say: Say, largest: int) -> Dialler:
-        return _Client(addresses, say=say, largest=largest)
+    def dialler(cls, addresses: list[Address], identities: Identities, *, say: Say, largest: int) -> Dialler:
+        return _Client(identities, say=say, largest=largest)
 
     @classmethod
-    def listener(cls, where: Address, *, say: Say, largest: int) -> ThreadedLink:
-        return _Server(where, say=say, largest=largest)
+    def listener(cls, where: Address, identity: Identity | None, *, say: Say, largest: int) -> ThreadedLink:
+        return _Server(where, identity, say=say, largest=largest)
 
 
 class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
@@ -117,7 +131,7 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
         while view:
             try:
                 view = view[self.sock.send(view) :]
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantWriteError):
                 if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
                     self._receive()
 
@@ -127,11 +141,15 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
         return poll.poll()[0][1]
 
     def _receive(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            data = self.sock.recv(_CHUNK)
-            if not data:
-                raise EOFError("it hung up")
-            self._read_ahead += data
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+            while True:
+                data = self.sock.recv(_CHUNK)
+                if not data:
+                    raise EOFError("it hung up")
+                self._read_ahead += data
+                # What TLS has decrypted already, no descriptor shows.
+                if not (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()):
+                    return
 
 
 class _Channel(Channel):  # type: ignore[misc]
@@ -237,7 +255,8 @@ class _Talk:
     def end(self) -> None:
         """Hang up, from whichever thread."""
         with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+            # Not as TLS does it: the thread that reads would then take what is encrypted for plain.
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def _meet(self, peer: bytes) -> None:
         self.met = True
@@ -283,18 +302,29 @@ class _Talk:
 class _Client(Dialler):
     """The dispatcher's link."""
 
-    def __init__(self, addresses: list[Address], *, say: Say, largest: int) -> None:
-        super().__init__([str(each) for each in addresses], say=say, largest=largest)
-        self._where = {str(each): each for each in addresses}
+    def __init__(self, identities: Identities, *, say: Say, largest: int) -> None:
+        super().__init__([str(each) for each in identities], say=say, largest=largest)
+        self._where = {str(each): each for each in identities}
+        self._contexts = {str(each): _context(own, server=False) for each, own in identities.items()}
         self._name = secrets.token_hex(8)
         self._talks: dict[bytes, _Talk] = {}
         self.start()
 
     def converse(self, address: str, peer: bytes) -> bool:
         try:
-            talk = _Talk(self, _connect(self._where[address]), peer)
+            sock = _connect(self._where[address])
         except OSError:  # nobody there, yet or any more, which the owner notices and says
             return False
+        if (context := self._contexts[address]) is not None:
+            try:
+                sock = _secured(sock, context, server=False)
+            except OSError as error:
+                sock.close()
+                self.remark(
+                    f"{address} doesn't answer as a worker of ours does: {_in_words(error)}; {SAME_KEYS}"
+                )
+                return False
+        talk = _Talk(self, sock, peer)
         self._talks[peer] = talk
         if self.closing.is_set():  # decided meanwhile, by one who did not see the talk
             talk.end()
@@ -314,14 +344,16 @@ class _Client(Dialler):
 class _Server(ThreadedLink):
     """A worker's link."""
 
-    def __init__(self, where: Address, *, say: Say, largest: int) -> None:
+    def __init__(self, where: Address, identity: Identity | None, *, say: Say, largest: int) -> None:
         super().__init__(str(where), say=say, largest=largest)
+        self._context = _context(identity, server=True)
         self._path = SocketPath(where.path)
         self._listening = listening_socket(where)
         if not where.path:
             self.address = str(where._replace(port=self._listening.getsockname()[1]))
         self._listening.settimeout(_ACCEPTING)
         self._talks: set[_Talk] = set()
+        self._connections: set[socket.socket] = set()  # theirs, and those that are not secured yet
         self._acceptor = threading.Thread(target=self._accept, name="rpyc", daemon=True)
         self._acceptor.start()
 
@@ -336,20 +368,36 @@ class _Server(ThreadedLink):
                     self.remark(f"can't take a connection: {error.strerror}")
                 self.closing.wait(_ACCEPTING)  # out of descriptors, which may pass
                 continue
-            if len(self._talks) >= _CONNECTIONS_MOST:
+            if len(self._connections) >= _CONNECTIONS_MOST:
                 self.remark(f"more than {_CONNECTIONS_MOST} connections; hung up on the next")
                 sock.close()
                 continue
-            talk = _Talk(self, sock, None)
-            self._talks.add(talk)
+            self._connections.add(sock)
             who = where[0] if where else "this machine"
-            threading.Thread(target=self._serve, args=(talk, who), daemon=True).start()
+            threading.Thread(target=self._serve, args=(sock, who), daemon=True).start()
 
-    def _serve(self, talk: _Talk, who: str) -> None:
-        why = talk.run(None)
-        self._talks.discard(talk)
-        if not talk.met and not self.closing.is_set():
+    def _serve(self, sock: socket.socket, who: str) -> None:
+        met, why = self._talk(sock)
+        self._connections.discard(sock)
+        if not met and not self.closing.is_set():
             self.remark(f"hung up on a stranger from {who}: {why}")
+
+    def _talk(self, sock: socket.socket) -> tuple[bool, str]:
+        """Talk with a dispatcher to the end; return whether it was one, and why it ended."""
+        if self._context is not None:
+            try:
+                sock = _secured(sock, self._context, server=True)
+            except OSError as error:
+                sock.close()
+                return False, _in_words(error)
+        talk = _Talk(self, sock, None)
+        self._talks.add(talk)
+        if self.closing.is_set():  # decided meanwhile, by one who did not see the talk
+            talk.end()
+        try:
+            return talk.met, talk.run(None)
+        finally:
+            self._talks.discard(talk)
 
     def _end(self) -> None:
         deadline = time.monotonic() + LINGER
@@ -362,6 +410,38 @@ class _Server(ThreadedLink):
         self._acceptor.join(LINGER)
         self._listening.close()
         self._path.close()
+
+
+def _context(identity: Identity | None, *, server: bool) -> Context | None:
+    """Return the TLS settings of an end; None: it goes without."""
+    if identity is None:
+        return None
+    from executor.certificates import Context
+
+    return Context(identity, server=server)
+
+
+def _secured(sock: socket.socket, context: Context, *, server: bool) -> ssl.SSLSocket:
+    """Speak TLS on a connection from now on.
+
+    Raises:
+        OSError: the other end doesn't, or it is no worker, or to a server no dispatcher.
+    """
+    from executor.certificates import is_role, name_of
+
+    sock.settimeout(_SYNC_TIMEOUT)
+    if not server:
+        return context.current().wrap_socket(sock, server_hostname=name_of("worker"))
+    secured = context.current().wrap_socket(sock, server_side=True)
+    if not is_role(secured, "dispatcher"):
+        secured.close()
+        raise ssl.SSLError("it is no dispatcher")
+    return secured
+
+
+def _in_words(error: OSError) -> str:
+    reason = error.reason if isinstance(error, ssl.SSLError) else None
+    return reason.lower().replace("_", " ") if reason else str(error)
 
 
 def _connect(where: Address) -> socket.socket:

@@ -11,8 +11,9 @@ import errno
 import re
 import socket
 from abc import abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -23,7 +24,11 @@ from transports import base
 from transports.addresses import host_and_port, socket_path
 from transports.base import Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+from transports.guard import keys_for
 from transports.threads import Dialler, ThreadedLink
+
+if TYPE_CHECKING:
+    from executor.certificates import Identity, Role
 
 #: What a dispatcher may call itself.
 NAME = re.compile(r"[0-9a-f]{16}")
@@ -45,6 +50,10 @@ class ServedSettings(base.Settings, frozen=True):
         for key, texts in (("workers", self.workers), ("listen", (self.listen,))):
             for text in texts:
                 base.checked(address, text, key)
+
+
+#: Who a dispatcher is to the worker at each address.
+Identities: TypeAlias = "Mapping[Address, Identity | None]"
 
 
 class Address(NamedTuple):
@@ -101,6 +110,20 @@ def listening_socket(where: Address) -> socket.socket:
         raise ConfigError(f"can't listen on {where}: {reason}") from error
 
 
+def identity(settings: Any, where: Address, role: Role, say: Say) -> Identity | None:
+    """Return who a process is in a role, on a link at an address; None: that needs no protection.
+
+    Raises:
+        ConfigError: as `keys_for`.
+    """
+    keys = keys_for(settings, str(where), where.path, say)
+    if keys is None:
+        return None
+    from executor.certificates import Identity  # brings OpenSSL, which a unix socket does without
+
+    return Identity(keys, role)
+
+
 class SocketPath:
     """Holds a unix socket's path for as long as this process listens there.
 
@@ -140,13 +163,13 @@ class Served(base.Transport):
 
     @classmethod
     @abstractmethod
-    def dialler(cls, addresses: list[Address], *, say: Say, largest: int) -> Dialler:
-        """Return a link that connects to all of these workers."""
+    def dialler(cls, addresses: list[Address], identities: Identities, *, say: Say, largest: int) -> Dialler:
+        """Return a link that connects to all of these workers; `identities` is by address."""
 
     @classmethod
     @abstractmethod
-    def listener(cls, where: Address, *, say: Say, largest: int) -> ThreadedLink:
-        """Return a link that listens.
+    def listener(cls, where: Address, identity: Identity | None, *, say: Say, largest: int) -> ThreadedLink:
+        """Return a link that listens, without an identity to whoever comes.
 
         Raises:
             ConfigError: it can't, because another process does or the address is not ours.
@@ -155,16 +178,19 @@ class Served(base.Transport):
     @classmethod
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> DirectDispatcherEnd:
         addresses = list(dict.fromkeys(address(text, "workers") for text in settings.workers))
-        link = cls.dialler(addresses, say=say, largest=settings.largest)
+        identities = {each: identity(settings, each, "dispatcher", say) for each in addresses}
+        link = cls.dialler(addresses, identities, say=say, largest=settings.largest)
         return DirectDispatcherEnd(link, settings, say=say)
 
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
-        link = cls.listener(address(settings.listen, "listen"), say=say, largest=settings.largest)
+        where = address(settings.listen, "listen")
+        own = identity(settings, where, "worker", say)
+        link = cls.listener(where, own, say=say, largest=settings.largest)
         return DirectWorkerEnd(link, hello, say=say, keep=settings.keep)
 
     @classmethod
     def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
         where = tuple(f"unix:{folder}/{index}" for index in range(workers))
-        own = msgspec.structs.replace(settings, workers=where)
+        own = msgspec.structs.replace(settings, workers=where, insecure=False)
         return own, [msgspec.structs.replace(settings, workers=where[:1], listen=each) for each in where]

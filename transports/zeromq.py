@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import zmq
+from zmq.utils import z85
 
 from executor.errors import ConfigError, NobodyThere
 from executor.messages import Hello, Parts
@@ -25,6 +27,7 @@ from transports import base
 from transports.addresses import host_and_port, socket_path
 from transports.base import LARGEST_FRAME, Came, Event, Frame, Link, Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+from transports.guard import SAME_KEYS, keys_for
 
 #: Messages that may wait in a socket: the broker's credit stays far below it.
 HIGH_WATER = 10_000
@@ -35,8 +38,16 @@ LINGER = 1000
 #: Messages taken at one go, so that the owner gets to answer in between.
 _AT_ONCE = 16
 
+#: As plain numbers: an operation on PyZMQ's own makes a member of an enumeration each time.
+_EVENTS, _NOW = int(zmq.EVENTS), int(zmq.DONTWAIT)
+_POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
+_FIRST = int(zmq.DONTWAIT | zmq.SNDMORE)
+
+#: Bytes from which a part is not copied in and out of ZeroMQ. Below it, what keeps hold of it costs more.
+_LARGE = 65536
+
 #: What ZeroMQ tells of connections that are none of its own.
-_FAILED_HANDSHAKES = (
+_HANDSHAKES = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -76,19 +87,21 @@ class ZeroMQ(base.Transport):
 
     @classmethod
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> DirectDispatcherEnd:
-        link = _Listener(_endpoint(settings.bind or settings.address), say, wait)
+        endpoint = _endpoint(settings.bind or settings.address)
+        link = _Listener(endpoint, say, wait, _curve(settings, endpoint, "dispatcher", say))
         link.largest = settings.largest
         return DirectDispatcherEnd(link, settings, say=say)
 
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
-        link = _Dialer(_endpoint(settings.address))
+        endpoint = _endpoint(settings.address)
+        link = _Dialer(endpoint, say, _curve(settings, endpoint, "worker", say))
         link.largest = settings.largest
         return DirectWorkerEnd(link, hello, say=say, keep=settings.keep)
 
     @classmethod
     def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
-        own = msgspec.structs.replace(settings, address=f"unix:{folder}/zmq", bind=None)
+        own = msgspec.structs.replace(settings, address=f"unix:{folder}/zmq", bind=None, insecure=False)
         return own, [own] * workers
 
 
@@ -111,10 +124,39 @@ def _shown(endpoint: str) -> str:
     return endpoint.replace("ipc://", "unix:", 1) if endpoint.startswith("ipc://") else endpoint
 
 
+def _pending(socket: Any) -> int:
+    """Return what a socket would do now. It is asked first, as a receive in vain costs an exception."""
+    return int(socket.get(_EVENTS))
+
+
+class _Curve(NamedTuple):
+    """An end's keys for CurveZMQ (ZeroMQ's RFC 26) as text; `other` is the other end's public one."""
+
+    public: bytes
+    secret: bytes
+    other: bytes
+
+
+def _curve(settings: Settings, endpoint: str, role: str, say: Say) -> _Curve | None:
+    """Return the keys of an end in a role, or None if none are needed.
+
+    Raises:
+        ConfigError: as `keys_for`.
+    """
+    path = endpoint.removeprefix("ipc://") if endpoint.startswith("ipc://") else None
+    keys = keys_for(settings, _shown(endpoint), path, say)
+    if keys is None:
+        return None
+    secrets = {each: z85.encode(keys.derive(f"zmq {each}")) for each in ("dispatcher", "worker")}
+    secret = secrets.pop(role)
+    (other,) = secrets.values()
+    return _Curve(zmq.curve_public(secret), secret, zmq.curve_public(other))
+
+
 class _ZmqLink(Link):
     """A socket and its context."""
 
-    def __init__(self, kind: int, endpoint: str) -> None:
+    def __init__(self, kind: int, endpoint: str, curve: _Curve | None) -> None:
         self.address = _shown(endpoint)
         self._context = zmq.Context(io_threads=1)
         self._socket = self._context.socket(kind)
@@ -131,34 +173,40 @@ class _ZmqLink(Link):
             (zmq.HEARTBEAT_TIMEOUT, 10_000),
         ):
             self._socket.setsockopt(option, value)
+        if curve is not None:
+            self._socket.curve_publickey, self._socket.curve_secretkey = curve.public, curve.secret
+        self._failed = self._socket.get_monitor_socket(_HANDSHAKES)
+        self._fileno = int(self._socket.getsockopt(zmq.FD))
 
     def fileno(self) -> int:
-        return int(self._socket.getsockopt(zmq.FD))
+        return self._fileno
 
     def ready(self) -> bool:
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return bool(_pending(self._socket) & _POLLIN)
 
-    def _send(self, parts: list[Any]) -> bool:
+    def _send(self, parts: Sequence[Any]) -> bool:
+        send, last = self._socket.send, len(parts) - 1
         try:
-            # Large parts are not copied: ZeroMQ holds on to them until they are sent.
-            self._socket.send_multipart(parts, zmq.DONTWAIT, copy=False)
-        except (zmq.Again, zmq.ZMQError):  # full, or no such peer: it is gone
+            for index, part in enumerate(parts):
+                # Large parts are not copied: ZeroMQ holds on to them until they are sent.
+                send(part, _FIRST if index < last else _NOW, len(part) < _LARGE)
+        except zmq.ZMQError:  # full, or no such peer: it is gone
             return False
         return True
 
-    def _receive(self) -> list[Any] | None:
-        """Return the parts of one message, or None; small ones as bytes, large ones not copied."""
-        try:
-            parts: list[Any] = [self._socket.recv(zmq.DONTWAIT)]
-        except zmq.Again:
-            return None
-        while self._socket.getsockopt(zmq.RCVMORE):
-            frame = self._socket.recv(zmq.DONTWAIT, copy=False)
-            parts.append(frame.bytes if len(frame.buffer) < zmq.COPY_THRESHOLD else frame.buffer)
-        return parts
+    def _receive(self) -> list[Any]:
+        """Return the parts that are left of a message; large ones but the first are not copied."""
+        parts: list[Any] = []
+        while True:
+            frame = self._socket.recv(_NOW, False)
+            parts.append(frame.buffer if parts and len(frame) >= _LARGE else frame.bytes)
+            if not frame.more:
+                return parts
 
     def close(self) -> None:
         if not self._socket.closed:
+            self._socket.disable_monitor()
+            self._failed.close(linger=0)
             self._socket.close()
             self._context.term()  # returns when the linger is over at the latest
 
@@ -166,14 +214,16 @@ class _ZmqLink(Link):
 class _Listener(_ZmqLink):
     """The dispatcher's socket."""
 
-    def __init__(self, endpoint: str, say: Say, wait: float | None) -> None:
-        super().__init__(zmq.ROUTER, endpoint)
+    def __init__(self, endpoint: str, say: Say, wait: float | None, curve: _Curve | None) -> None:
+        super().__init__(zmq.ROUTER, endpoint, curve)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._doorkeeper: Any = None
         self._lock: Lock | None = None
         self._bound: Path | None = None  # the socket's file, which ZeroMQ leaves behind
         self._say: Say | None = say  # of strangers, once
-        self._strangers = self._socket.get_monitor_socket(_FAILED_HANDSHAKES)
         try:
+            if curve is not None:
+                self._let_in_only(curve.other)
             path = Path(endpoint.removeprefix("ipc://")) if endpoint.startswith("ipc://") else None
             if path is not None:
                 self._take_turn(path, say, wait)
@@ -186,6 +236,20 @@ class _Listener(_ZmqLink):
         except BaseException:
             self.close()
             raise
+
+    def _let_in_only(self, public: bytes) -> None:
+        """Accept connections only from who has the secret key to a public one (ZeroMQ's RFC 27)."""
+
+        from zmq.auth.thread import ThreadAuthenticator  # brings asyncio, which a unix socket does without
+
+        class Provider:
+            def callback(self, domain: str, key: bytes) -> bool:
+                return key == public
+
+        self._doorkeeper = ThreadAuthenticator(self._context)
+        self._doorkeeper.start()
+        self._doorkeeper.configure_curve_callback("*", Provider())
+        self._socket.curve_server = True
 
     def _take_turn(self, path: Path, say: Say, wait: float | None) -> None:
         """Lock a unix socket's path: ZeroMQ would take it over from another dispatcher in silence."""
@@ -203,20 +267,21 @@ class _Listener(_ZmqLink):
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
-            events.append(Frame(parts[0], parts[1:]))
-        if not events and self._say is not None and self._strangers.poll(0):
-            self._say(f"hung up on a stranger at {self.address}: it doesn't speak ZeroMQ as we do")
+        while len(events) < _AT_ONCE and _pending(self._socket) & _POLLIN:
+            events.append(Frame(self._socket.recv(_NOW), self._receive()))
+        if not events and self._say is not None and _pending(self._failed) & _POLLIN:
+            why = "it has other keys, or doesn't speak ZeroMQ as we do"
+            self._say(f"hung up on a stranger at {self.address}: {why}")
             self._say = None
         return events
 
     def send(self, peer: bytes, parts: Parts) -> bool:
-        return self._send([peer, *parts])
+        return self._send((peer, *parts))
 
     def close(self) -> None:
-        if not self._socket.closed:
-            self._socket.disable_monitor()
-            self._strangers.close(linger=0)
+        if self._doorkeeper is not None:
+            self._doorkeeper.stop()
+            self._doorkeeper = None
         super().close()
         if self._bound is not None:  # as long as the lock is ours, so is the file
             with contextlib.suppress(OSError):  # its folder went, say
@@ -231,8 +296,12 @@ class _Dialer(_ZmqLink):
 
     PEER = b"dispatcher"
 
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(zmq.DEALER, endpoint)
+    def __init__(self, endpoint: str, say: Say, curve: _Curve | None) -> None:
+        super().__init__(zmq.DEALER, endpoint, curve)
+        self._endpoint = endpoint
+        self._say: Say | None = say  # of a dispatcher that doesn't know us, once
+        if curve is not None:
+            self._socket.curve_serverkey = curve.other
         # Nothing is queued for a dispatcher that isn't there: it would reach the next one, stale.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._writable = False
@@ -243,18 +312,34 @@ class _Dialer(_ZmqLink):
             raise ConfigError(f"can't connect to {self.address}: {error.strerror}") from error
 
     def ready(self) -> bool:
-        events = int(self._socket.getsockopt(zmq.EVENTS))
-        return bool(events & zmq.POLLIN) or bool(events & zmq.POLLOUT) != self._writable
+        events = _pending(self._socket)
+        return bool(events & _POLLIN) or bool(events & _POLLOUT) != self._writable
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        writable = bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLOUT)
-        if writable and not self._writable:
+        now = _pending(self._socket)
+        if (writable := bool(now & _POLLOUT)) and not self._writable:
             events.append(Came(self.PEER))
         self._writable = writable
-        while len(events) < _AT_ONCE and (parts := self._receive()) is not None:
-            events.append(Frame(self.PEER, parts))
+        while len(events) < _AT_ONCE and now & _POLLIN:
+            events.append(Frame(self.PEER, self._receive()))
+            now = _pending(self._socket)
+        if not writable and _pending(self._failed) & _POLLIN:
+            self._try_again()
         return events
 
+    def patience(self) -> float | None:
+        return None if self._writable else _RECONNECT_MOST / 1000
+
+    def _try_again(self) -> None:
+        """Connect anew: where the other end speaks otherwise, ZeroMQ gives up for good."""
+        if self._say is not None:
+            self._say(f"who listens at {self.address} is no dispatcher that knows us: {SAME_KEYS}")
+            self._say = None
+        while _pending(self._failed) & _POLLIN:
+            self._failed.recv_multipart(_NOW)
+        self._socket.disconnect(self._endpoint)
+        self._socket.connect(self._endpoint)
+
     def send(self, peer: bytes, parts: Parts) -> bool:
-        return self._send(list(parts))
+        return self._send(parts)

@@ -22,10 +22,13 @@ THERE, BACK = 0, 1
 class Proxy:
     """Passes on what comes to `address` to `target` and back, unless it is cut or stalled.
 
-    `latency` is how many seconds later than it came all is passed on.
+    `latency` is how many seconds later than it came all is passed on. With `records`, `recorded` holds what
+    each connection sent there, one after the other.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, records: bool = False) -> None:
+        self.recorded: list[bytearray] = []
+        self._records = records
         self.address = free_addresses(1)[0]
         self._target = target
         self.latency = 0.0
@@ -110,8 +113,13 @@ class Proxy:
             sock.close()
 
     def _pump(self, one: socket.socket, other: socket.socket, direction: int) -> None:
+        record = bytearray()
+        if self._records and direction == THERE:
+            self.recorded.append(record)
         with contextlib.suppress(OSError):
             while data := one.recv(1 << 16):
+                if self._records:
+                    record += data
                 if self.latency:
                     time.sleep(self.latency)
                 self._flows[direction].wait()

@@ -15,6 +15,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from executor import keys
+from executor.certificates import Identity
 from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.wires import Served
@@ -29,20 +31,22 @@ ROOT = Path(__file__).parents[2]
 CODE = ["transports/grpc_wire/frames_pb2.py", "transports/grpc_wire/frames_pb2_grpc.py"]
 
 
-def health_of(address: str, service: str = "") -> str:
-    with grpc.insecure_channel(address) as channel:
+def health_of(address: str, service: str = "", identity: Identity | None = None) -> str:
+    with link._channel(address, identity) as channel:
         question = health_pb2.HealthCheckRequest(service=service)
         answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=5)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
 @pytest.mark.parametrize("service", ["", "function_executor.v1.Worker"])
-def test_the_health_service_says_when_a_worker_drains(service: str) -> None:
-    place = Place(WIRE)
+@pytest.mark.parametrize("insecure", [False, True])
+def test_the_health_service_says_when_a_worker_drains(service: str, insecure: bool) -> None:
+    place = Place(WIRE, insecure=insecure)
+    identity = None if insecure else Identity(keys.load(keys.place()), "dispatcher")
     with place.worker_end(introduce("worker", 1)) as end:
-        assert health_of(place.listen[0], service) == "SERVING"
+        assert health_of(place.listen[0], service, identity) == "SERVING"
         end.drain()
-        assert health_of(place.listen[0], service) == "NOT_SERVING"
+        assert health_of(place.listen[0], service, identity) == "NOT_SERVING"
 
 
 def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +59,7 @@ def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch
 
 
 def test_messages_beyond_four_mebibytes_are_taken() -> None:
-    place = Place(WIRE)
+    place = Place(WIRE, insecure=True)
     with (
         place.worker_end(introduce("worker", 1)) as end,
         grpc.insecure_channel(place.listen[0], options=[("grpc.max_send_message_length", -1)]) as channel,
@@ -71,7 +75,7 @@ def test_messages_beyond_four_mebibytes_are_taken() -> None:
 
 @pytest.mark.parametrize("metadata", [[], [("dispatcher", "../../etc")]])
 def test_a_caller_without_a_name_is_refused(metadata: list[tuple[str, str]]) -> None:
-    place = Place(WIRE)
+    place = Place(WIRE, insecure=True)
     said: list[str] = []
     with place.worker_end(introduce("worker", 1), say=said.append) as end:
         with grpc.insecure_channel(place.listen[0]) as channel:
@@ -80,7 +84,7 @@ def test_a_caller_without_a_name_is_refused(metadata: list[tuple[str, str]]) -> 
                 list(stub.Talk(iter([]), metadata=metadata, timeout=10))
             assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
         end.pull(0.1)
-    assert ["stranger" in line for line in said] == [True]
+    assert ["stranger" in line for line in said] == [False, True]  # the first is that it is insecure
 
 
 def test_who_listens_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,17 +108,20 @@ def test_a_server_permits_the_pings_that_a_client_sends() -> None:
     assert server["grpc.keepalive_time_ms"] >= 10_000  # gRPC's own least
 
 
-def test_another_grpc_server_is_said() -> None:
-    place = Place(WIRE)
+@pytest.mark.parametrize(
+    ("insecure", "says"), [(True, ": unimplemented"), (False, " doesn't answer as a worker of ours does")]
+)
+def test_another_grpc_server_is_said(insecure: bool, says: str) -> None:
+    place = Place(WIRE, insecure=insecure)
     server = grpc.server(ThreadPoolExecutor(1))
     server.add_insecure_port(place.listen[0])
     server.start()
     said: list[str] = []
     with place.dispatcher_end(said.append) as end:
         gathered = Gathered(end, tasks(1))
-        gathered.until(lambda: said, "what listens there")
+        gathered.until(lambda: len(said) > insecure, "what listens there")
     server.stop(None).wait()
-    assert said[0].startswith(f"{place.listen[0]}: unimplemented")
+    assert said[-1].startswith(f"{place.listen[0]}{says}")
 
 
 def test_the_generated_code_is_fresh(tmp_path: Path) -> None:

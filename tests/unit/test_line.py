@@ -19,7 +19,7 @@ def item(place: int, width: int = 1) -> Item:
 def filled(*places: int, run: str = "a", width: int = 1) -> Line:
     line = Line()
     for place in places:
-        line.add(run, item(place, width))
+        line.add(run, [item(place, width)])
     return line
 
 
@@ -35,6 +35,23 @@ def test_a_run_stands_in_order_of_place_however_it_arrives(places: list[int]) ->
     assert drained(filled(*places)) == sorted(places)
 
 
+@given(st.lists(st.lists(st.integers(0, 1000), unique=True)), st.integers(1, 9), st.integers(1, 9))
+def test_frames_stand_in_order_of_place_whatever_is_given_out_meanwhile(
+    frames: list[list[int]], first: int, second: int
+) -> None:
+    line, places = Line(), set[int]()
+    for frame in frames:
+        new = [place for place in frame if place not in places]
+        places.update(new)
+        line.add("a", map(item, new))
+        if line:
+            out = line.take(first)
+            if line:
+                out += line.take(second)
+            line.put_back(reversed(out))
+    assert drained(line) == sorted(places)
+
+
 @given(st.lists(st.integers(0, 1000), unique=True), st.integers(1, 50), st.integers(1, 50))
 def test_what_comes_back_stands_where_it_stood(places: list[int], first: int, second: int) -> None:
     line = filled(*places)
@@ -48,14 +65,14 @@ def test_what_comes_back_stands_where_it_stood(places: list[int], first: int, se
 
 def test_another_attempt_stands_before_what_is_later_in_order() -> None:
     line = filled(5, 6, 9)
-    line.add("a", item(7))
+    line.add("a", [item(7)])
     assert drained(line) == [5, 6, 7, 9]
 
 
 def test_places_stand_in_order_among_those_of_another_run() -> None:
     line = filled(5)
-    line.add("b", item(0))
-    line.add("a", item(3))
+    line.add("b", [item(0)])
+    line.add("a", [item(3)])
     assert [(entry.run, entry.item.place) for _ in range(3) for entry in line.take(1)] == [
         ("a", 3),
         ("a", 5),
@@ -65,13 +82,13 @@ def test_places_stand_in_order_among_those_of_another_run() -> None:
 
 def test_runs_stand_in_order_of_arrival() -> None:
     line = filled(5, 6)
-    line.add("b", item(1))
+    line.add("b", [item(1)])
     assert [entry.run for entry in (*line.take(9), *line.take(9))] == ["a", "a", "b"]
 
 
 def test_a_batch_is_of_one_width() -> None:
     line = filled(0, 1)
-    line.add("a", item(2, width=2))
+    line.add("a", [item(2, width=2)])
     assert len(line.take(10)) == 2
     assert line.first.item.width == 2
 
@@ -86,8 +103,8 @@ def test_the_last_in_line_are_given_up_first() -> None:
 
 def test_only_a_narrow_one_overtakes() -> None:
     line = filled(0, width=4)
-    line.add("a", item(1, width=3))
-    line.add("a", item(2, width=1))
+    line.add("a", [item(1, width=3)])
+    line.add("a", [item(2, width=1)])
     assert line.overtake(1)
     assert drained(line) == [2, 0, 1]
     assert not filled(0, 1, width=2).overtake(1)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,3 +46,8 @@ def test_the_tasks_given_are_the_tasks_returned_in_a_list_of_its_own(tasks: list
 def test_an_unknown_order_names_the_known_ones() -> None:
     with pytest.raises(UsageError, match="no order 'cpu'; known are cores, cores-descending, file"):
         order([], "cpu")
+
+
+def test_the_names_of_the_orders_can_be_shown_without_what_a_task_needs() -> None:
+    show = "import sys, executor.ordering; print('msgspec' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", show], text=True) == "False\n"

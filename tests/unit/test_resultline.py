@@ -85,3 +85,13 @@ def test_what_is_usual_is_made_at_once_and_what_is_not_is_seen() -> None:
     nan, inf = float("nan"), [float("inf")]
     for value in (nan, inf, {"$a": 1}, {1: 2}, (1,), b"a", np.float64(1), np.zeros(3), "\ud800", itself):
         assert resultline.plain([*usual, made(value)]) is None
+
+
+def test_digits_beside_a_lone_surrogate_are_not_counted_out() -> None:
+    """Python alone reads such a line, but long integers in quadratic time."""
+    digits = b"9" * 1_000_000
+    line = resultline.parse(
+        b'{"id":"a\\ud800","function":"f","params":[' + digits + b'],"kwargs":{},"resources":1,'
+        b'"status":"ok","value":-' + digits + b',"started":null,"finished":null}'
+    )
+    assert bytes(line.params) == b"[" + digits + b"]"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -275,7 +277,12 @@ def test_a_task_is_what_it_was_whatever_its_arguments(
 
 
 @pytest.mark.parametrize(
-    ("was", "now"), [(1, 1.0), (1, True), (0, False), ("1", 1), (None, False), (10**30, 10**30 + 1)]
+    ("was", "now"),
+    [
+        *((1, 1.0), (1, True), (0, False), ("1", 1), (None, False), (10**30, 10**30 + 1)),
+        # what another writer of JSON would make look alike
+        *(("aGk=", b"hi"), (None, math.nan), ("2024-02-29", datetime.date(2024, 2, 29)), ({"1": 2}, {1: 2})),
+    ],
 )
 def test_types_tell(path: Path, was: Any, now: Any) -> None:
     write(path, result(Task(function="f", params=[was], id="a")))

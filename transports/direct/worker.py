@@ -41,9 +41,11 @@ class DirectWorkerEnd(WorkerEnd):
         while True:
             now = time.monotonic()
             orders: list[Order] = []
-            while events := self._link.receive():
+            events = self._link.receive()
+            while events:
                 for event in events:
                     orders += self._hear(event, now)
+                events = self._link.receive() if self._link.ready() else []
             for session in self._sessions.values():
                 orders += session.tick(now, self.running)
             self._unclaimed.expire(now, self.holding)
@@ -153,7 +155,9 @@ class DirectWorkerEnd(WorkerEnd):
         deadlines = [session.deadline() for session in self._sessions.values()]
         if (drop_at := self._unclaimed.deadline()) is not None:
             deadlines.append(drop_at)
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        own = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        waits = [wait for wait in (own, self._link.patience()) if wait is not None]
+        return min(waits, default=None)
 
     def close(self) -> None:
         if not self._closed:

@@ -1,0 +1,126 @@
+"""Two machines of one user talk over each wire, and a third that lacks the keys gets nothing.
+
+Each machine is a network namespace with a home of its own; what the user does to join them is to copy one
+folder.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from scripts import Script, Scripts, task, wait_until
+
+from executor import keys
+
+pytestmark = pytest.mark.timeout(180)
+
+#: Seconds for which the third machine tries.
+TRYING = 3.0
+
+PORT = 20_000
+
+
+class Machine(NamedTuple):
+    """A network namespace and its address; `home` is the user's there."""
+
+    name: str
+    address: str
+    home: Path
+
+    def start(self, scripts: Scripts, script: str, *arguments: str | Path) -> Script:
+        runtime = self.home / "run"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        environment = {"HOME": str(self.home), keys.VARIABLE: None, "XDG_RUNTIME_DIR": str(runtime)}
+        under = ["ip", "netns", "exec", self.name]
+        return scripts.start(script, *arguments, environment=environment, under=under)
+
+
+def ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(words)}: {done.stderr}")
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator[list[Machine]]:
+    """Three machines on one network, none of which has keys yet."""
+    tag = secrets.token_hex(3)
+    bridge, subnet = f"fe{tag}", f"10.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}"
+    made: list[Machine] = []
+    with ExitStack() as stack:
+        try:
+            ip("link", "add", bridge, "type", "bridge")
+            stack.callback(ip, "link", "del", bridge)
+            ip("link", "set", bridge, "up")
+            for number in (1, 2, 3):
+                machine = Machine(f"fe-{tag}-{number}", f"{subnet}.{number}", tmp_path / f"home{number}")
+                ip("netns", "add", machine.name)
+                stack.callback(ip, "netns", "del", machine.name)
+                here, there = f"fe{tag}{number}", f"ve{tag}{number}"
+                ip("link", "add", here, "type", "veth", "peer", "name", there)
+                ip("link", "set", here, "master", bridge, "up")
+                ip("link", "set", there, "netns", machine.name)
+                ip("-n", machine.name, "addr", "add", f"{machine.address}/24", "dev", there)
+                ip("-n", machine.name, "link", "set", there, "up")
+                ip("-n", machine.name, "link", "set", "lo", "up")
+                machine.home.mkdir()
+                made.append(machine)
+        except OSError as error:  # no root, no iproute2, or a sandbox without network namespaces
+            (pytest.fail if os.environ.get("CI") else pytest.skip)(f"needs network namespaces: {error}")
+        yield made
+
+
+def settings(folder: Path, wire: str, where: str) -> Path:
+    """Write the YAML that both scripts read; `where` is who listens."""
+    address = f"address: tcp://{where}" if wire == "zmq" else f"workers: ['{where}']\nlisten: {where}"
+    path = folder / f"{wire}.yml"
+    path.write_text(f"transport: {wire}\n{address}\nheartbeat: 0.2\npatience: 5\n")
+    return path
+
+
+@pytest.mark.parametrize("wire", ["zmq", "grpc", "rpyc"])
+def test_one_copied_folder_joins_two_machines(wire: str, scripts: Scripts, machines: list[Machine]) -> None:
+    ours, theirs, stranger = machines
+    listens = ours if wire == "zmq" else theirs
+    yaml = settings(scripts.folder, wire, f"{listens.address}:{PORT}")
+    # The first start makes the keys; copying the folder is all that the user does.
+    assert ours.start(scripts, "keys.py").ends() == 0
+    shutil.copytree(ours.home / ".config", theirs.home / ".config")
+    run = [
+        "--yaml",
+        yaml,
+        "--tasks",
+        scripts.tasks(*(task("operator.add", number, 1) for number in range(200))),
+    ]
+    output, stolen = scripts.folder / "results.jsonl", scripts.folder / "stolen.jsonl"
+    if wire == "zmq":  # who lacks the keys comes first, and stays
+        third = stranger.start(scripts, "worker.py", "--yaml", yaml, "--cores", "1", "--name", "stranger")
+        dispatcher = ours.start(scripts, "dispatcher.py", *run, "--output", output)
+        third.says("same keys")
+        dispatcher.says("stranger")
+        worker = theirs.start(scripts, "worker.py", "--yaml", yaml, "--cores", "1", "--name", "theirs")
+    else:
+        worker = theirs.start(scripts, "worker.py", "--yaml", yaml, "--cores", "1", "--name", "theirs")
+        worker.says("ready")
+        third = stranger.start(scripts, "dispatcher.py", *run, "--output", stolen)
+        third.says("same keys")
+        dispatcher = ours.start(scripts, "dispatcher.py", *run, "--output", output)
+    assert dispatcher.ends() == 0
+    results = scripts.results()
+    assert len(results) == 200
+    assert {(result["status"], result["worker"]) for result in results} == {("ok", "theirs")}
+    until = time.monotonic() + TRYING
+    wait_until(lambda: time.monotonic() > until or third.ended, "that it has tried")
+    assert not third.ended
+    assert "serving run" not in third.stderr
+    assert not stolen.exists() or not stolen.read_text()
+    assert worker.stderr.count("serving run") == 1

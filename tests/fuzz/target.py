@@ -1,0 +1,35 @@
+"""What a target of fuzzing is, and the memory that an input may take."""
+
+from __future__ import annotations
+
+import contextlib
+import tracemalloc
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import NamedTuple
+
+#: Bytes that an input may take for each of its own: an empty set takes 216 and travels in four.
+PER_BYTE = 200
+
+#: ... and besides, whatever it is: what is imported or cached at first, and objects of the test's own.
+AT_LEAST = 1 << 20
+
+
+class Target(NamedTuple):
+    """`make` returns an input that is right or nearly so; `run` raises if the code under test is wrong."""
+
+    name: str
+    make: Callable[[Random], bytes]
+    run: Callable[[bytes], None]
+
+
+@contextlib.contextmanager
+def in_proportion(size: int) -> Iterator[None]:
+    """See that what is done takes no more memory than an input of `size` bytes may."""
+    tracemalloc.start(1)
+    try:
+        yield
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= AT_LEAST + PER_BYTE * size, f"{size:,} bytes take {peak:,}"

@@ -145,7 +145,8 @@ class Connection:
     def fetch(self, queue: str, most: int, linger: float) -> None:
         """Ask for the next messages of a queue, up to `most` (2 or more): `Fetched` or `Empty`.
 
-        If they are fewer, it is waited `linger` seconds for others. Only one `get` or `fetch` at a time.
+        If they are fewer, others are waited for until none comes for `linger` seconds. Only one `get` or
+        `fetch` at a time.
         """
 
         def ask() -> None:

@@ -15,6 +15,9 @@ from transports.rabbitmq.unsettled import Unsettled
 #: Bytes after which no more messages are waited for.
 _BYTES = 4 << 20
 
+#: Looks, two in the time that it lingers, after which it ends though more come.
+_LOOKS = 20
+
 #: A message as it came: its delivery tag, properties and body.
 Raw: TypeAlias = tuple[int, Any, bytes]
 
@@ -38,15 +41,16 @@ class Bulk:
         channel.add_on_cancel_callback(lambda _: ended(self._queue))
 
     def fetch(self, queue: str, most: int, linger: float) -> None:
-        """Take up to `most` messages of a queue; if there are fewer, wait `linger` seconds for others.
+        """Take up to `most` messages of a queue, until none has come for `linger` seconds.
 
-        What the broker has sent by then and we have not seen goes back to the front of the queue.
+        The broker sends at once what there is. What is on its way when we end it goes back to the front of
+        the queue, and comes after what others were given meanwhile: so not before all is quiet, or for long.
         """
         self._queue = queue
         self._subscriptions += 1
         consumer = f"{queue} {self._subscriptions}"  # never the same twice: the broker counts by it
         some: list[Raw] = []
-        size = 0
+        size = seen = quiet = looks = 0
         over = False
 
         def came(channel: Any, method: Any, properties: Any, body: bytes) -> None:
@@ -64,9 +68,19 @@ class Bulk:
                 # Before any acknowledgement, so that none makes room for more.
                 self._channel.basic_cancel(consumer, callback=lambda _: self._fetched(queue, some))
 
+        def look() -> None:
+            """End it after two looks in a row that saw nothing new: what lay unread was read between them."""
+            nonlocal seen, quiet, looks
+            quiet = quiet + 1 if len(some) == seen else 0
+            seen, looks = len(some), looks + 1
+            if quiet == 2 or looks == _LOOKS:
+                end()
+            elif not over:
+                self._later(linger / 2, look)
+
         self._channel.basic_qos(prefetch_count=most)
         self._channel.basic_consume(
-            queue, came, consumer_tag=consumer, callback=lambda _: self._later(linger, end)
+            queue, came, consumer_tag=consumer, callback=lambda _: self._later(linger / 2, look)
         )
 
     def ack(self, numbers: Iterable[int]) -> None:

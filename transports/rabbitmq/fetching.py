@@ -123,6 +123,7 @@ class Fetching:
         """There was nothing in a queue."""
         if self._getting == queue:
             self._getting = ""
+        self._last.pop(queue, None)  # the next ones may be of another kind
         self._lookout.empty(queue, now)
 
     def came(self, queue: str, messages: Sequence[Delivered], now: float) -> None:

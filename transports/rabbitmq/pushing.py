@@ -148,6 +148,8 @@ class Pushing:
 
     def _frame(self, places: Sequence[int]) -> bytes | None:
         """Return the body of a message with the calls at these places, if it can be had in one go."""
+        if self._jobs.id != self._run:  # of a run that another dispatcher left: the frame would name ours
+            return None
         frame = self._jobs.frame(places)
         return None if frame is None or len(frame) > min(BODY_BYTES, self._largest) else pack([frame])
 

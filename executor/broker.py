@@ -389,9 +389,9 @@ class Broker:
 
     def _ahead(self, mine: Leases, line: Line, width: int, startable: int) -> int:
         """Return how many places of a line, of this width, a worker is given for the time after."""
-        target, missing = self._pace.ahead(width, mine.cores, mine.widths)
-        if missing <= 0:
+        if self._pace.is_long(width, mine.cores):
             return 0
+        target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         share = -(-len(line) * mine.cores // (2 * self._cores))
         unstarted = max(0, mine.load - mine.cores) // width
         more = min(missing, share - unstarted, AHEAD_MOST - len(mine.held))

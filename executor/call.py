@@ -11,6 +11,7 @@ import builtins
 import sys
 import time
 
+from executor.bounds import LONGEST_NAME, LONGEST_PATH, shortened
 from executor.errors import UnknownFunction, UsageError
 
 TYPE_CHECKING = False  # typing's own constant would cost its import
@@ -117,7 +118,7 @@ def describe(exc: BaseException) -> ErrorText:
         traceback = explain.traceback_text(exc)
     except Exception:  # out of memory or of open files, say: that must not hide what happened before
         traceback = f"{name}: {message}"
-    return ErrorText(name, message, traceback)
+    return ErrorText(shortened(name, LONGEST_NAME), shortened(message), shortened(traceback))
 
 
 def parse_literal(text: str) -> object:
@@ -193,6 +194,8 @@ def resolve(name: str) -> Callable[..., object]:
         UnknownFunction: nothing callable has this name; the text is one line that says what to do.
         BaseException: whatever the import of the module raises.
     """
+    if len(name) > LONGEST_PATH:
+        raise UnknownFunction(f"{name[:40]}... names no function: it has {len(name):,} characters")
     parts = name.split(".")
     if not all(part.isidentifier() for part in parts):
         raise UnknownFunction(f"{name!r} names no function: write one such as min, str.upper or math.sqrt")

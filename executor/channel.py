@@ -1,7 +1,9 @@
 """Frames over a stream socket between a worker and its child processes.
 
-A frame is framed as: number of parts (u32), length of each part (u64), then the parts. One `Channel`
-serves both ends: the child's blocks, the worker's never does.
+A frame is framed as: number of parts (u32), a word for each part (u64), then the parts. The word is the
+part's length. If the part lies in the arena that both ends share, the number of its first cell stands in the
+upper bits, and the part does not follow. One `Channel` serves both ends: the child's blocks, the worker's
+never does.
 """
 
 from __future__ import annotations
@@ -10,24 +12,29 @@ import socket
 import struct
 from collections import deque
 
+from executor.arena import LEAST, Arena
 from executor.messages import Buffer, Parts
 
 _COUNT = struct.Struct("<I")
-_LENGTH = struct.Struct("<Q")
+_WORD = struct.Struct("<Q")
+
+#: Bits of a word that are the part's length.
+_LENGTH_BITS = 40
 
 #: Bytes asked of the kernel at once; parts longer than this are received straight into their own memory.
 _CHUNK = 1 << 16
 
 
 class Channel:
-    """Frames there and back over `sock`, which it owns."""
+    """Frames there and back over `sock`, which it owns; large parts through the `arena`, if there is one."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, arena: Arena | None = None) -> None:
         self.sock = sock
+        self._arena = arena
         self._inbox = bytearray()
         self._large: bytearray | None = None  # the part being received into memory of its own
         self._filled = 0
-        self._lengths: list[int] = []  # of the frame being received
+        self._words: list[int] = []  # of the frame being received
         self._parts: list[Buffer] = []
         self._outbox: deque[memoryview] = deque()
 
@@ -47,9 +54,15 @@ class Channel:
             OSError: the other end is gone.
         """
         views = [memoryview(part) for part in parts]  # of whatever items: bytes are what counts
-        header = _COUNT.pack(len(parts)) + b"".join(_LENGTH.pack(view.nbytes) for view in views)
+        words = [view.nbytes for view in views]
+        if self._arena is not None:
+            for index, view in enumerate(views):
+                if view.nbytes >= LEAST and (at := self._arena.put(view)):
+                    words[index] |= at << _LENGTH_BITS
+                    views[index] = memoryview(b"")
+        header = _COUNT.pack(len(parts)) + b"".join(map(_WORD.pack, words))
         if len(parts) == 1 and views[0].nbytes < _CHUNK:  # the usual frame: one system call, no gathering
-            self._outbox.append(memoryview(header + parts[0]))
+            self._outbox.append(memoryview(header + views[0]))
         else:
             self._outbox.append(memoryview(header))
             self._outbox.extend(view.cast("B") for view in views if view.nbytes)
@@ -86,7 +99,7 @@ class Channel:
             if not open_:
                 return frames or None
             while self._advance():
-                if not self._lengths:
+                if not self._words:
                     frames.append(self._parts)
                     self._parts = []
             if frames:
@@ -110,8 +123,11 @@ class Channel:
             self._take(self._large)
             self._large = None
             return True
-        if self._lengths:
-            length = self._lengths[0]
+        if self._words:
+            length = self._words[0]
+            if length >> _LENGTH_BITS and self._arena is not None:
+                self._take(self._arena.get(length >> _LENGTH_BITS, length & (1 << _LENGTH_BITS) - 1))
+                return True
             if len(self._inbox) >= length:
                 part = bytes(memoryview(self._inbox)[:length])
                 del self._inbox[:length]
@@ -126,16 +142,16 @@ class Channel:
         if len(self._inbox) < _COUNT.size:
             return False
         (count,) = _COUNT.unpack_from(self._inbox)
-        size = _COUNT.size + count * _LENGTH.size
+        size = _COUNT.size + count * _WORD.size
         if len(self._inbox) < size:
             return False
-        self._lengths = [_LENGTH.unpack_from(self._inbox, _COUNT.size + 8 * i)[0] for i in range(count)]
+        self._words = [_WORD.unpack_from(self._inbox, _COUNT.size + 8 * i)[0] for i in range(count)]
         del self._inbox[:size]
         return True
 
     def _take(self, part: Buffer) -> None:
         self._parts.append(part)
-        del self._lengths[0]
+        del self._words[0]
 
     def close(self) -> None:
         """Close the socket; what was not sent is dropped."""

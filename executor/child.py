@@ -28,6 +28,7 @@ from typing import NoReturn
 import msgspec
 
 from executor import codec
+from executor.arena import Arena
 from executor.board import Batch, Board, Done, as_list
 from executor.call import describe, function_executor, make_importable, set_argument
 from executor.cgroup import Group
@@ -75,9 +76,9 @@ _batches = msgspec.msgpack.Decoder(Batch)
 def main(descriptors: list[int], groups: Path | None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
-    `descriptors` are, in this order: the channel's socket, the tokens' pipe, the board, and the files that
-    keep what tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes
-    a cgroup of its own.
+    `descriptors` are, in this order: the channel's socket, the tokens' pipe, the board, the arena, and the
+    files that keep what tasks print to stdout and stderr. In the folder `groups`, if there is one, this
+    process makes a cgroup of its own.
     """
     status = 1
     try:
@@ -102,8 +103,9 @@ class _Child:
     def __init__(self, descriptors: list[int], groups: Path | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
-        channel, self._tokens, board, stdout, stderr = descriptors
-        self._channel = Channel(socket.socket(fileno=channel))
+        channel, self._tokens, board, arena, stdout, stderr = descriptors
+        self._channel = Channel(socket.socket(fileno=channel), Arena(arena, child=True))
+        os.close(arena)
         os.set_blocking(self._tokens, False)
         self._board = Board(board)
         os.close(board)
@@ -143,7 +145,9 @@ class _Child:
             for frame in frames:
                 batch = _batches.decode(frame[0])
                 self._take_cores(batch.cores)
-                self._run(batch, share_out(batch.items, frame[1:]))
+                buffers = share_out(batch.items, frame[1:])
+                del frame[1:]  # each is let go of with its call, which need not wait for the next frame
+                self._run(batch, buffers)
 
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
         self._first = batch.first

@@ -12,15 +12,12 @@ import msgspec
 
 import transports
 from executor import yamlfile
+from executor.bounds import LONGEST_SILENCE
 from executor.errors import ConfigError
 from executor.words import one_line
 
 if TYPE_CHECKING:
     from transports.base import Settings, Transport
-
-
-#: Seconds: who waits longer for a sign of life never learns of a death.
-LONGEST = 86_400.0
 
 
 class Wire(NamedTuple):
@@ -67,7 +64,7 @@ def read(path: str | None, **overrides: str | None) -> Wire:
         values[key] = value.split(",") if option in _LISTS else value
         settings = _convert({**values, "transport": name}, transport, "", {key: f"--{option}"})
     for key in ("heartbeat", "patience"):
-        if not 0 < getattr(settings, key) <= LONGEST:
+        if not 0 < getattr(settings, key) <= LONGEST_SILENCE:
             raise ConfigError(f"{place}{key}: must be more than 0 seconds, and at most a day")
     if settings.patience < 2 * settings.heartbeat:
         raise ConfigError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class Leases:
@@ -12,7 +13,7 @@ class Leases:
     """
 
     __slots__ = (
-        "alone", "backfill", "cores", "draining", "held", "hurried", "load", "recalled", "room", "widths",
+        "_widths", "alone", "backfill", "cores", "draining", "held", "hurried", "load", "recalled", "room",
     )  # fmt: skip
 
     def __init__(self, cores: int, *, backfill: bool) -> None:
@@ -21,13 +22,24 @@ class Leases:
         #: Cores' worth of tasks that it is given whatever their durations.
         self.room = 2 * cores if backfill else cores
         self.held: dict[int, int] = {}  # width by place
-        self.widths: dict[int, int] = {}  # how many are held, by width
         #: Those of them that it was given although it had enough; mostly none, and then all share one object.
         self.hurried: frozenset[int] = frozenset()
         self.load = 0  # the cores that all it holds would take at once
         self.draining = False
         self.recalled = False
         self.alone: int | None = None  # the place that it is kept for, or runs alone
+        self._widths: Counter[int] | None = None
+
+    @property
+    def widths(self) -> Mapping[int, int]:
+        """How many are held, by width.
+
+        They are another dictionary in each worker, which is out of the processor's caches where there are
+        thousands of them: so they are counted only once somebody asks, which nobody does for long calls.
+        """
+        if self._widths is None:
+            self._widths = Counter(self.held.values())
+        return self._widths
 
     def hold(self, places: Sequence[int], width: int) -> None:
         """It was handed places of one width."""
@@ -35,7 +47,8 @@ class Leases:
         for place in places:
             held[place] = width
         self.load += width * len(places)
-        self.widths[width] = self.widths.get(width, 0) + len(places)
+        if self._widths is not None:
+            self._widths[width] += len(places)
 
     def drop(self, places: Iterable[int], width: int) -> list[int]:
         """It has ended places of one width, or given them back; return those of them that it held."""
@@ -44,11 +57,10 @@ class Leases:
         if not dropped:
             return dropped
         self.load -= width * len(dropped)
-        left = self.widths[width] - len(dropped)
-        if left:
-            self.widths[width] = left
-        else:
-            del self.widths[width]
+        if self._widths is not None:
+            self._widths[width] -= len(dropped)
+            if not self._widths[width]:  # what there is none of is not looked at
+                del self._widths[width]
         if self.hurried:
             self.hurried = self.hurried.difference(dropped)
         return dropped

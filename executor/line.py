@@ -14,6 +14,11 @@ from executor.messages import Buffer, Item
 _OVERTAKING_MOST = 1000
 
 
+#: Bytes of buffers that make a batch large enough: a child begins with the first while the next is sent, and
+#: several fit into the memory that is shared with it (`executor.arena`).
+BATCH_BYTES = 4 << 20
+
+
 class Entry(msgspec.Struct, gc=False, eq=False):
     """An item in the pool. `number` counts arrivals: entries stand in line by it, and by place.
 
@@ -90,14 +95,19 @@ class Line:
         self._entries.extendleft(sorted(entries, key=Entry.rank, reverse=True))
 
     def take(self, most: int) -> list[Entry]:
-        """Take the first, and up to `most` in all of its run and width that stand behind it."""
+        """Take the first, and up to `most` in all of its run and width that stand behind it.
+
+        No more of them are taken once they have `BATCH_BYTES` of buffers.
+        """
         first = self._entries[0]
         width, run = first.item.width, first.run
-        count = 0
+        count = size = 0
         for entry in itertools.islice(self._entries, most):
-            if entry.item.width != width or entry.run != run:
+            if entry.item.width != width or entry.run != run or size >= BATCH_BYTES:
                 break
             count += 1
+            if entry.buffers:
+                size += sum(map(len, entry.buffers))
         return [self._entries.popleft() for _ in range(max(1, count))]
 
     def overtake(self, width: int) -> bool:

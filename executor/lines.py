@@ -28,9 +28,11 @@ class Line:
 
     def push(self, places: range) -> None:
         """Add places that were never handed out, behind all others."""
-        self.runs.extend((places.start, places.stop))
+        self.runs.append(places.start)
+        self.runs.append(places.stop)
         self.fresh += len(places)
-        self._find_head()
+        if self.head is None:
+            self.head = places.start
 
     def take(self, most: int, before: int | None = None, singly: Set[int] = frozenset()) -> list[int]:
         """Take the first places out of the line: at most so many, and only those that stand `before` another.
@@ -120,7 +122,7 @@ class Lines:
     def push(self, places: range, width: int) -> None:
         """Add places that were never handed out, behind all others."""
         line = self._line(width)
-        if not len(line):
+        if line.head is None:
             self._first.clear()
         line.push(places)
         self.waiting += len(places)

@@ -36,7 +36,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
-from executor import codec
+from executor import bounds, codec
 from executor.errors import BadFrame
 from executor.task import Status
 
@@ -50,17 +50,24 @@ Parts: TypeAlias = Sequence[Buffer]
 
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=bounds.LONGEST_NAME)]
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=bounds.LONGEST_TEXT)]
+Places: TypeAlias = Annotated[list[int], msgspec.Meta(max_length=bounds.MOST_PLACES)]
+Silence: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=bounds.LONGEST_SILENCE)]
 
 #: By run, the places of unfinished calls, each with the number of the latest attempt at it.
-Holding: TypeAlias = dict[str, dict[int, int]]
+Holding: TypeAlias = Annotated[
+    dict[Name, Annotated[dict[int, int], msgspec.Meta(max_length=bounds.MOST_PLACES)]],
+    msgspec.Meta(max_length=bounds.MOST_RUNS),
+]
 
 
 class Running(NamedTuple):
     """A call that runs, and for how many seconds it has."""
 
-    run: str
+    run: Name
     place: int
-    seconds: float
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=bounds.LONGEST_CALL)]
 
 
 #: Of each run, the calls that a worker tells of as those that run longest ...
@@ -68,6 +75,8 @@ RUNNING_MOST = 8
 
 #: ... and the seconds that they have run for at least: shorter ones are no news.
 RUNNING_LEAST = 1.0
+
+Longest: TypeAlias = Annotated[list[Running], msgspec.Meta(max_length=RUNNING_MOST * bounds.MOST_RUNS)]
 
 
 class Item(msgspec.Struct, array_like=True, gc=False):
@@ -102,12 +111,12 @@ class Report(msgspec.Struct, array_like=True, gc=False):
     status: Status
     value: msgspec.Raw
     buffers: Count = 0
-    error: tuple[str, str, str] | None = None
-    cores: tuple[int, ...] = ()
+    error: tuple[Name, Text, Text] | None = None
+    cores: Annotated[tuple[int, ...], msgspec.Meta(max_length=bounds.MOST_CORES)] = ()
     started: float | None = None
     finished: float | None = None
-    stdout: str = ""
-    stderr: str = ""
+    stdout: Text = ""
+    stderr: Text = ""
 
     def read(self, buffers: Sequence[Buffer] = ()) -> Any:
         """Return what the function returned.
@@ -137,16 +146,16 @@ class Hello(_Message, tag="hello"):
     """A worker introduces itself, and says what it has, in particular after a healed link."""
 
     protocol: int
-    instance: str  # random, new for each process start: tells a worker from its successor
-    name: str
-    host: str
+    instance: Name  # random, new for each process start: tells a worker from its successor
+    name: Name
+    host: Name
     pid: int
-    cores: Positive
+    cores: Annotated[int, msgspec.Meta(ge=1, le=bounds.MOST_CORES)]
     backfill: bool = False
     holding: Holding = {}
     episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
     leaving: bool = False  # it drains, and takes no more
-    running: list[Running] = []  # what runs longest, where no Beat tells it
+    running: Longest = []  # what runs longest, where no Beat tells it
 
 
 class Welcome(_Message, tag="welcome"):
@@ -156,10 +165,10 @@ class Welcome(_Message, tag="welcome"):
     """
 
     protocol: int
-    run: str
-    heartbeat: float
-    patience: float
-    earlier: list[str] = []
+    run: Name
+    heartbeat: Silence
+    patience: Silence
+    earlier: Annotated[list[Name], msgspec.Meta(max_length=bounds.MOST_RUNS)] = []
     episode: Count = 0  # of the greeting that this answers
 
 
@@ -169,8 +178,8 @@ class Refused(_Message, tag="refused"):
     `instance` names the worker, where all of them hear it.
     """
 
-    reason: str
-    instance: str = ""
+    reason: Text
+    instance: Name = ""
 
 
 class Unknown(_Message, tag="unknown"):
@@ -180,43 +189,43 @@ class Unknown(_Message, tag="unknown"):
 class Tasks(_Message, tag="tasks"):
     """Calls to run in this order."""
 
-    run: str
-    items: list[Item]
+    run: Name
+    items: Annotated[list[Item], msgspec.Meta(max_length=bounds.MOST_ITEMS)]
 
 
 class Recall(_Message, tag="recall"):
     """Give back up to `count` unstarted calls, the last in order first."""
 
-    run: str
+    run: Name
     count: Count
 
 
 class Returned(_Message, tag="returned"):
     """These calls were not started and will not be."""
 
-    run: str
-    places: list[int]
+    run: Name
+    places: Places
 
 
 class Cancel(_Message, tag="cancel"):
     """Stop these calls, running or not; None means all of the run."""
 
-    run: str
-    places: list[int] | None = None
+    run: Name
+    places: Places | None = None
 
 
 class Reports(_Message, tag="reports"):
     """What came of calls. `number` counts the frames of a run, from 1, for Recorded."""
 
-    run: str
+    run: Name
     number: int
-    items: list[Report]
+    items: Annotated[list[Report], msgspec.Meta(max_length=bounds.MOST_ITEMS)]
 
 
 class Sealed(_Message, tag="reports"):
     """`Reports` around records that are encoded already (`executor.packed`): the same bytes."""
 
-    run: str
+    run: Name
     number: int
     items: msgspec.Raw
 
@@ -224,20 +233,20 @@ class Sealed(_Message, tag="reports"):
 class ReadReports(Reports, tag="reports"):
     """Reports as a dispatcher reads them, if it can."""
 
-    items: list[ReadReport]  # type: ignore[assignment]  # which nobody adds to
+    items: Annotated[list[ReadReport], msgspec.Meta(max_length=bounds.MOST_ITEMS)]  # type: ignore[assignment]  # which nobody adds to
 
 
 class Recorded(_Message, tag="recorded"):
     """All Reports up to `number` are safe with the dispatcher."""
 
-    run: str
+    run: Name
     number: int
 
 
 class Over(_Message, tag="over"):
     """The run is over: drop what belongs to it. The worker answers with the same, and was told all then."""
 
-    run: str
+    run: Name
 
 
 class Leaving(_Message, tag="leaving"):
@@ -247,13 +256,13 @@ class Leaving(_Message, tag="leaving"):
 class Alive(_Message, tag="alive"):
     """The dispatcher of a run is there."""
 
-    run: str
+    run: Name
 
 
 class Pushed(_Message, tag="pushed"):
     """Calls of these widths wait in the broker."""
 
-    widths: list[Positive]
+    widths: Annotated[list[Positive], msgspec.Meta(max_length=bounds.MOST_CORES)]
 
 
 class Who(_Message, tag="who"):
@@ -263,13 +272,13 @@ class Who(_Message, tag="who"):
 class Halt(_Message, tag="halt"):
     """Begin no more calls of this run; what runs finishes."""
 
-    run: str
+    run: Name
 
 
 class Beat(_Message, tag="beat"):
     """Nothing new, still alive. A worker tells what runs longest (see `longest`)."""
 
-    running: list[Running] = []
+    running: Longest = []
 
 
 Message: TypeAlias = (
@@ -288,7 +297,8 @@ NIL = msgspec.Raw(b"\xc0")
 
 def introduce(name: str, cores: int, *, backfill: bool = False) -> Hello:
     """Return the greeting of this process, a worker of that name and number of cores."""
-    return Hello(PROTOCOL, secrets.token_hex(8), name, socket.gethostname(), os.getpid(), cores, backfill)
+    name, host = (each[: bounds.LONGEST_NAME] for each in (name, socket.gethostname()))
+    return Hello(PROTOCOL, secrets.token_hex(8), name, host, os.getpid(), cores, backfill)
 
 
 def longest(running: Iterable[Running]) -> list[Running]:

@@ -33,18 +33,21 @@ class Pace:
             width * count * max(LEAST_SECONDS, seconds.get(width, 0.0)) for width, count in counts.items()
         )
 
+    def is_long(self, width: int, cores: int) -> bool:
+        """Whether none of a width is given ahead: one takes longer than that, or nobody knows how long."""
+        seconds = self._seconds.get(width)
+        return seconds is None or width * max(LEAST_SECONDS, seconds) > cores * AHEAD_SECONDS
+
     def ahead(self, width: int, cores: int, counts: Mapping[int, int]) -> tuple[int, int]:
         """Return how many calls of a width keep so many cores busy for `AHEAD_SECONDS`, and the missing ones.
 
         Those are missing beside `counts`, what is in hand of each width; they may be less than none. Nothing
-        of unknown duration is given ahead, nor what takes longer than that: (0, 0).
+        of unknown duration is given ahead: (0, 0).
         """
         seconds = self._seconds.get(width)
         if seconds is None:
             return 0, 0
         each, whole = width * max(LEAST_SECONDS, seconds), cores * AHEAD_SECONDS
-        if each > whole:  # the usual case of long calls, which need not be counted
-            return 0, 0
         return int(whole / each), int((whole - self.work(counts)) / each)
 
 

@@ -14,6 +14,7 @@ import termios
 import time
 from collections.abc import Sequence
 
+from executor.arena import Arena
 from executor.board import Batch, Board
 from executor.cgroup import Group
 from executor.channel import Channel
@@ -42,8 +43,7 @@ class Child:
         """
         with contextlib.ExitStack() as made, contextlib.ExitStack() as lent:
             ours, theirs = socket.socketpair()
-            self.channel = Channel(ours)
-            made.callback(self.channel.close)
+            made.callback(ours.close)
             lent.callback(theirs.close)
             ours.setblocking(False)
             self.tokens_read, self.tokens = os.pipe()
@@ -58,7 +58,13 @@ class Child:
             self.board = Board(board)
             made.callback(self.board.close)
             self.board.begin(-1, 0.0, 0.0)
-            guardian.fork(slot, [theirs.fileno(), self.tokens_read, board, self.stdout, self.stderr])
+            arena = _memory_file(lent, "arena")
+            os.ftruncate(arena, Arena.SIZE)
+            shared = Arena(arena, child=False)
+            made.callback(shared.close)
+            self.channel = Channel(ours, shared)
+            made.callback(self.channel.close)
+            guardian.fork(slot, [theirs.fileno(), self.tokens_read, board, arena, self.stdout, self.stderr])
             self._made = made.pop_all()
         self.slot = slot
         self.run: str | None = None  # that it serves, from its first batch on

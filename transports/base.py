@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from executor.bounds import LARGEST
 from executor.closing import Closing
 from executor.errors import ConfigError
 from executor.messages import Buffer, Hello, Holding, Item, Parts, Report, Running
@@ -27,13 +28,6 @@ from executor.sizes import parse_size
 
 #: Says one line to the user.
 Say: TypeAlias = Callable[[str], None]
-
-#: Bytes of the largest call or result that any wire carries: above every array that makes sense in a message.
-LARGEST = 4 << 30
-
-#: Bytes of the largest frame that a wire need take: one of that size with others, and what is around them.
-LARGEST_FRAME = LARGEST + (64 << 20)
-
 
 #: Seconds for which anything is kept, at most: a month. RabbitMQ could not count many more.
 KEEP_MOST = 31 * 86_400.0

@@ -20,12 +20,13 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from executor.bounds import LARGEST_FRAME
 from executor.errors import BadFrame, ConfigError
-from transports.base import LARGEST_FRAME, Say
+from transports.base import Say
 from transports.grpc_wire import frames_pb2 as _messages_code
 from transports.grpc_wire import frames_pb2_grpc as _service_code
 from transports.guard import SAME_KEYS
-from transports.pieces import PIECE_BYTES, Joiner, Piece, split
+from transports.pieces import PIECE_BYTES, Joiner, Piece, together
 from transports.served import (
     NAME,
     Address,
@@ -119,9 +120,13 @@ class GRPC(Served):
 
 def _messages(outbox: Outbox) -> Iterator[Any]:
     """Return the messages of a stream, until its outbox is closed."""
-    while (parts := outbox.take(None)) is not None:
-        for piece in split(parts):
-            yield frames_pb2.Piece(parts=piece.parts, continues=piece.continues, last=piece.last)
+    while frames := outbox.take(None):
+        for some in together(frames):
+            yield frames_pb2.Pieces(
+                pieces=[
+                    frames_pb2.Piece(parts=parts, continues=cont, last=last) for parts, cont, last in some
+                ]
+            )
 
 
 def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
@@ -133,11 +138,12 @@ def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
     """
     joiner = Joiner(LARGEST_FRAME)
     for message in messages:
-        frame = joiner.add(Piece(message.parts, message.continues, message.last))
-        if frame is None:
-            link.alive(peer)
-        else:
-            link.came(peer, frame)
+        for piece in message.pieces:
+            frame = joiner.add(Piece(piece.parts, piece.continues, piece.last))
+            if frame is None:
+                link.alive(peer)
+            else:
+                link.came(peer, frame)
         if not link.wait_for_room():
             return
 

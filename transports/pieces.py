@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from executor.bounds import MOST_PARTS
 from executor.errors import BadFrame
 from executor.messages import Buffer, Parts
 
@@ -52,6 +53,22 @@ def split(frame: Parts, size: int = PIECE_BYTES) -> Iterator[Piece]:
     yield Piece(parts, continues, True)
 
 
+def together(frames: Iterable[Parts], size: int = PIECE_BYTES) -> Iterator[list[Piece]]:
+    """Return the pieces of frames, in order, as many together as have at most `size` bytes."""
+    some: list[Piece] = []
+    room = size
+    for frame in frames:
+        for piece in split(frame, size):
+            length = sum(map(len, piece.parts))
+            if some and length > room:
+                yield some
+                some, room = [], size
+            some.append(piece)
+            room -= length
+    if some:
+        yield some
+
+
 class Joiner:
     """Puts frames together again. `most` bounds a frame's bytes, against a peer gone mad."""
 
@@ -70,6 +87,8 @@ class Joiner:
         if self._size > self._most:
             raise BadFrame(f"a frame of more than {self._most:,} bytes")
         parts: Sequence[bytes] = piece.parts
+        if len(self._parts) + len(parts) > MOST_PARTS:
+            raise BadFrame(f"a frame of more than {MOST_PARTS:,} parts")
         if piece.continues:
             if not self._parts or not parts:
                 raise BadFrame("a piece that continues nothing")

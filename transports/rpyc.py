@@ -20,11 +20,13 @@ from rpyc.core import consts
 from rpyc.core.channel import Channel
 from rpyc.core.protocol import Connection
 from rpyc.core.stream import SocketStream
+from rpyc.lib import Timeout
 
+from executor.bounds import LARGEST_FRAME
 from executor.errors import BadFrame
-from transports.base import LARGEST_FRAME, Say
+from transports.base import Say
 from transports.guard import SAME_KEYS
-from transports.pieces import PIECE_BYTES, Joiner, Piece, split
+from transports.pieces import PIECE_BYTES, Joiner, Piece, together
 from transports.served import (
     NAME,
     Address,
@@ -114,14 +116,18 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setblocking(False)
         self._read_ahead = bytearray()
+        self._chunk = memoryview(bytearray(_CHUNK))
 
     def poll(self, timeout: Any) -> bool:
-        return bool(self._read_ahead) or bool(super().poll(timeout))
+        # To read costs no more than to ask whether one can, which RPyC does before each packet.
+        if self._read_ahead or self._receive():
+            return True
+        return not Timeout(timeout).expired() and bool(super().poll(timeout))
 
     def read(self, count: int) -> bytes:
         while len(self._read_ahead) < count:
-            self._wait(select.POLLIN)
-            self._receive()
+            if not self._receive():
+                self._wait(select.POLLIN)
         data = bytes(memoryview(self._read_ahead)[:count])
         del self._read_ahead[:count]
         return data
@@ -140,16 +146,20 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
         poll.register(self.sock, events)
         return poll.poll()[0][1]
 
-    def _receive(self) -> None:
+    def _receive(self) -> bool:
+        """Read what has come; return whether anything has."""
+        came = False
         with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
             while True:
-                data = self.sock.recv(_CHUNK)
-                if not data:
+                count = self.sock.recv_into(self._chunk)
+                if not count:
                     raise EOFError("it hung up")
-                self._read_ahead += data
+                self._read_ahead += self._chunk[:count]
+                came = True
                 # What TLS has decrypted already, no descriptor shows.
                 if not (isinstance(self.sock, ssl.SSLSocket) and self.sock.pending()):
-                    return
+                    break
+        return came
 
 
 class _Channel(Channel):  # type: ignore[misc]
@@ -159,7 +169,9 @@ class _Channel(Channel):  # type: ignore[misc]
         length, compressed = self.FRAME_HEADER.unpack(self.stream.read(self.FRAME_HEADER.size))
         if compressed or length > _PACKET_BYTES:
             raise BadFrame("a packet that is none of ours")
-        return bytes(self.stream.read(length + len(self.FLUSHER))[:length])
+        data: bytes = self.stream.read(length)
+        self.stream.read(len(self.FLUSHER))
+        return data
 
 
 def _by_value(package: Any) -> bool:
@@ -184,8 +196,15 @@ class _Connection(Connection):  # type: ignore[misc]
         return {number: known[number] for number in _ANSWERED}
 
 
+def _is_piece(piece: Any) -> bool:
+    """Whether that is a piece of a frame by its types."""
+    if type(piece) is not tuple or list(map(type, piece)) != [tuple, bool, bool]:
+        return False
+    return all(type(part) is bytes for part in piece[0])
+
+
 class _Talk:
-    """One connection, and what it offers to the other side: `introduce` and `piece`."""
+    """One connection, and what it offers to the other side: `introduce` and `pieces`."""
 
     def __init__(self, link: ThreadedLink, sock: socket.socket, peer: bytes | None) -> None:
         self.peer = peer  # None until a dispatcher introduced itself
@@ -207,25 +226,20 @@ class _Talk:
         self.peer = name.encode()
         self._meet(self.peer)
 
-    def exposed_piece(self, parts: Any, continues: Any, last: Any) -> None:
-        """Take a piece of a frame."""
-        types = [type(parts), type(continues), type(last)]
-        if (
-            self.peer is None
-            or types != [tuple, bool, bool]
-            or any(type(part) is not bytes for part in parts)
-        ):
+    def exposed_pieces(self, pieces: Any) -> None:
+        """Take pieces of frames, all that waited to be sent: a call costs much more than a piece."""
+        if self.peer is None or type(pieces) is not tuple or not all(map(_is_piece, pieces)):
             self._bad = BadFrame("it doesn't send frames")
             return
         try:
-            frame = self._joiner.add(Piece(parts, continues, last))
+            for piece in pieces:
+                frame = self._joiner.add(Piece(*piece))
+                if frame is None:
+                    self._link.alive(self.peer)
+                else:
+                    self._link.came(self.peer, frame)
         except BadFrame as bad:
             self._bad = bad
-            return
-        if frame is None:
-            self._link.alive(self.peer)
-        else:
-            self._link.came(self.peer, frame)
 
     def on_disconnect(self, connection: object) -> None:
         """RPyC calls this; `run` notices by itself."""
@@ -280,9 +294,9 @@ class _Talk:
         poll.register(self._wake_read, select.POLLIN)
         silent_until = time.monotonic() + _SYNC_TIMEOUT
         while self._link.wait_for_room():
-            while (parts := self._outbox.take(0)) is not None:
-                for piece in split(parts):
-                    self._call(root, "piece", tuple(piece.parts), piece.continues, piece.last)
+            while frames := self._outbox.take(0):
+                for some in together(frames):
+                    self._call(root, "pieces", tuple((tuple(parts), *rest) for parts, *rest in some))
             if self._bad is not None:
                 raise self._bad
             if self._outbox.closed:

@@ -14,7 +14,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from executor.messages import Parts
 from transports.base import Came, Event, Frame, Gone, Link, Say, Sign
@@ -97,14 +97,15 @@ class Inbox:
 class Outbox:
     """Frames on their way from the owner to one peer, over one connection.
 
-    `wake` is called after each `put`, for a thread that doesn't wait in `take`.
+    `wake` is called when there is something to take, once for all that waits, and when it is closed: for a
+    thread that doesn't wait in `take`.
     """
 
     def __init__(self, wake: Callable[[], None] | None = None) -> None:
         self._frames: deque[Parts] = deque()
         self._changed = threading.Condition()
         self._wake = wake
-        self._under_way = False  # one was taken, and the thread has not come back for the next
+        self._under_way = False  # some were taken, and the thread has not come back for more
         self.closed = False
 
     def put(self, parts: Parts) -> bool:
@@ -113,24 +114,29 @@ class Outbox:
             if self.closed or len(self._frames) >= HIGH_WATER:
                 return False
             self._frames.append(parts)
+            if len(self._frames) > 1:  # the thread takes it with those before
+                return True
             self._changed.notify_all()
         if self._wake is not None:
             self._wake()
         return True
 
-    def take(self, seconds: float | None) -> Parts | None:
-        """Return the next frame, or None after `seconds` (None: no limit) or once it is closed.
+    def take(self, seconds: float | None) -> Sequence[Parts]:
+        """Return all frames that wait; () if there are none for `seconds` (None: no limit), or it is closed.
 
-        To come back for the next frame says that the one before is sent.
+        To come back for more says that those before are sent.
         """
         with self._changed:
-            self._under_way = False
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._frames or self.closed, seconds)
-            if not self._frames or self.closed:
-                return None
+            if self._under_way:
+                self._under_way = False
+                self._changed.notify_all()
+            if not self._frames and seconds != 0:
+                self._changed.wait_for(lambda: self._frames or self.closed, seconds)
+            if not self._frames:
+                return ()
             self._under_way = True
-            return self._frames.popleft()
+            frames, self._frames = self._frames, deque()
+            return frames
 
     def wait_sent(self, seconds: float) -> None:
         """Wait until everything is sent, at most `seconds`."""

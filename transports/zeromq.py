@@ -19,13 +19,14 @@ import msgspec
 import zmq
 from zmq.utils import z85
 
+from executor.bounds import LARGEST_FRAME
 from executor.errors import ConfigError, NobodyThere
 from executor.messages import Hello, Parts
 from executor.private import Lock, runtime_folder, socket_lock
 from executor.waiting import SAY_AGAIN
 from transports import base
 from transports.addresses import host_and_port, socket_path
-from transports.base import LARGEST_FRAME, Came, Event, Frame, Link, Say
+from transports.base import Came, Event, Frame, Link, Say
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 from transports.guard import SAME_KEYS, keys_for
 

@@ -66,7 +66,9 @@ def test_messages_beyond_four_mebibytes_are_taken() -> None:
     ):
         stub: Any = frames_pb2_grpc.WorkerStub(channel)
         piece = frames_pb2.Piece(parts=[b"x" * (6 << 20)], last=True)
-        call = stub.Talk(iter([piece]), metadata=[("dispatcher", "0123456789abcdef")])
+        call = stub.Talk(
+            iter([frames_pb2.Pieces(pieces=[piece])]), metadata=[("dispatcher", "0123456789abcdef")]
+        )
         events: list[Any] = []
         wait_until(lambda: events.extend(end._link.receive()) or len(events) > 1, "a frame")
         assert events[1].parts == [b"x" * (6 << 20)]

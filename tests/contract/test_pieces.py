@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from executor.errors import BadFrame
-from transports.pieces import PIECE_MOST, Joiner, Piece, split
+from transports.pieces import PIECE_MOST, Joiner, Piece, split, together
 
 
 @given(st.lists(st.lists(st.binary(max_size=20), max_size=8), max_size=3), st.integers(1, 12))
@@ -19,6 +19,19 @@ def test_frames_are_put_together_again(frames: list[list[bytes]], size: int) -> 
         *none, whole = [joiner.add(piece) for piece in pieces]
         assert none == [None] * len(none)
         assert whole == frame
+
+
+@given(st.lists(st.lists(st.binary(max_size=20), max_size=8), max_size=9), st.integers(1, 60))
+def test_frames_that_wait_go_together(frames: list[list[bytes]], size: int) -> None:
+    joiner = Joiner(10_000)
+    groups = list(together(frames, size))
+    sizes = [sum(len(part) for piece in group for part in piece.parts) for group in groups]
+    firsts = [sum(map(len, group[0].parts)) for group in groups]
+    assert all(groups)
+    assert max(sizes, default=0) <= size
+    assert all(sizes[i] + firsts[i + 1] > size for i in range(len(groups) - 1))
+    whole = [joiner.add(piece) for group in groups for piece in group]
+    assert [each for each in whole if each is not None] == frames
 
 
 def test_many_small_parts_make_several_pieces() -> None:

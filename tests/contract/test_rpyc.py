@@ -54,8 +54,9 @@ def test_nothing_is_offered_but_frames(stranger: Any) -> None:
     [
         ("introduce", ("../../etc",)),
         ("introduce", (7,)),
-        ("piece", ((b"early",), False, True)),
-        ("piece", ("not bytes", False, True)),
+        ("pieces", ((((b"early",), False, True),),)),
+        ("pieces", ((("not bytes", False, True),),)),
+        ("pieces", ("not pieces",)),
         ("introduce", (print,)),  # objects of its own: each look at one would be a call back
         ("introduce", (("0123456789abcdef", [object()]),)),
     ],
@@ -78,17 +79,20 @@ def serve_to_the_end(connection: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [((b"x", "text"), False, True), ((b"x",), 0, 1), (([],), False, True), ((Own(),), False, True)],
+    "piece",
+    [((b"x", "text"), False, True), ((b"x",), 0, 1), (([],), False, True), ((Own(),), False, True), b"xyz"],
 )
-def test_a_dispatcher_sends_bytes_and_nothing_else(stranger: Any, arguments: tuple[Any, ...]) -> None:
+def test_a_dispatcher_sends_bytes_and_nothing_else(stranger: Any, piece: Any) -> None:
     """Objects of its own least of all: each look at one would be a call back to it."""
     connection, _ = stranger
     asked: list[Any] = []
     connection._HANDLERS = connection._HANDLERS | {
         consts.HANDLE_INSPECT: lambda _, id_pack: asked.append(id_pack) or ()
     }
-    for method, values in (("introduce", ("0123456789abcdef",)), ("piece", arguments)):
+    for method, values in (
+        ("introduce", ("0123456789abcdef",)),
+        ("pieces", ((((b"",), False, False), piece),)),
+    ):
         connection.async_request(consts.HANDLE_CALLATTR, connection.root, method, values)
     with pytest.raises(EOFError):
         serve_to_the_end(connection)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.fuzz.codec import CODEC
 from tests.fuzz.ends import ENDS
 from tests.fuzz.messages import MESSAGES
+from tests.fuzz.rabbit import RABBIT
 from tests.fuzz.target import Target
 from tests.fuzz.texts import TEXTS
 
-TARGETS: dict[str, Target] = {target.name: target for target in (*CODEC, *MESSAGES, *TEXTS, *ENDS)}
+TARGETS: dict[str, Target] = {target.name: target for target in (*CODEC, *MESSAGES, *TEXTS, *ENDS, *RABBIT)}

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor.line import Entry, Line
+from executor.line import BATCH_BYTES, Entry, Line
 from executor.messages import Item
 
 CALL = msgspec.Raw(b"\xc0")
@@ -114,3 +114,10 @@ def test_dropping_tells_the_places() -> None:
     line = filled(0, 1, 2)
     assert line.drop(lambda entry: entry.item.place != 1) == [0, 2]
     assert [entry.item.place for entry in line] == [1]
+
+
+def test_a_batch_ends_where_its_buffers_are_enough() -> None:
+    line = Line()
+    buffers = [bytes(BATCH_BYTES // 3 + 1), b"more"]
+    line.add("a", [item(place) for place in range(10)], dict.fromkeys(range(10), buffers))
+    assert [len(line.take(100)) for _ in range(4)] == [3, 3, 3, 1]

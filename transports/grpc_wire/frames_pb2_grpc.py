@@ -5,7 +5,7 @@ import warnings
 
 from transports.grpc_wire import frames_pb2 as transports_dot_grpc__wire_dot_frames__pb2
 
-GRPC_GENERATED_VERSION = '1.76.0'
+GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
@@ -25,7 +25,7 @@ if _version_not_supported:
     )
 
 
-class WorkerStub(object):
+class WorkerStub:
     """Missing associated documentation comment in .proto file."""
 
     def __init__(self, channel):
@@ -36,12 +36,12 @@ class WorkerStub(object):
         """
         self.Talk = channel.stream_stream(
                 '/function_executor.v1.Worker/Talk',
-                request_serializer=transports_dot_grpc__wire_dot_frames__pb2.Piece.SerializeToString,
-                response_deserializer=transports_dot_grpc__wire_dot_frames__pb2.Piece.FromString,
+                request_serializer=transports_dot_grpc__wire_dot_frames__pb2.Pieces.SerializeToString,
+                response_deserializer=transports_dot_grpc__wire_dot_frames__pb2.Pieces.FromString,
                 _registered_method=True)
 
 
-class WorkerServicer(object):
+class WorkerServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Talk(self, request_iterator, context):
@@ -57,8 +57,8 @@ def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Talk': grpc.stream_stream_rpc_method_handler(
                     servicer.Talk,
-                    request_deserializer=transports_dot_grpc__wire_dot_frames__pb2.Piece.FromString,
-                    response_serializer=transports_dot_grpc__wire_dot_frames__pb2.Piece.SerializeToString,
+                    request_deserializer=transports_dot_grpc__wire_dot_frames__pb2.Pieces.FromString,
+                    response_serializer=transports_dot_grpc__wire_dot_frames__pb2.Pieces.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -68,7 +68,7 @@ def add_WorkerServicer_to_server(servicer, server):
 
 
  # This class is part of an EXPERIMENTAL API.
-class Worker(object):
+class Worker:
     """Missing associated documentation comment in .proto file."""
 
     @staticmethod
@@ -86,8 +86,8 @@ class Worker(object):
             request_iterator,
             target,
             '/function_executor.v1.Worker/Talk',
-            transports_dot_grpc__wire_dot_frames__pb2.Piece.SerializeToString,
-            transports_dot_grpc__wire_dot_frames__pb2.Piece.FromString,
+            transports_dot_grpc__wire_dot_frames__pb2.Pieces.SerializeToString,
+            transports_dot_grpc__wire_dot_frames__pb2.Pieces.FromString,
             options,
             channel_credentials,
             insecure,

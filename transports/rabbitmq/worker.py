@@ -1,8 +1,8 @@
 """A worker's end of RabbitMQ.
 
-It fetches (`basic.get`) rather than subscribes: only so can it take the narrowest first and no more than can
+It fetches rather than subscribes for good: only so can it take the narrowest first and no more than can
 start soon. What it fetched, it moves: a copy into a queue of its own, confirmed, then it acknowledges the
-original. A call is handed to the pool when the copy was delivered; from then on, and only then, it may
+originals. A call is handed to the pool when the copy was delivered; from then on, and only then, it may
 have begun. So the broker itself knows who has what, and whether a worker that vanished may have begun it: no
 delivery count says that.
 """

@@ -2,8 +2,9 @@
 
 topology.py     queues and exchanges: names and arguments
 amqp.py         one connection that is kept
-  events.py       what it tells;  words.py  URLs, and what went wrong;  prober.py  which queues exist
+  publisher.py    publications and what is said of them;  prober.py  which queues exist
   bulk.py         many messages of a queue at once;  unsettled.py  few words that settle them
+  events.py       what it tells;  words.py  URLs, and what went wrong
 outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back

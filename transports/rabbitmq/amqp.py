@@ -25,7 +25,6 @@ from transports.rabbitmq.events import (
     NO_ANSWER,
     AMQPEvent,
     Blocked,
-    Confirmed,
     Delivered,
     Empty,
     Ended,
@@ -35,12 +34,10 @@ from transports.rabbitmq.events import (
     Tag,
 )
 from transports.rabbitmq.prober import Prober
+from transports.rabbitmq.publisher import Publisher
 from transports.rabbitmq.unsettled import Unsettled
 from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
 from transports.threads import Inbox, back_off
-
-#: A message that survives the broker's restart (AMQP 0-9-1, delivery mode).
-_PERSISTENT = 2
 
 #: Seconds that a broker gets to take a connection.
 _CONNECTING = 10.0
@@ -85,6 +82,7 @@ class Connection:
         self._channel: Any = None
         self._prober: Prober | None = None
         self._bulk: Bulk | None = None
+        self._publisher: Any = None
         self._unsettled = Unsettled()
         self._handed: deque[tuple[int, Callable[[], object], bool]] = deque()  # from owner to thread
         self._woken = False  # whether the thread is yet to look at these
@@ -93,9 +91,6 @@ class Connection:
         self._got = True  # whether the last `get` was answered
         self._blocked = False
         self._overdue = Counter[str]()  # looks at which the same answer was missing
-        self._published = 0
-        self._unconfirmed: dict[int, tuple[int, str]] = {}  # token and message id by delivery tag
-        self._returned: set[str] = set()
         self._closing = False
         self._retry: object = None
         self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
@@ -126,7 +121,7 @@ class Connection:
         headers: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Publish a message. With a `token` it is persistent, must reach a queue, and is `Confirmed`."""
-        self._do(lambda: self._publish(exchange, key, body, token, message_id, headers))
+        self._do(lambda: self._publisher.publish(exchange, key, body, token, message_id, headers))
 
     def get(self, queue: str) -> None:
         """Ask for the next message of a queue: `Delivered` or `Empty`. One question at a time."""
@@ -293,7 +288,7 @@ class Connection:
         if self._channel is None or self._blocked:
             self._overdue.clear()
             return
-        waits = {"get": not self._got, "question": self._asking, "confirmation": bool(self._unconfirmed)}
+        waits = {"get": not self._got, "question": self._asking, "confirmation": self._publisher.waits}
         for kind, missing in waits.items():
             if missing:
                 self._overdue[kind] += 1
@@ -353,9 +348,6 @@ class Connection:
 
     def _channel_opened(self, channel: Any) -> None:
         channel.add_on_close_callback(self._channel_closed)
-        channel.add_on_return_callback(
-            lambda _, __, properties, ___: self._returned.add(properties.message_id)
-        )
         channel.add_on_cancel_callback(lambda frame: self._put(Ended(frame.method.consumer_tag)))
         channel.add_callback(self._got_nothing, [pika.spec.Basic.GetEmpty], False)
         channel.confirm_delivery(self._confirmed, callback=lambda _: self._confirms(channel))
@@ -366,14 +358,18 @@ class Connection:
 
     def _ready(self, channel: Any, bulk: Any) -> None:
         bulk.add_on_close_callback(self._channel_closed)
-        self._bulk = Bulk(bulk, self._loop.call_later, self._fetched, lambda queue: self._put(Ended(queue)))
         self._unsettled = Unsettled()
         self._waits = back_off()
-        self._published = 0
-        self._unconfirmed.clear()
-        self._returned.clear()
         self._channel = channel
         self._generation += 1
+        self._publisher = Publisher(channel, self._generation, self._put)
+        self._bulk = Bulk(
+            bulk,
+            self._generation,
+            self._loop.call_later,
+            self._fetched,
+            lambda queue: self._put(Ended(queue)),
+        )
         assert self._connection is not None
         self._prober = Prober(self._connection, self._put, self._broke)
         said = (self._connection.server_properties or {}).get("version", "0")
@@ -403,7 +399,7 @@ class Connection:
         """What was asked of this connection is void."""
         if self._prober is not None:
             self._prober.stop()
-        self._channel = self._prober = self._bulk = None
+        self._channel = self._prober = self._bulk = self._publisher = None
         self._commands.clear()
         self._asking = self._blocked = False
         self._got = True
@@ -428,31 +424,10 @@ class Connection:
         elif not self._connection.is_closing:
             self._connection.close()
 
-    def _publish(
-        self, exchange: str, key: str, body: bytes, token: int | None, message_id: str,
-        headers: Mapping[str, Any] | None,
-    ) -> None:  # fmt: skip
-        self._published += 1
-        properties = pika.BasicProperties(headers=dict(headers or {}))
-        if token is not None:
-            message_id = message_id or f"{self._generation}.{self._published}"
-            properties.delivery_mode = _PERSISTENT
-            self._unconfirmed[self._published] = (token, message_id)
-        properties.message_id = message_id
-        self._channel.basic_publish(exchange, key, body, properties, mandatory=token is not None)
-
     def _confirmed(self, frame: Any) -> None:
         self._heard("confirmation")
-        number, taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
-        if frame.method.multiple:
-            numbers = [each for each in self._unconfirmed if each <= number]
-        else:
-            numbers = [number] if number in self._unconfirmed else []
-        for each in numbers:
-            token, message_id = self._unconfirmed.pop(each)
-            unroutable = message_id in self._returned
-            self._returned.discard(message_id)
-            self._put(Confirmed(token, taken, unroutable))
+        if self._publisher is not None:
+            self._publisher.confirmed(frame)
 
     def _deliver(self, queue: str, number: int | None, properties: Any, body: bytes) -> None:
         tag = None
@@ -463,20 +438,13 @@ class Connection:
             Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
         )
 
-    def _fetched(self, queue: str, some: Sequence[tuple[int, Any, bytes]]) -> None:
+    def _fetched(self, queue: str, messages: Sequence[Delivered]) -> None:
         self._heard("get")
         self._got = True
-        if not some:
+        if messages:
+            self._put(Fetched(queue, messages), sum(len(message.body) for message in messages))
+        else:
             self._put(Empty(queue))
-            return
-        messages = [
-            Delivered(
-                queue, Tag(self._generation, number, True), properties.headers or {},
-                properties.message_id or "", body,
-            )
-            for number, properties, body in some
-        ]  # fmt: skip
-        self._put(Fetched(queue, messages), sum(len(message.body) for message in messages))
 
     def _acknowledge(self, numbers: Sequence[int], bulk: bool) -> None:
         if bulk:

@@ -8,8 +8,9 @@ nothing. It has a channel of its own, where one acknowledgement can stand for al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
+from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.unsettled import Unsettled
 
 #: Bytes after which no more messages are waited for.
@@ -18,21 +19,19 @@ _BYTES = 4 << 20
 #: Looks, two in the time that it lingers, after which it ends though more come.
 _LOOKS = 20
 
-#: A message as it came: its delivery tag, properties and body.
-Raw: TypeAlias = tuple[int, Any, bytes]
-
 
 class Bulk:
-    """Fetches over a `channel`; `later` calls something after so many seconds.
+    """Fetches over a `channel` of the connection `generation`; `later` calls something after so many seconds.
 
     `fetched` is told a queue and what came of it, `ended` one that was deleted meanwhile.
     """
 
     def __init__(
-        self, channel: Any, later: Callable[[float, Callable[[], None]], object],
-        fetched: Callable[[str, Sequence[Raw]], None], ended: Callable[[str], None],
+        self, channel: Any, generation: int, later: Callable[[float, Callable[[], None]], object],
+        fetched: Callable[[str, Sequence[Delivered]], None], ended: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._channel = channel
+        self._generation = generation
         self._later = later
         self._fetched = fetched
         self._unsettled = Unsettled()
@@ -49,14 +48,15 @@ class Bulk:
         self._queue = queue
         self._subscriptions += 1
         consumer = f"{queue} {self._subscriptions}"  # never the same twice: the broker counts by it
-        some: list[Raw] = []
+        some: list[Delivered] = []
         size = seen = quiet = looks = 0
         over = False
 
         def came(channel: Any, method: Any, properties: Any, body: bytes) -> None:
             nonlocal size
             self._unsettled.came(method.delivery_tag)
-            some.append((method.delivery_tag, properties, body))
+            tag = Tag(self._generation, method.delivery_tag, bulk=True)
+            some.append(Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body))
             size += len(body)
             if len(some) == most or size >= _BYTES:
                 end()

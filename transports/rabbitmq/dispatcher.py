@@ -55,7 +55,7 @@ from transports.rabbitmq.topology import Topology
 PREFETCH = 200
 
 #: Messages of reports that are recorded and not acknowledged yet, at most, and for how many seconds.
-DONE_MOST, DONE_SECONDS = 50, 0.1
+DONE_MOST, DONE_SECONDS = 50, 0.03
 
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
@@ -176,14 +176,16 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def acknowledge(self) -> None:
         self._done += self._tags
         self._tags = []
-        if len(self._done) >= DONE_MOST:
-            self._let_go(time.monotonic())
+        now = time.monotonic()
+        if len(self._done) >= DONE_MOST or now - self._done_at > DONE_SECONDS:
+            self._let_go(now)
 
     def _let_go(self, now: float) -> None:
         """Have the broker forget what is recorded: together, as it writes each word of that to its disk."""
         done, self._done = self._done, []
-        self._done_at = now
-        self._connection.ack(*done)
+        if done:
+            self._done_at = now
+            self._connection.ack(*done)
 
     def workers(self) -> list[WorkerView]:
         return self._presence.views(self._places, self._open, self._continued, time.monotonic())

@@ -88,7 +88,8 @@ class Replies:
     def _publish_waiting(self, run: str) -> None:
         """Send the reports of a run that wait, together."""
         waiting = self._waiting.pop(run, [])
-        for part in in_bodies(reports.size for reports, _ in waiting):
+        most = min(BODY_BYTES, self._post.most or BODY_BYTES)
+        for part in in_bodies((reports.size for reports, _ in waiting), most):
             some = waiting[part]
             self._publish(run, join([reports for reports, _ in some]), [e for _, left in some for e in left])
 

@@ -79,9 +79,11 @@ def main() -> int:
     presence = Presence(name, used)
     try:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
+        allow = wire.settings.allow
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
+            pool = Pool(chosen, grace=arguments.grace, backfill=arguments.backfill, allow=allow)
             worker = Worker(
-                end, Pool(chosen, grace=arguments.grace, backfill=arguments.backfill),
+                end, pool,
                 say=say if arguments.lifeline is None else _silent, once=arguments.once,
                 wait=arguments.wait, lifeline=arguments.lifeline,
             )  # fmt: skip

@@ -7,7 +7,7 @@ from executor.pace import Pace
 #: Seconds of work that a batch should hold: a wake-up of the worker costs well below a tenth of it.
 BATCH_SECONDS = 0.004
 
-#: Calls in one batch at most; a child has two at most, and so many tokens fit into a pipe on every system.
+#: Calls in one batch at most: beyond, a wake-up for each batch is next to nothing.
 BATCH_MOST = 512
 
 #: A call that runs longer than this, and than its like, doesn't keep others waiting behind it.

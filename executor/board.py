@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Sequence
 
 import msgspec
 
@@ -16,21 +15,26 @@ _reports = msgspec.msgpack.Decoder(list[Report])
 _LIST_HEAD = struct.Struct(">BI")
 
 
-#: The words of a board, in order; the last one is the number of reports << 32 | their length in bytes.
-_SINCE, _EPOCH, _INDEX, _FIRST, _SHOWN = range(5)
-_DATA_AT = 5 * 8
+#: The words of a board, in order; _SHOWN is the number of reports << 32 | their length in bytes.
+_SINCE, _OFFSET, _INDEX, _FIRST, _SHOWN, _TERM = range(6)
+_DATA_AT = 6 * 8
 
 
 class Board:
     """The memory that a child shares with its worker; the child writes, the worker reads.
 
     It says which item was begun last, by its index, -1 before the first, and since when, on the monotonic
-    clock, which all processes of a machine share, and in epoch seconds. Then come the reports that have not
-    been sent yet: the index of the first one's item, their number and length, and they themselves.
+    clock, which all processes of a machine share, and how much epoch seconds are ahead of that. Then come the
+    reports that have not been sent yet: the index of the first one's item, their number and length, and they
+    themselves.
 
     The worker may look at any moment, and a child may be killed at any. So each word is stored whole, by
     one instruction (`struct.pack_into` would write zeros first), and last the one that makes the others
     count: what is read always belongs together.
+
+    One word is the worker's: the term. Items are given in terms, and only those of the present one may begin.
+    A child says that an item begins and then looks at the term; a worker that takes items back begins another
+    term, has all processes pass a `fence`, and then looks what has begun. So both always agree.
     """
 
     SIZE = 128 * 1024
@@ -40,40 +44,64 @@ class Board:
         self._memory = mmap.mmap(descriptor, self.SIZE)
         self._times = memoryview(self._memory).cast("d")
         self._words = memoryview(self._memory).cast("q")
-        self._count = self._length = 0
+        self.count = 0  # of the reports that are shown
+        self._end = _DATA_AT
 
-    def begin(self, index: int, since: float, epoch: float) -> None:
-        """Say that the item at `index` begins, on both clocks."""
+    # -- the child's
+
+    def set_clock(self, offset: float) -> None:
+        """Say how many seconds the epoch's clock is ahead of the monotonic one; nothing may run just now."""
+        self._times[_OFFSET] = offset
+
+    def begin(self, index: int, since: float, term: int = 0) -> bool:
+        """Say that the item at `index` begins; return False if it must not, as its term is over."""
         # The other way round it would for a moment have run since the one before it began.
         self._times[_SINCE] = since
-        self._times[_EPOCH] = epoch
         self._words[_INDEX] = index
+        if self._words[_TERM] == term:
+            return True
+        self._words[_INDEX] = index - 1
+        return False
 
     def add(self, report: bytes) -> bool:
         """Show a report that has not been sent; return False if there is no room for it."""
-        length = self._length + len(report)
-        if length > self.ROOM:
+        at = self._end
+        end = at + len(report)
+        if end > self.SIZE:
             return False
-        at = _DATA_AT
-        self._memory[at + self._length : at + length] = report
-        self._length = length
-        self._count += 1
-        self._words[_SHOWN] = self._count << 32 | length
+        self._memory[at:end] = report
+        self._end = end
+        self.count += 1
+        self._words[_SHOWN] = self.count << 32 | end - _DATA_AT
         return True
+
+    def shown(self) -> msgspec.Raw:
+        """Return the list of the reports that are shown, in MessagePack."""
+        return as_list(self.count, self._memory[_DATA_AT : self._end])
 
     def sent(self, upto: int) -> None:
         """Say that all reports before the index `upto` have been sent."""
-        self._count = self._length = 0
+        self.count, self._end = 0, _DATA_AT
         self._words[_SHOWN] = 0
         self._words[_FIRST] = upto
 
+    # -- the worker's
+
+    def set_term(self, term: int) -> None:
+        """Begin another term; what has begun of the last one is known after a `fence`."""
+        self._words[_TERM] = term
+
+    def begun(self) -> int:
+        """Return the index of the item that was begun last."""
+        return self._words[_INDEX]
+
     def running(self) -> tuple[int, float, float]:
-        """Return (index, since, epoch) as `begin` took them."""
+        """Return (index, since, epoch): what was begun last, and when on both clocks."""
         while True:
             index = self._words[_INDEX]
-            since, epoch = self._times[_SINCE], self._times[_EPOCH]
+            since, offset = self._times[_SINCE], self._times[_OFFSET]
             if self._words[_INDEX] == index:
-                return index, since, epoch  # or of the next one, if that is about to begin
+                return index, since, since + offset  # or of the next one, if that is about to begin
 
     def unsent(self) -> tuple[int, list[Report]]:
         """Return the index of the first report that has not been sent, and the reports."""
@@ -82,7 +110,7 @@ class Board:
             count, length = shown >> 32, shown & 0xFFFFFFFF
             data = self._memory[_DATA_AT : _DATA_AT + length]
             if self._words[_FIRST] == first:
-                return first, _reports.decode(_LIST_HEAD.pack(0xDD, count) + data) if count else []
+                return first, _reports.decode(as_list(count, data)) if count else []
         return 0, []
 
     def close(self) -> None:
@@ -95,12 +123,12 @@ class Board:
 class Batch(msgspec.Struct, array_like=True, gc=False):
     """Items for a child, in order, and the cores to run them on; `pin` says whether to pin to them.
 
-    `first` is the index of the first item, counted over all that the child was ever sent; `epoch` is the
-    value of the tokens that came with them.
+    `first` is the index of the first item, counted over all that the child was ever sent; `term` is the one
+    in which they may begin.
     """
 
     first: int
-    epoch: int
+    term: int
     cores: tuple[int, ...]
     pin: bool
     items: list[Item]
@@ -123,6 +151,6 @@ class Done(msgspec.Struct, array_like=True, gc=False):
     reports: msgspec.Raw
 
 
-def as_list(reports: Sequence[bytes]) -> msgspec.Raw:
-    """Return reports that are encoded already as one list in MessagePack."""
-    return msgspec.Raw(b"".join((_LIST_HEAD.pack(0xDD, len(reports)), *reports)))
+def as_list(count: int, reports: bytes) -> msgspec.Raw:
+    """Return so many reports, encoded one after the other, as one list in MessagePack."""
+    return msgspec.Raw(_LIST_HEAD.pack(0xDD, count) + reports)

@@ -94,14 +94,27 @@ def function_executor(
         SystemExit, KeyboardInterrupt, GeneratorExit: the function raised it; these end more than a call.
     """
     started = time.time()
+    value, raised = attempt(function, args, kwargs)
+    finished = time.time()  # before the traceback is put into words, which takes a while
+    if raised is None:
+        return Outcome("ok", value, None, started, finished)
+    return Outcome("error", None, describe(raised), started, finished)
+
+
+def attempt(
+    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
+) -> tuple[object, BaseException | None]:
+    """Call `function`; return its value and None, or None and what it raised.
+
+    Raises:
+        SystemExit, KeyboardInterrupt, GeneratorExit: as `function_executor`.
+    """
     try:
-        value = function(*args, **kwargs)
+        return function(*args, **kwargs), None
     except (SystemExit, KeyboardInterrupt, GeneratorExit):
         raise
     except BaseException as exc:
-        finished = time.time()  # before the traceback is put into words, which takes a while
-        return Outcome("error", None, describe(exc), started, finished)
-    return Outcome("ok", value, None, started, time.time())
+        return None, exc
 
 
 def describe(exc: BaseException) -> ErrorText:

@@ -1,88 +1,58 @@
 """What runs in a worker's child process: calls, one after the other, on the cores it is told.
 
-The worker sends a batch of items in one frame and as many tokens through a pipe. The child takes a token
-before each item; one that the worker took back first is not run, and the kernel decides who was first.
-The worker always takes all that are left, and the tokens of later batches have another value, the epoch:
-so a token never admits an item that was taken back.
-Reports go back in frames of several, and meanwhile stand on the *board*, a piece of memory that the
-worker shares: so it can always tell which item runs and since when, and no report is lost when the child
-dies.
+The worker sends a batch of items in one frame. Before each item the child says on the *board*, a piece of
+memory that it shares with the worker, that it begins, and looks there whether it still may: what the worker
+took back is not run. Reports go back in frames of several, and meanwhile stand on the board: so the worker
+can always tell which item runs and since when, and no report is lost when the child dies.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import mmap
 import os
-import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
-from executor import codec
+from executor import codec, fence
+from executor.allow import Allowed
 from executor.arena import Arena
 from executor.board import Batch, Board, Done, as_list
-from executor.call import describe, function_executor, make_importable, set_argument
+from executor.call import attempt, describe, make_importable, resolve
 from executor.cgroup import Group
 from executor.channel import Channel
-from executor.errors import BadFrame, CannotTravel, UnknownFunction
+from executor.errors import BadFrame, CannotTravel, NotAllowed, UnknownFunction
 from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
-from executor.task import Status
+from executor.printed import flush_printed, take_printed
+from executor.surroundings import HARMLESS_SECONDS, Surroundings
 
 #: Seconds that reports may wait for company: short against a person's patience, long against a wake-up.
 FLUSH_SECONDS = 0.002
 
-#: Bytes kept of what a task printed: the last ones of its stdout, and of its stderr.
-PRINTED_BYTES = 64 * 1024
-
-#: Bytes of printed text that may pile up while a task runs, before its worker drops all but the end.
-PRINTED_MOST = 1 << 20
-
 #: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
 GROWN_LEAST = 512 << 20
-
-#: A call that took less left no process or thread behind: to start one takes longer.
-HARMLESS_SECONDS = 10e-6
-
-#: Read by OpenMP and the BLAS libraries when they are loaded (and by NumExpr, Numba, Polars, Julia's BLAS).
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "GOTO_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-)
-
-#: Modules that make their threads when they are loaded, as many as the environment says, and for good.
-FIXED_THREADS = frozenset({"numba", "numexpr", "polars"})
-
 
 encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
 
 
-def main(descriptors: list[int], groups: Path | None) -> NoReturn:
+def main(descriptors: list[int], groups: Path | None, allow: Sequence[str] | None = None) -> NoReturn:
     """Serve the worker until its end of the channel closes.
 
-    `descriptors` are, in this order: the channel's socket, the tokens' pipe, the board, the arena, and the
-    files that keep what tasks print to stdout and stderr. In the folder `groups`, if there is one, this
-    process makes a cgroup of its own.
+    `descriptors` are, in this order: the channel's socket, the board, the arena, and the files that keep what
+    tasks print to stdout and stderr. In the folder `groups`, if there is one, this process makes a cgroup of
+    its own. Only functions that match the patterns `allow` are run; None: any.
     """
     status = 1
     try:
-        _Child(descriptors, groups).serve()
+        _Child(descriptors, groups, allow).serve()
         status = 0
     except SystemExit as stop:  # a task called sys.exit: as it would have ended a script of its own
         if isinstance(stop.code, int):
@@ -100,188 +70,183 @@ def main(descriptors: list[int], groups: Path | None) -> NoReturn:
 class _Child:
     """State of a child process between its tasks."""
 
-    def __init__(self, descriptors: list[int], groups: Path | None) -> None:
+    def __init__(self, descriptors: list[int], groups: Path | None, allow: Sequence[str] | None) -> None:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
-        channel, self._tokens, board, arena, stdout, stderr = descriptors
+        channel, board, arena, stdout, stderr = descriptors
         self._channel = Channel(socket.socket(fileno=channel), Arena(arena, child=True))
         os.close(arena)
-        os.set_blocking(self._tokens, False)
         self._board = Board(board)
         os.close(board)
+        fence.register()
         self._printed = (stdout, stderr)
-        self._direct_streams()
+        self._surroundings = Surroundings(stdout, stderr)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a task must not fail over a character that it prints
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-        self._folder = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         make_importable(str(Path.cwd()))
-        self._pid = os.getpid()
         self._group: Group | None = None
         if groups is not None:
             with contextlib.suppress(OSError):  # then its worker's watching must do
-                group = Group(groups, self._pid)
+                group = Group(groups, os.getpid())
                 group.enter()
                 self._group = group
+        self._find = resolve if allow is None else Allowed(allow).find
         self._functions: dict[str, Callable[..., object]] = {}
         self._cores: tuple[int, ...] = ()
-        self._mask: set[int] = set()
-        self._width = 0
-        self._threads = threading.active_count()
-        self._token = -1  # a token that was read and not used
+        self._offset = 0.0  # seconds that the epoch's clock is ahead of the monotonic one
         self._spent = False  # a task left something behind: no other is run
         self._used = False  # a task ran here
         self._light = 0  # bytes held after the first batch, with its libraries loaded
-        self._reports: list[bytes] = []
-        self._buffers: list[Buffer] = []
-        self._began: float | None = None  # when the first of these began, and the last ended
-        self._ended: float | None = None
-        self._first = 0
-        self._sent_at = 0.0
+        self._first = 0  # index of the first of the reports on the board
+        self._began = self._ended = 0.0  # when the first of these began, and the last ended
+        self._sent_at = 0.0  # monotonic seconds, as all times in here
 
     def serve(self) -> None:
         """Run batch after batch."""
         while (frames := self._channel.receive()) is not None:
             for frame in frames:
                 batch = _batches.decode(frame[0])
-                self._take_cores(batch.cores)
-                buffers = share_out(batch.items, frame[1:])
+                self._cores = batch.cores
+                if not self._surroundings.take_cores(batch.cores, batch.pin):
+                    self._spent = True
+                buffers = share_out(batch.items, frame[1:]) if len(frame) > 1 else {}
                 del frame[1:]  # each is let go of with its call, which need not wait for the next frame
                 self._run(batch, buffers)
 
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
+        board, surroundings, monotonic = self._board, self._surroundings, time.monotonic
+        # One look at the epoch's clock for all: when somebody sets it, durations stay right.
+        self._offset = time.time() - monotonic()
+        board.set_clock(self._offset)
+        board.sent(batch.first)
         self._first = batch.first
-        self._board.sent(batch.first)
-        self._sent_at = time.time()
-        cores = batch.cores
-        for index, item in enumerate(batch.items):
-            if self._spent or self._is_burdened(item.memory) or not self._admitted(batch.epoch):
+        self._sent_at = monotonic()
+        last = batch.first + len(batch.items) - 1
+        ended = False
+        for index, item in enumerate(batch.items, batch.first):
+            if self._spent or (item.memory is not None and self._is_burdened(item.memory)):
                 break
-            self._come_back(batch.pin)
-            now = time.time()
-            self._board.begin(batch.first + index, time.monotonic(), now)
+            if surroundings.disturbed:
+                surroundings.restore()
+            began = monotonic()
+            if not board.begin(index, began, batch.term):
+                break
             if self._group is not None:
                 self._group.bound(item.memory)
-            report, out = self._call(item, buffers.pop(index, ()), cores, now)
+            report, large, finished = self._call(item, buffers.pop(index - batch.first, ()), began)
             self._used = True
-            self._keep(batch.first + index, report, out)
-            if (report.finished or time.time()) - now > HARMLESS_SECONDS:
-                self._direct_streams()
-                self._spent = self._left_behind()
-        self._flush(self._first + len(self._reports), last=True)
-
-    def _come_back(self, pin: bool) -> None:
-        """Go to the cores of this batch, and back to the folder, which the task before may have left."""
-        os.fchdir(self._folder)
-        if pin and sys.platform == "linux" and os.sched_getaffinity(0) != self._mask:
-            pin_threads(self._cores)
-
-    def _direct_streams(self) -> None:
-        """Direct standard output and error to our files, whatever a task has put in their place."""
-        os.dup2(self._printed[0], 1)
-        os.dup2(self._printed[1], 2)
-
-    def _take_printed(self) -> tuple[str, str]:
-        """Return the end of what was printed to stdout and stderr since the last call, and forget it."""
-        flush_printed()
-        out, err = self._printed
-        try:
-            return read_printed(out), read_printed(err)
-        except OSError:  # the task closed whatever was open
-            return "", ""
-
-    def _admitted(self, epoch: int) -> bool:
-        """Take a token for an item of this epoch; False: the worker took the item back."""
-        token = self._token
-        if token < 0:
-            try:
-                token = os.read(self._tokens, 1)[0]
-            except BlockingIOError:
-                return False
-        if token != epoch:  # it is for a later batch
-            self._token = token
-            return False
-        self._token = -1
-        return True
+            if large or not board.add(report):
+                self._flush()
+                ended = index == last
+                self._send(index, 1, as_list(1, report), began, finished, large, last=ended)
+                continue
+            if board.count == 1:
+                self._began = began
+            self._ended = finished
+            if finished - self._sent_at > FLUSH_SECONDS and index != last:
+                self._flush()
+        if not ended:
+            self._flush(last=True)
+        if not self._spent and self._is_worn():  # only now: nobody needs to wait for this look
+            self._spent = True
+            self._send(self._first, 0, as_list(0, b""), None, None)
 
     def _call(
-        self, item: Item, buffers: list[Buffer] | tuple[()], cores: tuple[int, ...], now: float
-    ) -> tuple[Report, Sequence[Buffer]]:
-        """Run one item; return its report and the large buffers of its value.
+        self, item: Item, given: Sequence[Buffer], began: float
+    ) -> tuple[bytes, Sequence[Buffer], float]:
+        """Run one item, which `began` then: what it takes to import the function is its time, on its cores.
 
-        It started at `now`: what it takes to import the function is its time, on its cores.
+        Return its report, encoded, the large buffers of its value, and when it ended.
         """
-        value = NIL
-        out: Sequence[Buffer] = ()
+        value: Any = NIL
+        large: Sequence[Buffer] = ()
         error: tuple[str, str, str] | None = None
-        finished = now
+        never: UnknownFunction | NotAllowed | None = None
         try:
-            name, params, kwargs = codec.decode([item.call, *buffers])
+            name, params, kwargs = codec.decode_call(item.call, given)
             function = self._functions.get(name)
             if function is None:
-                function, params, kwargs = set_argument(name, params, kwargs, parsed=True)
-                self._functions[name] = function
-            outcome = function_executor(function, params, kwargs)
-            finished = outcome.finished
-            if outcome.error is None:
-                head, *out = codec.encode(outcome.value)
-                value = msgspec.Raw(head)
-            else:
-                error = (outcome.error.type, outcome.error.message, outcome.error.traceback)
-        except UnknownFunction as unknown:
-            taken = self._take_printed()  # what the search for it imported may have printed
-            return rejected(item, "UnknownFunction", str(unknown), *taken), ()
-        except CannotTravel as cannot:
-            error = ("CannotTravel", str(cannot), "")
+                function = self._functions[name] = self._find(name)
+        except (UnknownFunction, NotAllowed) as failed:
+            finished = seen = time.monotonic()
+            never = failed
         except BadFrame as bad:
-            error = ("BadFrame", f"the call could not be read: {bad}", "")
+            finished = seen = time.monotonic()
+            error = "BadFrame", f"the call could not be read: {bad}", ""
         except Exception as failed:  # the import of the user's module raised
-            text = describe(failed)
-            finished = time.time()
-            error = (text.type, text.message, text.traceback)
-        if os.getpid() != self._pid:  # a copy that the task forked, and that came back from it
-            os._exit(0)
-        signal.alarm(0)  # one that it set, and left, would interrupt or kill whatever is called next
-        status: Status = "ok" if error is None else "error"
-        printed = self._take_printed()
+            finished = time.monotonic()
+            value, large, error = _packed(None, failed)
+            seen = time.monotonic()
+        else:
+            result, raised = attempt(function, params, kwargs)
+            finished = seen = time.monotonic()
+            if raised is None and type(result) in codec.SCALARS:  # it becomes a part of the report as it is
+                value = result
+            else:
+                value, large, error = _packed(result, raised)
+                seen = time.monotonic()  # that may have run code of the user's
+        took = seen - began
+        if took > HARMLESS_SECONDS or seen > self._surroundings.look_at:
+            self._surroundings.look(seen, took)
+        stdout, stderr = take_printed(*self._printed)
+        if took > HARMLESS_SECONDS and self._surroundings.left_behind():
+            self._spent = True
+        if never is not None:
+            refusal = rejected(item, type(never).__name__, str(never), stdout, stderr)
+            return encoder.encode(refusal), (), finished
         report = Report(
-            item.place, item.attempt, status, value, len(out), error, cores, now, finished, *printed
+            item.place,
+            item.attempt,
+            "ok" if error is None else "error",
+            value,
+            len(large),
+            error,
+            self._cores,
+            began + self._offset,
+            finished + self._offset,
+            stdout,
+            stderr,
         )
-        return report, out
-
-    def _keep(self, index: int, report: Report, buffers: Sequence[Buffer]) -> None:
-        """Send a report, or let it wait a moment for others where the worker can see it."""
         try:
-            encoded = encoder.encode(report)
-        except UnicodeEncodeError:  # halves of characters, in an exception's message say
+            return encoder.encode(report), large, finished
+        except (OverflowError, UnicodeEncodeError):  # an int beyond 64 bits, or halves of characters
             if report.error is None:
-                raise
-            kind, message, trace = (text.encode(errors="backslashreplace").decode() for text in report.error)
-            report.error = (kind, message, trace)
-            encoded = encoder.encode(report)
-        shown = not buffers and self._board.add(encoded)
-        self._reports.append(encoded)
-        self._buffers.extend(buffers)
-        if report.started is not None:
-            if self._began is None:
-                self._began = report.started
-            self._ended = report.finished
-        if not shown or (report.finished or 0.0) - self._sent_at > FLUSH_SECONDS:
-            self._flush(index + 1)
+                report.value = msgspec.Raw(codec.encode(value)[0])
+            else:
+                kind, said, trace = (text.encode(errors="backslashreplace").decode() for text in report.error)
+                report.error = kind, said, trace
+            return encoder.encode(report), large, finished
 
-    def _flush(self, upto: int, *, last: bool = False) -> None:
-        """Send the reports before the index `upto`; the last ones of a batch even if there are none."""
-        if self._reports or last:
-            worn = last and (self._spent or self._worn())
-            count, reports = len(self._reports), as_list(self._reports)
-            done = Done(self._first, count, last, worn, self._began, self._ended, reports)
-            self._channel.send([encoder.encode(done), *self._buffers])
-            self._board.sent(upto)
-            self._reports, self._buffers, self._first = [], [], upto
-            self._began = self._ended = None
-            self._sent_at = time.time()
+    def _flush(self, *, last: bool = False) -> None:
+        """Send what stands on the board, if anything does; the last of a batch in any case."""
+        count = self._board.count
+        if count:
+            self._send(self._first, count, self._board.shown(), self._began, self._ended, last=last)
+        elif last:
+            self._send(self._first, 0, as_list(0, b""), None, None, last=True)
 
-    def _worn(self) -> bool:
+    def _send(
+        self,
+        first: int,
+        count: int,
+        reports: msgspec.Raw,
+        began: float | None,
+        ended: float | None,
+        large: Sequence[Buffer] = (),
+        *,
+        last: bool = False,
+    ) -> None:
+        """Send `count` reports from index `first` on, and forget them."""
+        if began is not None and ended is not None:
+            began, ended = began + self._offset, ended + self._offset
+        done = Done(first, count, last, self._spent, began, ended, reports)
+        self._channel.send([encoder.encode(done), *large])
+        self._first = first + count
+        self._board.sent(self._first)
+        self._sent_at = time.monotonic()
+
+    def _is_worn(self) -> bool:
         """Whether this process should be replaced.
 
         A task left threads or processes behind, which end only with it, or it has grown: tasks that leak
@@ -292,58 +257,31 @@ class _Child:
             self._light = max(held, GROWN_LEAST)
         elif held > 2 * self._light:
             return True
-        return self._left_behind()
+        return self._surroundings.left_behind()
 
-    def _is_burdened(self, limit: int | None) -> bool:
+    def _is_burdened(self, limit: int) -> bool:
         """Whether earlier tasks left so much memory here that a task with a limit would be charged for it.
 
         Then it is for another process to run.
         """
-        if limit is None or not self._used or resident_pages() * mmap.PAGESIZE < limit // 2:
+        if not self._used or resident_pages() * mmap.PAGESIZE < limit // 2:
             return False
         self._spent = True
         return True
 
-    def _left_behind(self) -> bool:
-        """Whether tasks left threads or processes behind, or streams that nobody can print to."""
-        if threading.active_count() > self._threads:
-            return True
-        if any(stream is None or stream.closed for stream in (sys.stdout, sys.stderr)):
-            return True
-        try:
-            os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        return True
 
-    def _take_cores(self, cores: tuple[int, ...]) -> None:
-        """Give the numeric libraries as many threads as there are `cores`; `_come_back` pins them.
-
-        Where that can't be any more, this process is spent.
-        """
-        if cores == self._cores:
-            return
-        first = not self._cores
-        self._cores, self._mask = cores, set(cores)
-        width = len(cores)
-        if width != self._width:
-            self._width = width
-            for variable in THREAD_VARIABLES:
-                os.environ[variable] = str(width)
-            if not first:  # libraries that are loaded already don't read the environment again
-                import threadpoolctl
-
-                threadpoolctl.threadpool_limits(width)
-                self._spent = not FIXED_THREADS.isdisjoint(sys.modules)
-
-
-def pin_threads(cores: tuple[int, ...]) -> None:
-    """Pin all threads of this process: those that a BLAS started earlier would keep their old mask."""
-    if sys.platform != "linux":
-        return
-    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - a hot path, and names are all it needs
-        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
-            os.sched_setaffinity(int(thread), cores)
+def _packed(
+    result: object, raised: BaseException | None
+) -> tuple[msgspec.Raw, Sequence[Buffer], tuple[str, str, str] | None]:
+    """Return what a report says of a result, or of what was `raised`: value, large buffers and error."""
+    if raised is not None:
+        text = describe(raised)
+        return NIL, (), (text.type, text.message, text.traceback)
+    try:
+        head, *large = codec.encode(result)
+    except CannotTravel as cannot:
+        return NIL, (), ("CannotTravel", str(cannot), "")
+    return msgspec.Raw(head), large, None
 
 
 def resident_pages() -> int:
@@ -353,30 +291,3 @@ def resident_pages() -> int:
             return int(file.read(128).split()[1])
     except OSError:
         return 0
-
-
-def flush_printed() -> None:
-    """Write out what Python holds of standard output and error, if a task put buffers in their place."""
-    for name, ours in (("stdout", sys.__stdout__), ("stderr", sys.__stderr__)):
-        stream = getattr(sys, name)
-        if stream is not ours:
-            setattr(sys, name, ours)
-            try:
-                stream.flush()
-            except Exception:  # closed, or not a stream at all: there is nothing to flush
-                pass
-
-
-def read_printed(file: int) -> str:
-    """Return the last PRINTED_BYTES in a file of printed text, and empty it."""
-    size = os.lseek(file, 0, os.SEEK_END)
-    if not size:
-        return ""
-    if size > PRINTED_MOST:  # the worker may be about to drop what is now the beginning
-        fcntl.lockf(file, fcntl.LOCK_EX)
-    data = os.pread(file, PRINTED_BYTES, max(0, size - PRINTED_BYTES))
-    os.lseek(file, 0, os.SEEK_SET)
-    os.ftruncate(file, 0)
-    if size > PRINTED_MOST:
-        fcntl.lockf(file, fcntl.LOCK_UN)
-    return data.decode("utf-8", "replace")

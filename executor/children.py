@@ -46,10 +46,14 @@ Event: TypeAlias = Spoke | Died
 
 
 class Children:
-    """The children of one worker. `grace` is the seconds between SIGTERM and SIGKILL."""
+    """The children of one worker.
 
-    def __init__(self, grace: float) -> None:
+    `grace` is the seconds between SIGTERM and SIGKILL; `allow` as in `Pool`.
+    """
+
+    def __init__(self, grace: float, allow: Sequence[str] | None = None) -> None:
         self._grace = grace
+        self._allow = allow
         self._selector = selectors.DefaultSelector()
         self._by_slot: dict[int, Child] = {}  # a slot is a number that is never used again
         self._by_pid: dict[int, Child] = {}
@@ -198,7 +202,7 @@ class Children:
         self._unheard.append(Died(child, status))
 
     def _new_guardian(self) -> Guardian:
-        guardian = Guardian(self._groups)
+        guardian = Guardian(self._groups, self._allow)
         self._selector.register(guardian.sock, selectors.EVENT_READ, None)
         return guardian
 

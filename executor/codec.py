@@ -55,7 +55,7 @@ _SORTED = Encoder(order="deterministic")
 #: What msgpack holds as it is, whatever the value.
 _ATOMS = frozenset({type(None), bool, float})
 #: What it holds as it is but for few values, at which the encoder raises one of `_BEYOND_MSGPACK`.
-_SCALARS = _ATOMS | {int, str}
+SCALARS = _ATOMS | {int, str}
 #: An int beyond 64 bits; a lone surrogate; to the sorting encoder, a key that is no str.
 _BEYOND_MSGPACK = (OverflowError, UnicodeEncodeError, TypeError)
 _CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
@@ -160,10 +160,31 @@ def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
         reader.buffers.clear()  # it lies in a reference cycle, which would keep what a bad frame left there
 
 
+def decode_call(
+    head: bytes | bytearray | memoryview, buffers: Sequence[bytes | bytearray | memoryview] = ()
+) -> tuple[str, list[Any], dict[str, Any]]:
+    """Return the name of the function and the arguments of a call that was encoded as a list of the three.
+
+    Raises:
+        BadFrame: `head` is no such list, or as `decode`.
+    """
+    if not buffers:
+        try:
+            call = _CALL.decode(head)
+            if len(head) <= MAX_DEPTH or _is_shallow(list(call), MAX_DEPTH):
+                return call
+        except Exception:  # what it is, or what is wrong with it, is found below
+            pass
+    match decode([head, *buffers]):
+        case [str(name), list(params), dict(kwargs)]:
+            return name, params, kwargs
+    raise BadFrame("not a function and its arguments")
+
+
 def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
     """Tell whether msgspec alone writes `value` so that it comes back as exactly what it was."""
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in SCALARS:
         return True
     if kind is list:
         items = value
@@ -174,11 +195,11 @@ def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
     if not room:
         return False
     # Over long lists a call that stays in C pays; over short ones it costs more than the loop.
-    if len(items) > 8 and _SCALARS.issuperset(map(type, items)):
+    if len(items) > 8 and SCALARS.issuperset(map(type, items)):
         return True
     room -= 1
     for item in items:  # noqa: SIM110 - all() over a generator takes twice as long
-        if type(item) not in _SCALARS and not _is_plain(item, room):
+        if type(item) not in SCALARS and not _is_plain(item, room):
             return False
     return True
 
@@ -454,6 +475,9 @@ _INLINE = _Reader(())
 
 #: The `ext_hook` with which another decoder reads such values in its messages. It raises whatever is wrong.
 read_extension = _INLINE.unpack
+_CALL: Decoder[tuple[str, list[Any], dict[str, Any]]] = Decoder(
+    tuple[str, list[Any], dict[str, Any]], ext_hook=_INLINE.unpack
+)
 _MOMENT: Decoder[_Moment] = Decoder(_Moment)
 _ARRAY: Decoder[_Array] = Decoder(_Array, ext_hook=_INLINE.unpack)
 

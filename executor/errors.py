@@ -4,7 +4,8 @@
     ├── UsageError               2   a wrong option, file or setting: one line with place and remedy
     │   ├── ConfigError              a key of a YAML file
     │   ├── TaskFileError            one or many mistakes in a task file
-    │   └── UnknownFunction          a name that leads to nothing callable
+    │   ├── UnknownFunction          a name that leads to nothing callable
+    │   └── NotAllowed               a function that is none of those a worker's `allow` has
     ├── NobodyThere              3   no peer came within ``--wait``
     ├── TransportError           1   the wire itself failed for good
     ├── WorkersFailed            1   the workers of ``--workers N`` end by themselves, again and again
@@ -72,6 +73,10 @@ class TaskFileError(UsageError):
 
 class UnknownFunction(UsageError):
     """The name leads to no callable: nothing of that name, an alias, or a plain value."""
+
+
+class NotAllowed(UsageError):
+    """The function is none of those that the worker's YAML allows."""
 
 
 class NobodyThere(ExecutorError):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -28,6 +29,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -59,8 +61,11 @@ _ROOT = Path(__file__).resolve().parent.parent
 class Guardian:
     """The worker's end: starts the process and speaks to it. Not for use by several threads."""
 
-    def __init__(self, groups: Path | None = None) -> None:
-        """Start it; its children have cgroups of their own in the folder `groups`, if there is one."""
+    def __init__(self, groups: Path | None = None, allow: Sequence[str] | None = None) -> None:
+        """Start it; its children have cgroups of their own in the folder `groups`, if there is one.
+
+        They run only functions that match the patterns `allow`; None: any.
+        """
         ours, theirs = socket.socketpair()
         program = (
             f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import guardian; guardian.main()"
@@ -69,7 +74,16 @@ class Guardian:
         # -u: what a task prints, in Python or in C, is written at once and so never in its neighbour's name.
         # A session of its own keeps the terminal's Ctrl-C away from running tasks.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-u", "-c", program, str(theirs.fileno()), str(groups or "")],
+            [
+                sys.executable,
+                "-P",
+                "-u",
+                "-c",
+                program,
+                str(theirs.fileno()),
+                str(groups or ""),
+                json.dumps(allow),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=2,  # what a task prints must never mix with a script's own output
             pass_fds=[theirs.fileno()],
@@ -144,6 +158,7 @@ def main() -> NoReturn:
     """Serve the worker at the other end of the descriptor that the command line names, until it is gone."""
     control = socket.socket(fileno=int(sys.argv[1]))
     groups = Path(sys.argv[2]) if sys.argv[2] else None
+    allow = json.loads(sys.argv[3])
     # Loaded once here, shared by every child that is forked.
     from executor import child
 
@@ -184,7 +199,7 @@ def main() -> NoReturn:
                     signal.set_wakeup_fd(-1)
                     for descriptor in (control.fileno(), wake_read, wake_write):
                         os.close(descriptor)
-                    child.main(descriptors, groups)
+                    child.main(descriptors, groups, allow)
             elif what == SIGNAL:
                 nursery.signal(first, second)
 

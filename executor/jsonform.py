@@ -63,7 +63,7 @@ _SECONDS = {
 }
 
 #: What a "$date" may say besides what Python's own types read: never "now" or "today", which NumPy knows.
-_NUMPY_DATE = re.compile(r"NaT|[+-]?\d{4,}(-\d\d(-\d\d(T[\d:.]+)?)?)?")
+_NUMPY_DATE = re.compile(r"NaT|[+-]?\d{4,}(-\d\d(-\d\d(T\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?)?)?")
 
 
 def to_json(value: Any, arrays: Store | None = None) -> Any:

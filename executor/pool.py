@@ -69,14 +69,18 @@ class Pool:
     """Runs calls in child processes on the cores of `cores`.
 
     `grace` is the seconds between SIGTERM and SIGKILL; with `backfill`, narrow calls may start before a
-    wide one that waits for its cores.
+    wide one that waits for its cores. `allow` are patterns of the functions that it runs (see
+    `executor.allow`); None: any.
     """
 
-    def __init__(self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False) -> None:
+    def __init__(
+        self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False,
+        allow: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
         self._cores = cores
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._children = Children(grace)
+        self._children = Children(grace, allow)
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []
@@ -326,16 +330,26 @@ class Pool:
         for frame in frames:
             done = _done.decode(frame[0])
             self._take(child, done, frame[1:])
-            if not done.last:
-                continue
-            child.batches -= 1
             child.worn |= done.worn
-            if child.worn:
+            if child.worn and (done.last or done.worn):
                 self._put_back(child.take_back())
-            if not child.batches:
-                self._free(child)
-                if child.worn or child.ending:
-                    self._children.end(child)
+            if done.last:
+                self._end_batch(child)
+            if not child.batches and (child.worn or child.ending):
+                self._children.end(child)
+
+    def _end_batch(self, child: Child) -> None:
+        """A child is done with a batch: what of it has not run does so elsewhere, if it still is to run."""
+        back = []
+        for entry in child.end_batch():
+            if entry in child.condemned:
+                self._fail(child, entry, None, None)
+            else:
+                back.append(entry)
+        if back:
+            self._put_back(back)
+        if not child.batches:
+            self._free(child)
 
     def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
         """Take a frame of reports, unread if that can be."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import fcntl
 import os
@@ -10,25 +9,25 @@ import signal
 import socket
 import sys
 import tempfile
-import termios
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from executor.arena import Arena
 from executor.board import Batch, Board
 from executor.cgroup import Group
 from executor.channel import Channel
-from executor.child import PRINTED_BYTES, PRINTED_MOST, encoder, read_printed
+from executor.child import encoder
+from executor.fence import fence
 from executor.guardian import Guardian
 from executor.line import Entry
 from executor.messages import NIL, Buffer, Report
+from executor.printed import PRINTED_BYTES, PRINTED_MOST, read_printed
 from executor.task import MEMORY_LIMIT, Status
 from executor.words import size
 
 #: What a call ends as that is being killed for this reason.
 STATUS_OF: dict[str | None, Status] = {"timeout": "timeout", "cancelled": "cancelled", "memory": "crashed"}
-
-_number = array.array("i", [0])  # where ioctl puts its answer
 
 
 class Child:
@@ -46,10 +45,6 @@ class Child:
             made.callback(ours.close)
             lent.callback(theirs.close)
             ours.setblocking(False)
-            self.tokens_read, self.tokens = os.pipe()
-            made.callback(os.close, self.tokens_read)
-            made.callback(os.close, self.tokens)
-            os.set_blocking(self.tokens_read, False)
             self.stdout, self.stderr = (_memory_file(made, name) for name in ("stdout", "stderr"))
             board = _memory_file(lent, "board")
             for descriptor in (self.stdout, self.stderr):  # whoever writes to it writes at its end
@@ -57,14 +52,14 @@ class Child:
             os.ftruncate(board, Board.SIZE)
             self.board = Board(board)
             made.callback(self.board.close)
-            self.board.begin(-1, 0.0, 0.0)
+            self.board.begin(-1, 0.0)
             arena = _memory_file(lent, "arena")
             os.ftruncate(arena, Arena.SIZE)
             shared = Arena(arena, child=False)
             made.callback(shared.close)
             self.channel = Channel(ours, shared)
             made.callback(self.channel.close)
-            guardian.fork(slot, [theirs.fileno(), self.tokens_read, board, arena, self.stdout, self.stderr])
+            guardian.fork(slot, [theirs.fileno(), board, arena, self.stdout, self.stderr])
             self._made = made.pop_all()
         self.slot = slot
         self.run: str | None = None  # that it serves, from its first batch on
@@ -84,7 +79,9 @@ class Child:
         self.dead = False  # there is nothing more to be heard from it
         self.worn = False  # its tasks left something behind: it must be replaced
         self._given = 0  # entries ever, which is the index of the next
-        self._epoch = 0
+        self._kept = 0  # the index before which nothing waits any more
+        self._ends: deque[int] = deque()  # of the batches that have not ended, the index behind each
+        self._term = 0
 
     @property
     def busy(self) -> bool:
@@ -93,10 +90,7 @@ class Child:
 
     def unstarted(self) -> int:
         """How many of its entries have not begun."""
-        if not self.entries:
-            return 0
-        fcntl.ioctl(self.tokens_read, termios.FIONREAD, _number)
-        return _number[0]
+        return self._given - max(self._kept, self.board.begun() + 1) if self.entries else 0
 
     def current(self) -> tuple[Entry, float, float] | None:
         """Return the entry that runs, and since when (monotonic and epoch seconds); None if none does."""
@@ -106,13 +100,28 @@ class Child:
 
     def take_back(self) -> list[Entry]:
         """Take what has not begun away from the child; it can't begin any more."""
-        try:
-            count = len(os.read(self.tokens_read, 1 << 16))
-        except BlockingIOError:
+        if not self.unstarted():
             return []
-        self._epoch = (self._epoch + 1) % 256
+        self._term += 1
+        self.board.set_term(self._term)
+        fence()
+        count = self.unstarted()
+        self._kept = self._given
         back = [self.entries.popitem()[1] for _ in range(count)]
         back.reverse()
+        return back
+
+    def end_batch(self) -> list[Entry]:
+        """Take note that it is done with a batch; return what of it has no report.
+
+        It had ended early, or said that a call begins and then saw that it was to begin no more.
+        """
+        self.batches -= 1
+        end = self._ends.popleft()
+        self._kept = max(self._kept, end)
+        back: list[Entry] = []
+        while self.entries and (index := next(iter(self.entries))) < end:
+            back.append(self.entries.pop(index))
         return back
 
     def send(self, entries: list[Entry], cores: tuple[int, ...], *, pin: bool) -> None:
@@ -122,9 +131,9 @@ class Child:
         self.batches += 1
         first = self._given
         self._given += len(entries)
+        self._ends.append(self._given)
         self.entries.update(enumerate(entries, first))
-        os.write(self.tokens, bytes([self._epoch]) * len(entries))
-        batch = Batch(first, self._epoch, cores, pin, [entry.item for entry in entries])
+        batch = Batch(first, self._term, cores, pin, [entry.item for entry in entries])
         frame: list[Buffer] = [encoder.encode(batch)]
         for entry in entries:
             frame.extend(entry.buffers)

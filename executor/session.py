@@ -332,6 +332,10 @@ class Session:
     def _drop(self, runs: Sequence[str]) -> None:
         self._kept = deque(frame for frame in self._kept if frame.run not in runs)
 
+    def end(self, why: str, now: float) -> list[Order]:
+        """The dispatcher is to be heard no more, though it is there; return what the worker is to do."""
+        return self._end(complete=False, why=why, now=now)
+
     def _end(self, *, complete: bool, why: str, now: float) -> list[Order]:
         run, earlier = self.run, self._earlier
         if not complete:

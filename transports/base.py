@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from executor.allow import Allowed
 from executor.bounds import LARGEST
 from executor.closing import Closing
 from executor.errors import ConfigError
@@ -73,6 +74,15 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     keys: str | None = None
     #: Whether a link to another machine may go without protection.
     insecure: bool = False
+    #: Patterns of the functions that a worker runs, see `executor.allow`; None: any.
+    allow: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.allow is not None:
+            try:
+                Allowed(self.allow)
+            except ValueError as mistake:
+                raise ValueError(f"allow: {mistake}") from None
 
 
 def checked(read: Callable[[str, str], object], text: str, key: str) -> None:
@@ -433,6 +443,9 @@ class Link(ABC):
     @abstractmethod
     def send(self, peer: bytes, parts: Parts) -> bool:
         """Send a frame, without waiting; return False if the peer can't be reached (now, or any more)."""
+
+    def cut(self, peer: bytes) -> None:  # noqa: B027 — for links that have a connection to each peer
+        """Close the connection to a peer that broke the protocol; nothing is taken from it any more."""
 
     def drain(self) -> None:  # noqa: B027 — for links that tell somebody, such as a health service
         """The owner takes nothing more: let those know who ask."""

@@ -47,6 +47,7 @@ class ServedSettings(base.Settings, frozen=True):
     listen: str
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, texts in (("workers", self.workers), ("listen", (self.listen,))):
             for text in texts:
                 base.checked(address, text, key)

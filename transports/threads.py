@@ -186,6 +186,11 @@ class ThreadedLink(Link):
         outbox = self._outboxes.get(peer)
         return outbox is not None and outbox.put(parts)
 
+    def cut(self, peer: bytes) -> None:
+        outbox = self._outboxes.get(peer)
+        if outbox is not None:
+            outbox.close()  # upon which its thread ends the connection
+
     def close(self) -> None:
         if self.closing.is_set():
             return

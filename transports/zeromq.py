@@ -75,6 +75,7 @@ class Settings(base.Settings, frozen=True):
     bind: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for key, text in (("address", self.address), ("bind", self.bind)):
             if text is not None:
                 base.checked(_endpoint, text, key)

@@ -71,16 +71,14 @@ def make(random: Random) -> bytes:
     return random.randbytes(random.choice((20, 60, 150, 300)))
 
 
-def _frame(choices: Choices, runs: Sequence[str], *, instance: str = "mad", episode: int = 0) -> list[bytes]:
-    """Return a frame about one of these runs, aimed at an `instance` or `episode`, or a broken one."""
+def _frame(choices: Choices, runs: Sequence[str], *, episode: int = 0) -> list[bytes]:
+    """Return a frame about one of these runs, a welcome to an `episode`, or a broken one."""
     frame = message(choices.random(), choices.one(runs))
     if choices.chance(30):
         return mutated(choices.random(), frame) or [b""]
     said, buffers = decode(frame)
     if isinstance(said, Welcome):
         said.episode = episode
-    elif isinstance(said, Hello) and choices.chance(20):
-        said.instance = instance
     return [bytes(part) for part in encode(said, buffers)]
 
 
@@ -128,10 +126,9 @@ def run_dispatcher(data: bytes) -> None:
             dispatcher.push()
         said: deque[list[bytes]] = deque(maxlen=8)
         runs = [dispatcher.run.id, dispatcher.run.id, "r"]
-        instance = worker.end._hello.instance
 
         def new(peer: bytes) -> list[bytes]:
-            return _frame(choices, runs, instance=instance)
+            return _frame(choices, runs)
 
         while choices:
             what = choices.below(16)

@@ -78,7 +78,7 @@ def fuzz(
         count += 1
         broken = run(target, data)
         if broken is not None:
-            where = "\n".join(line for line in broken.what.splitlines() if line.startswith("  File"))
+            where = [line for line in broken.what.splitlines() if line.startswith("  File")][-1]
             if where not in found or len(data) < len(found[where].data):
                 found[where] = broken
     return count, list(found.values())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,21 @@ def set_alarm(seconds: float) -> int:
     """Return before an alarm goes off that it set."""
     signal.setitimer(signal.ITIMER_REAL, seconds)
     return os.getpid()
+
+
+def place() -> list[object]:
+    """Where it runs: the folder, the cores, and the seconds until an alarm, which it stops."""
+    return [str(Path.cwd()), affinity(), signal.alarm(0)]
+
+
+def change_in_c(folder: str) -> None:
+    ctypes.CDLL(None).chdir(folder.encode())
+
+
+def pickled(name: str) -> str:
+    """Send a function to another process and back; return how it is named there."""
+    function = pickle.loads(pickle.dumps(pkgutil.resolve_name(name)))
+    return f"{function.__module__}.{function.__name__}"
 
 
 def nap(seconds: float) -> int:

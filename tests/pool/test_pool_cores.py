@@ -273,6 +273,7 @@ def test_backfill_does_not_put_a_wide_task_off_for_ever(
     driver = start(2, backfill=True)
     driver.add(item(0, "calls.wait_for", "0"), item(1, "calls.pid", width=2))
     driver.add(*(item(place, "calls.wait_for", str(place)) for place in range(2, 1000)))
+    driver.until(lambda: len(driver.pool.running()) == 2)  # to start the processes may take long
     # They end by turns, so that one of the cores is busy all the time, until both are kept for the wide one.
     while not any(each.report.place == 1 for each in driver.finished):
         alone_until = time.monotonic() + 0.3

@@ -177,3 +177,18 @@ def test_two_runs_at_once_share_no_process(start: Start) -> None:
         run: {value(each.report) for each in driver.finished if each.run == run} for run in ("one", "two")
     }
     assert not pids["one"] & pids["two"]
+
+
+@pytest.mark.parametrize(
+    "result", [None, True, 2**64 - 1, 2**64, -(2**63) - 1, 0.5, "word", "half \udc80", [1, (2,)]]
+)
+def test_a_value_comes_back_as_it_was(start: Start, result: object) -> None:
+    (report,) = start(1).run(item(0, "copy.copy", result))
+    came = value(report)
+    assert (type(came), came) == (type(result), result)
+
+
+def test_an_error_of_halves_of_characters_is_told(start: Start) -> None:
+    (report,) = start(1).run(item(0, "calls.fail", "half \udc80"))
+    assert report.error is not None
+    assert report.error[:2] == ("ValueError", "half \\udc80")

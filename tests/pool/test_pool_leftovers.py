@@ -231,3 +231,33 @@ def test_an_alarm_that_a_task_set_is_not_its_neighbours(start: Start) -> None:
     first, after = driver.run(item(0, "calls.set_alarm", 0.1), item(1, "calls.nap", 0.5))
     assert first.status == after.status == "ok", after.error
     assert value(first) == value(after), "it was another process"
+
+
+@pytest.mark.parametrize("change", [("os.chdir", "/"), ("signal.alarm", 1), ("calls.unpin",)])
+def test_what_a_tiny_call_changes_is_set_right_before_the_next(
+    start: Start, change: tuple[object, ...]
+) -> None:
+    driver = start(pinned=1)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))  # known to be tiny: they come in batches
+    name, *arguments = change
+    calls = [
+        item(300 + i, str(name), *arguments) if i % 2 == 0 else item(300 + i, "calls.place")
+        for i in range(40)
+    ]
+    cores = list(driver.cores.ids)
+    for report in driver.run(*calls):
+        if report.place % 2:
+            assert value(report) == [str(Path.cwd()), cores, 0]
+
+
+def test_what_c_code_changes_is_set_right_soon(start: Start) -> None:
+    driver = start(1)
+    _, _, after = driver.run(
+        item(0, "calls.change_in_c", "/"), item(1, "calls.nap", 0.001), item(2, "calls.place")
+    )
+    assert value(after)[0] == str(Path.cwd())
+
+
+def test_functions_that_change_the_process_can_be_sent_to_another(start: Start) -> None:
+    (report,) = start(1).run(item(0, "calls.pickled", "os.chdir"))
+    assert value(report) == "os.chdir"

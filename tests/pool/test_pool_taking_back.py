@@ -15,6 +15,7 @@ import pytest
 from driving import Driver, item, value
 
 from executor import codec
+from executor.board import Board
 from executor.messages import Item
 
 Start = Callable[..., Driver]
@@ -82,6 +83,29 @@ def test_a_repeated_attempt_goes_before_what_a_child_has_not_begun(start: Start)
     Path("go").touch()
     driver.until(lambda: driver.pool.idle)
     assert [each.report.place for each in driver.finished[300:]] == [301, 300, *range(302, 400)]
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_call_that_a_child_begins_just_as_the_rest_is_taken_back(
+    start: Start, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    """The child has said that it begins, and sees then that it must not: it is given out anew."""
+    driver = start(1)
+    warm(driver)
+    driver.add(item(300, "calls.wait_for", "go"), *(item(place, "calls.pid") for place in range(301, 310)))
+    driver.until(lambda: bool(driver.pool.running()))
+    begun = Board.begun
+    with monkeypatch.context() as patched:
+        patched.setattr(Board, "begun", lambda board: begun(board) + 1)
+        assert driver.pool.recall("run", 3) == [309, 308, 307]
+    if cancelled:
+        assert driver.pool.cancel("run", [301]) == []
+    Path("go").touch()
+    driver.until(lambda: driver.pool.idle)
+    statuses = {each.report.place: each.report.status for each in driver.finished[300:]}
+    assert sorted(statuses) == list(range(300, 307))
+    assert len(driver.finished) == 307
+    assert statuses[301] == ("cancelled" if cancelled else "ok")
 
 
 def test_some_calls_of_a_run_can_be_cancelled(start: Start) -> None:

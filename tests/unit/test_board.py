@@ -26,7 +26,7 @@ def board() -> Iterator[Board]:
     os.ftruncate(descriptor, Board.SIZE)
     shared = Board(descriptor)
     os.close(descriptor)
-    shared.begin(-1, 0.0, 0.0)
+    shared.begin(-1, 0.0)
     yield shared
     shared.close()
 
@@ -34,7 +34,8 @@ def board() -> Iterator[Board]:
 def test_it_says_what_runs_and_what_was_not_sent(board: Board) -> None:
     assert board.running() == (-1, 0.0, 0.0)
     assert board.unsent() == (0, [])
-    board.begin(7, 1.5, 2.5)
+    board.set_clock(1.0)
+    assert board.begin(7, 1.5)
     assert board.running() == (7, 1.5, 2.5)
     board.sent(7)
     assert board.add(report(7))
@@ -60,7 +61,7 @@ def test_what_is_read_is_never_of_two_pieces(board: Board) -> None:
             while True:
                 board.sent(first)
                 for place in range(first, first + 3):
-                    board.begin(place, place, place)
+                    board.begin(place, place)
                     board.add(report(place))
                 first += 203  # so that several bytes of a word change at once
         finally:

@@ -564,3 +564,24 @@ def test_each_buffer_is_used_exactly_once():
     twice = msgspec.msgpack.encode([Ext(codec.BUFFER, b"\x00")] * 2)
     with pytest.raises(BadFrame, match="used before"):
         decode([twice, buffer])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["min", [1, 2], {}],
+        ["f", [(1, 2), 3 + 4j, {1: {2}}], {"key": None, "\udc80": 2**70}],
+        ["f", [[[["x" * 300]]]], {}],
+        ["f", [np.arange(20_000.0)], {"a": b"x" * 100_000}],
+    ],
+)
+def test_a_call_comes_back(call: list[Any]) -> None:
+    head, *buffers = codec.encode(call)
+    name, params, kwargs = codec.decode_call(head, buffers)
+    assert repr([name, params, kwargs]) == repr(call)
+
+
+@pytest.mark.parametrize("other", [None, [], ["f", [], {}, 1], [1, [], {}], ["f", (1,), {}], ["f", [], []]])
+def test_what_is_no_call_is_a_bad_frame(other: object) -> None:
+    with pytest.raises(BadFrame):
+        codec.decode_call(codec.encode(other)[0])

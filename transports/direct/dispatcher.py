@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from executor.bounds import MOST_PEERS
 from executor.broker import Broker
 from executor.errors import BadFrame, CannotTravel
 from executor.messages import (
@@ -55,6 +56,7 @@ from transports.base import (
     still_running,
     wait_readable,
 )
+from transports.direct.outcasts import Outcasts, broken
 
 #: Bytes of large buffers in one frame of tasks; beyond it another frame begins.
 FRAME_BYTES = 8 << 20
@@ -112,7 +114,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
         self._instances: dict[str, _Peer] = {}
         self._unacknowledged: dict[str, _Peer] = {}  # those whose reports are to be recorded
-        self._strangers: set[bytes] = set()  # complained of once each
+        self._outcasts = Outcasts(say)
         self._arrived: list[Delivery] = []
         self._beat_at = 0.0
         self._recall_at = 0.0
@@ -242,12 +244,12 @@ class DirectDispatcherEnd(DispatcherEnd):
             if (peer := self._peers.get(event.peer)) is not None:
                 peer.heard_at = time.monotonic()
         elif isinstance(event, Frame):
+            if event.peer in self._outcasts:
+                return
             try:
                 message, buffers = decode_read(event.parts)
             except BadFrame as bad:
-                if event.peer not in self._strangers:
-                    self._strangers.add(event.peer)
-                    self._say(f"ignored a stranger's frame on {self.address}: {bad}")
+                self._cut_off(event.peer, bad)
                 return
             if isinstance(message, Hello):
                 self._greet(event.peer, message)
@@ -259,13 +261,33 @@ class DirectDispatcherEnd(DispatcherEnd):
             peer.heard_at = time.monotonic()
             self._take(peer, message, buffers)
 
+    def _cut_off(self, link_peer: bytes, bad: BadFrame) -> None:
+        """A frame was none: of a stranger that is ignored; a worker that we know has gone mad."""
+        peer = self._peers.get(link_peer)
+        if peer is None:
+            text = f"ignored a stranger's frame on {self.address}: {bad}"
+            self._outcasts.complain(link_peer, text)
+            return
+        why = broken(bad)
+        self._say(f"cut off worker {peer.hello.name} on {peer.hello.host}: {why}")
+        self._send(peer, Refused(why))
+        for who in (link_peer, peer.key):
+            self._outcasts.add(who)
+        self._lose(peer, "cut off")
+        self._link.cut(link_peer)
+
+    def _is_full(self, hello: Hello) -> bool:
+        return hello.instance not in self._instances and len(self._instances) >= MOST_PEERS
+
     def _greet(self, link_peer: bytes, hello: Hello) -> None:
         if hello.protocol != PROTOCOL:
             reason = f"it speaks protocol {PROTOCOL}, this worker {hello.protocol}: use the same version"
             self._link.send(link_peer, encode(Refused(reason)))
-            if link_peer not in self._strangers:
-                self._strangers.add(link_peer)
-                self._say(f"refused worker {hello.name} on {hello.host}: it speaks protocol {hello.protocol}")
+            text = f"refused worker {hello.name} on {hello.host}: it speaks protocol {hello.protocol}"
+            self._outcasts.complain(link_peer, text)
+            return
+        if hello.instance in self._outcasts or self._is_full(hello):
+            self._link.send(link_peer, encode(Refused("it was cut off, or there are too many workers")))
             return
         now = time.monotonic()
         peer = self._instances.get(hello.instance)

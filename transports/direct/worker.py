@@ -11,6 +11,7 @@ from executor.packed import Packed
 from executor.session import Order, Session, numbered
 from executor.unclaimed import Unclaimed, merged
 from transports.base import Came, Event, Gone, Keep, Link, Say, Sign, WorkerEnd, wait_readable
+from transports.direct.outcasts import Outcasts, broken
 
 #: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
 ABSENT_SECONDS = 1.0
@@ -34,6 +35,7 @@ class DirectWorkerEnd(WorkerEnd):
         self._gone: set[bytes] = set()  # of the sessions, those whose link is broken
         self._draining = False
         self._refused: dict[bytes, str] = {}
+        self._outcasts = Outcasts(say)
         self._closed = False
 
     def pull(self, timeout: float | None) -> list[Order]:
@@ -69,6 +71,10 @@ class DirectWorkerEnd(WorkerEnd):
                 session.lost(now)
                 self._gone.add(event.peer)
             return []
+        if event.peer in self._outcasts:
+            if not isinstance(event, Came):
+                return []
+            self._outcasts.discard(event.peer)
         if session is None:
             session = self._sessions[event.peer] = Session(self._hello, self._held, self._unclaimed)
             session.draining = self._draining
@@ -80,8 +86,7 @@ class DirectWorkerEnd(WorkerEnd):
         try:
             message, buffers = decode(event.parts)
         except BadFrame as bad:
-            self._say(f"ignored a stranger's frame on {self.address}: {bad}")
-            return []
+            return self._cut_off(event.peer, session, bad, now)
         if isinstance(message, Welcome) and session.is_welcomed_by(message):
             self._hand_over(session, (message.run, *message.earlier), now)
         orders = session.hear(message, buffers, now)
@@ -90,6 +95,19 @@ class DirectWorkerEnd(WorkerEnd):
         elif session.refused != self._refused.get(event.peer):
             self._refused[event.peer] = session.refused
             self._say(f"refused by the dispatcher at {self.address}: {session.refused}")
+        return orders
+
+    def _cut_off(self, peer: bytes, session: Session, bad: BadFrame, now: float) -> list[Order]:
+        """A frame was none: of a stranger it is ignored; a dispatcher in a run has gone mad."""
+        if session.run is None:
+            self._outcasts.complain(peer, f"ignored a stranger's frame on {self.address}: {bad}")
+            return []
+        why = broken(bad)
+        self._say(f"cut off the dispatcher of run {session.run} at {self.address}: {why}")
+        self._outcasts.add(peer)  # until it connects anew
+        orders = session.end(why, now)
+        self._gone.add(peer)  # it is forgotten with those
+        self._link.cut(peer)
         return orders
 
     def _hand_over(self, heir: Session, runs: Sequence[str], now: float) -> None:

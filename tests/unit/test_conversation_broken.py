@@ -1,0 +1,130 @@
+"""A peer that is known and breaks the protocol is cut off and named; its part goes to others."""
+
+from __future__ import annotations
+
+from executor.messages import Beat, Refused, Running, decode, encode, introduce
+from executor.session import Ended
+from tests.unit.world import PATIENCE, FakeDispatcher, World
+from transports.base import Came, Frame
+from transports.direct.outcasts import Outcasts
+
+#: Not only bytes that are none of ours: a message that is, but for a bound that it breaks.
+BEYOND = encode(Beat([Running("r", 1, float("inf"))]))
+
+
+def lines(said: list[str], text: str) -> list[str]:
+    return [line for line in said if text in line]
+
+
+def test_a_worker_that_breaks_the_protocol_is_cut_off_and_its_tasks_go_to_others(world: World) -> None:
+    dispatcher = world.dispatcher(6)
+    mad, good = world.worker("mad", at=dispatcher), world.worker("good", at=dispatcher)
+    mad.lazy = good.lazy = True
+    world.until(lambda: mad.queue and good.queue)
+    for _ in range(3):
+        dispatcher.link.put(Frame(mad.cable.peers[0], BEYOND))
+    world.turn()
+    (line,) = lines(dispatcher.said, "cut off worker mad on ")
+    assert "it broke the protocol" in line
+    assert "`float` <= " in line
+    assert [view.name for view in dispatcher.end.workers()] == ["good"]
+    good.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    dispatcher.check()
+    assert not mad.ran
+    assert not lines(dispatcher.said, "stranger")
+
+
+def test_a_worker_that_was_cut_off_gets_nothing_over_another_connection(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    mad = world.worker("mad", at=dispatcher)
+    mad.lazy = True
+    world.until(lambda: mad.queue)
+    dispatcher.link.put(Frame(mad.cable.peers[0], [b"junk"]))
+    world.turn()
+    mad.cable.cut(noticed=True)
+    mad.cable.heal()
+    world.turns(3 * PATIENCE)
+    assert dispatcher.end.workers() == []
+    assert lines(mad.said, "refused by the dispatcher")
+    good = world.worker("good", at=dispatcher)
+    world.until(dispatcher.done, seconds=PATIENCE)
+    assert sum(good.ran.values()) == 4
+
+
+def test_what_a_worker_had_reported_before_it_was_cut_off_counts(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    mad = world.worker("mad", at=dispatcher)
+    mad.lazy = True
+    world.until(lambda: len(mad.queue) > 1)
+    mad.work(2)
+    dispatcher.link.put(Frame(mad.cable.peers[0], [b"junk"]))
+    world.turn()
+    assert len(dispatcher.results) == 2
+
+
+def test_a_dispatcher_that_breaks_the_protocol_is_cut_off_until_it_connects_anew(world: World) -> None:
+    dispatcher = world.dispatcher(6)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: len(worker.queue) > 1)
+    for _ in range(3):
+        worker.link.put(Frame(b"dispatcher", BEYOND))
+    world.turn()
+    (line,) = lines(worker.said, f"cut off the dispatcher of run {dispatcher.run.id}")
+    assert "it broke the protocol" in line
+    assert worker.count(Ended) == 1
+    assert len(worker.queue) == 1  # what ran goes on, what had not begun is dropped
+    world.turns(PATIENCE / 2)
+    assert not worker.end.connected
+    worker.lazy = False
+    worker.cable.cut(noticed=True)
+    worker.cable.heal()
+    world.until(dispatcher.done, seconds=4 * PATIENCE)
+    dispatcher.check()
+
+
+def test_another_dispatcher_of_the_worker_does_not_notice(world: World) -> None:
+    dispatcher, other = world.dispatcher(4), FakeDispatcher(world, range(10, 14))
+    world.dispatchers.append(other)
+    other.push()
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.link.put(Came(b"mad"))
+    worker.link.put(Frame(b"mad", [b"junk"]))
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    assert not lines(worker.said, "cut off")
+
+
+def test_no_more_workers_are_known_than_may_be(world: World, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("transports.direct.dispatcher.MOST_PEERS", 2)
+    dispatcher = world.dispatcher(2)
+    for n in range(5):
+        dispatcher.link.put(Frame(b"p%d" % n, encode(introduce(f"w{n}", 1))))
+    world.turns(0.2)
+    assert [view.name for view in dispatcher.end.workers()] == ["w0", "w1"]
+
+
+def test_of_those_that_broke_the_protocol_no_more_is_kept_than_may_be() -> None:
+    said: list[str] = []
+    outcasts = Outcasts(said.append, most=3)
+    for n in range(10):
+        outcasts.add(b"%d" % n)
+        outcasts.complain(b"%d" % n, f"line {n}")
+        outcasts.complain(b"%d" % n, f"line {n}")
+    assert [n for n in range(10) if b"%d" % n in outcasts] == [7, 8, 9]
+    assert said == ["line 0", "line 1", "line 2"]
+
+
+def test_who_was_cut_off_is_told_why(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    mad = world.worker("mad", at=dispatcher)
+    mad.lazy = True
+    world.until(lambda: mad.queue)
+    mad.cable.slow = True  # what is sent waits, and can be looked at
+    dispatcher.link.put(Frame(mad.cable.peers[0], [b"junk"]))
+    world.turn()
+    told = [decode(parts)[0] for end, parts in mad.cable.transit if end == 1]
+    assert any(isinstance(each, Refused) and "broke the protocol" in each.reason for each in told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -36,6 +37,9 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         return self.number, self.item.place
 
 
+_place = operator.attrgetter("item.place")
+
+
 class Line:
     """Entries in order: runs by arrival, and by place within a run.
 
@@ -60,16 +64,17 @@ class Line:
 
         `shares` has the large buffers of those that have some, by their index among `items`.
         """
-        self._arrived += 1  # one number for all: places tell those of one run apart
-        highest = self._highest.get(run, -1)
-        for index, item in enumerate(items):
-            entry = Entry(run, item, shares.get(index, ()), self._arrived)
-            if item.place > highest:
-                highest = item.place
-                self._entries.append(entry)
-            else:
+        number = self._arrived = self._arrived + 1  # one for all: places tell those of one run apart
+        entries = [Entry(run, item, (), number) for item in items]
+        for index, buffers in shares.items():
+            entries[index].buffers = buffers
+        places = [self._highest.get(run, -1), *map(_place, entries)]
+        self._highest[run] = max(places)
+        if all(map(operator.lt, places, places[1:])):  # so it nearly always is
+            self._entries.extend(entries)
+        else:
+            for entry in entries:
                 self._insert(entry)
-        self._highest[run] = highest
 
     def _insert(self, entry: Entry) -> None:
         """Add an entry whose run may have others that stand later in order."""
@@ -101,14 +106,18 @@ class Line:
         """
         first = self._entries[0]
         width, run = first.item.width, first.run
-        count = size = 0
-        for entry in itertools.islice(self._entries, most):
+        size = 0
+        batch: list[Entry] = []
+        for entry in itertools.islice(self._entries, max(1, most)):
             if entry.item.width != width or entry.run != run or size >= BATCH_BYTES:
                 break
-            count += 1
+            batch.append(entry)
             if entry.buffers:
                 size += sum(map(len, entry.buffers))
-        return [self._entries.popleft() for _ in range(max(1, count))]
+        next_ = self._entries.popleft
+        for _ in batch:
+            next_()
+        return batch
 
     def overtake(self, width: int) -> bool:
         """Bring the next entry of at most `width` cores to the front; return whether there is one."""

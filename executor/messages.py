@@ -374,6 +374,8 @@ def decode_read(frame: Parts) -> tuple[Message, list[Buffer]]:
 def share_out(items: Iterable[Item | Report], buffers: Sequence[Buffer]) -> dict[int, list[Buffer]]:
     """Return the buffers of each item that has some, by its index among `items`."""
     shares: dict[int, list[Buffer]] = {}
+    if not buffers:
+        return shares
     position = 0
     for index, item in enumerate(items):
         if item.buffers:

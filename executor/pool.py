@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -46,6 +47,7 @@ _WATCH_SECONDS = 0.05
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
 
+_width = operator.attrgetter("width")
 _done = msgspec.msgpack.Decoder(Done)
 
 
@@ -125,7 +127,7 @@ class Pool:
         most = len(self._cores)
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
             self._take_all_back()
-        if any(item.width > most for item in items):  # the dispatcher knows better, unless it is not ours
+        if max(map(_width, items), default=0) > most:  # the dispatcher knows better, unless it is not ours
             for index, item in enumerate(items):
                 if item.width > most:
                     text = f"{item.width} cores, but this worker has {most}"

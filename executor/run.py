@@ -204,12 +204,12 @@ class Run:
         accepted = Accepted([], [])
         take, usual = accepted.results.append, 0
         tasks, recorded, submitted, unset = self.tasks, self._recorded, self.submitted, msgspec.UNSET
-        count = 0 if self._superseded else len(tasks)
+        count = len(tasks) if set(map(type, reports)) == {ReadReport} and not self._superseded else 0
         for index, report in enumerate(reports):
             place = report.place
             if (
-                report.status == "ok" and report.attempt == 1 and report.error is None
-                and type(report) is ReadReport and 0 <= place < count and not recorded[place]
+                report.attempt == 1 and report.status == "ok" and report.error is None
+                and 0 <= place < count and not recorded[place]
             ):  # fmt: skip
                 recorded[place] = 1
                 usual += 1

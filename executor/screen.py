@@ -86,18 +86,23 @@ class Summary:
         self._failures: dict[tuple[str, str, str], tuple[int, str]] = {}
 
     def add(self, results: Sequence[Result]) -> None:
-        """Count results."""
+        """Count results of one run."""
+        spent = late = 0.0
+        submitted = (results[0].submitted or 0.0) if results else 0.0
         for result in results:
-            status, began, ended = result.status, result.started, result.finished
-            self.counts[status] = self.counts.get(status, 0) + 1
+            began, ended = result.started, result.finished
             if began is not None and ended is not None and ended > began:
-                self.core_seconds += (ended - began) * result.resources
-                began = max(began, result.submitted or 0.0)
-                self._within += max(0.0, ended - began) * result.resources
+                spent += (ended - began) * result.resources
+                if began < submitted:
+                    late += (min(ended, submitted) - began) * result.resources
             if result.error is not None:
-                key = (status, result.error.type, result.error.message)
+                key = (result.status, result.error.type, result.error.message)
                 count, first = self._failures.get(key, (0, result.id))
                 self._failures[key] = (count + 1, first)
+        self.core_seconds += spent
+        self._within += spent - late
+        for status, count in Counter([result.status for result in results]).items():
+            self.counts[status] = self.counts.get(status, 0) + count
 
     @property
     def done(self) -> int:

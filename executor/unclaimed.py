@@ -103,6 +103,8 @@ class Unclaimed:
 
     def expire(self, now: float, running: Callable[[], Holding]) -> None:
         """Let time pass; `running` gives what still runs, of all runs."""
+        if not self._runs:
+            return
         due = [run for run, left in self._runs.items() if now >= left.at + self._seconds]
         if not any(not self._runs[run].forgotten for run in due):
             return
@@ -119,6 +121,8 @@ class Unclaimed:
 
     def deadline(self) -> float | None:
         """Return when `expire` has something to do; None: never."""
+        if not self._runs:
+            return None
         ends = [left.at + self._seconds for left in self._runs.values() if not left.forgotten]
         return min(ends, default=None)
 

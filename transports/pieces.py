@@ -74,7 +74,7 @@ class Joiner:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._parts: list[list[bytes]] = []
+        self._parts: list[bytes | bytearray] = []
         self._size = 0
 
     def add(self, piece: Piece) -> list[Buffer] | None:
@@ -92,11 +92,15 @@ class Joiner:
         if piece.continues:
             if not self._parts or not parts:
                 raise BadFrame("a piece that continues nothing")
-            self._parts[-1].append(parts[0])
+            # It grows in place, and is writable: whoever reads an array in it need not copy it.
+            part = self._parts[-1]
+            if isinstance(part, bytes):
+                part = self._parts[-1] = bytearray(part)
+            part += parts[0]
             parts = parts[1:]
-        self._parts.extend([part] for part in parts)
+        self._parts.extend(parts)
         if not piece.last:
             return None
-        frame: list[Buffer] = [each[0] if len(each) == 1 else b"".join(each) for each in self._parts]
+        frame: list[Buffer] = [*self._parts]
         self._parts, self._size = [], 0
         return frame

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
-
-import msgspec
 
 from executor.bounds import MOST_PEERS
 from executor.broker import Broker
-from executor.errors import BadFrame, CannotTravel
+from executor.errors import BadFrame
 from executor.messages import (
     NIL,
     PROTOCOL,
@@ -19,11 +16,9 @@ from executor.messages import (
     Buffer,
     Cancel,
     Hello,
-    Item,
     Leaving,
     Message,
     Over,
-    Parts,
     Recall,
     Recorded,
     Refused,
@@ -31,14 +26,12 @@ from executor.messages import (
     Reports,
     Returned,
     Running,
-    Tasks,
     Unknown,
     Welcome,
     decode,
     decode_read,
     encode,
     share_out,
-    too_large,
 )
 from executor.pace import mean_seconds
 from transports.base import (
@@ -56,10 +49,9 @@ from transports.base import (
     still_running,
     wait_readable,
 )
+from transports.direct.acknowledging import Acknowledging
+from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
-
-#: Bytes of large buffers in one frame of tasks; beyond it another frame begins.
-FRAME_BYTES = 8 << 20
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
 RECALL_SECONDS = 0.05
@@ -88,17 +80,6 @@ class _Peer:
         self.recorded = 0  # ... and of the last that we acknowledged
 
 
-class _TasksFrame:
-    """Tasks that will travel in one frame, and the size of their large buffers."""
-
-    __slots__ = ("buffers", "items", "size")
-
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.buffers: list[Buffer] = []
-        self.size = 0
-
-
 class DirectDispatcherEnd(DispatcherEnd):
     """The dispatcher's end over a link, with the broker in it."""
 
@@ -113,7 +94,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._runs: set[str] = set()  # the run, and those that it continues
         self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
         self._instances: dict[str, _Peer] = {}
-        self._unacknowledged: dict[str, _Peer] = {}  # those whose reports are to be recorded
+        self._acknowledging = Acknowledging()
         self._outcasts = Outcasts(say)
         self._arrived: list[Delivery] = []
         self._beat_at = 0.0
@@ -143,6 +124,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             now = time.monotonic()
             self._tick(now)
             self._hand_out()
+            self._tell_recorded(now)  # after that: it is less urgent
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
                 return arrived
@@ -151,15 +133,22 @@ class DirectDispatcherEnd(DispatcherEnd):
             if self._link.ready():
                 continue
             wake_at = self._beat_at if not self._tailing() else min(self._beat_at, self._recall_at)
+            wake_at = min(wake_at, self._acknowledging.deadline)
             wait_readable(self._link.fileno(), min(wake_at, deadline or wake_at) - now)
 
     def acknowledge(self) -> None:
         if self._jobs is None or self._arrived:  # what was not even returned is not recorded
             return
-        unacknowledged, self._unacknowledged = self._unacknowledged, {}
-        for peer in unacknowledged.values():
+        for worker in self._acknowledging.record():
+            peer = self._instances[worker]
             peer.recorded = peer.seen
-            self._send(peer, Recorded(self._jobs.id, peer.seen))
+        self._tell_recorded(time.monotonic())
+
+    def _tell_recorded(self, now: float) -> None:
+        for worker in self._acknowledging.due(now):
+            assert self._jobs is not None
+            peer = self._instances[worker]
+            self._send(peer, Recorded(self._jobs.id, peer.recorded))
 
     def workers(self) -> list[WorkerView]:
         now = time.monotonic()
@@ -209,7 +198,9 @@ class DirectDispatcherEnd(DispatcherEnd):
             return
         self._closed = True
         if self._jobs is not None and not self.resumable:
+            self._acknowledging.hurry()
             self.acknowledge()
+            self._tell_recorded(time.monotonic())  # also if something came meanwhile that is not
             for peer in list(self._instances.values()):
                 self._send(peer, Over(self._jobs.id))
             self._part()
@@ -370,6 +361,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             peer.running, peer.told_at = message.running, peer.heard_at
         elif isinstance(message, Leaving):
             peer.draining = True
+            self._acknowledging.hurry()
             self._broker.drain(peer.key)
         elif self._jobs is None or getattr(message, "run", None) not in self._runs:
             pass  # of another run
@@ -391,9 +383,9 @@ class DirectDispatcherEnd(DispatcherEnd):
             shares = {index: shares[n] for index, n in enumerate(ours) if n in shares}
         if reports:
             self._arrived.append(Delivery(peer.hello.name, peer.hello.host, reports, shares))
-            self._unacknowledged[peer.key] = peer
+            self._acknowledging.report(peer.key, hurry=peer.draining or bool(shares))
             self._settle(jobs, peer, reports)
-        elif peer.key not in self._unacknowledged:  # there is nothing in it that will be recorded
+        elif peer.key not in self._acknowledging.reported:  # there is nothing in it that will be recorded
             peer.recorded = peer.seen
             self._send(peer, Recorded(jobs.id, peer.seen))
 
@@ -412,10 +404,19 @@ class DirectDispatcherEnd(DispatcherEnd):
 
         But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
         """
-        present = [report for report in reports if self._is_present(report.place, report.attempt)]
-        widths = [jobs.widths[report.place] for report in present]
-        for width in set(widths):
-            group = [report for report, wide in zip(present, widths, strict=True) if wide == width]
+        places = [report.place for report in reports]
+        attempts = [report.attempt for report in reports]
+        if max(places) < len(jobs.widths) and attempts == list(map(jobs.attempt, places)):  # nearly always
+            present = reports
+        else:
+            present = [report for report in reports if self._is_present(report.place, report.attempt)]
+            places = [report.place for report in present]
+        widths = [jobs.widths[place] for place in places]
+        if len(kinds := set(widths)) == 1:
+            self._broker.settle(peer.key, places, mean_seconds(present))
+            return
+        for width in kinds:
+            group = [report for report, own in zip(present, widths, strict=True) if own == width]
             self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
 
     def _is_present(self, place: int, attempt: int) -> bool:
@@ -438,60 +439,26 @@ class DirectDispatcherEnd(DispatcherEnd):
                 break
 
     def _send_tasks(self, jobs: Jobs, peer: _Peer, places: Sequence[int]) -> bool:
-        """Send a worker tasks, in as many frames as they need; what does not reach it goes back.
+        """Send a worker tasks; what does not reach it goes back, and what can't travel is reported.
 
         Return whether all are on their way: otherwise there may be more to hand out.
         """
-        message = jobs.frame(places)
-        if message is not None and len(message) <= min(FRAME_BYTES, self._link.largest):
-            return self._send_frame(peer, [message], places)
-        left = deque(places)
-        frame = _TasksFrame()
         sent = True
-        while left:
-            if not self._add(frame, peer.key, left.popleft()):
-                sent = False
-            if left and frame.size < FRAME_BYTES:
-                continue
-            parts = encode(Tasks(jobs.id, frame.items), frame.buffers)
-            if frame.items and not self._send_frame(
-                peer, parts, [*(item.place for item in frame.items), *left]
-            ):
+        done: list[int] = []
+        for load in loads(jobs, places, self._link.largest):
+            if load.parts and not self._link.send(peer.peer, load.parts):
+                self._miss(peer, "it can't be reached")
+                self._broker.give_back(peer.key, list(set(places).difference(done)))
                 return False
-            frame = _TasksFrame()
+            done += load.places
+            if not load.parts:
+                sent = False
+                self._broker.settle(peer.key, load.places)
+            if load.error:
+                error = ("CannotTravel", load.error, "")
+                reports = [Report(place, 0, "error", NIL, error=error) for place in load.places]
+                self._arrived.append(Delivery(None, None, reports))
         return sent
-
-    def _send_frame(self, peer: _Peer, parts: Parts, places: Sequence[int]) -> bool:
-        """Send a worker a frame of tasks; what it can't be given goes back: these places."""
-        if self._link.send(peer.peer, parts):
-            return True
-        self._miss(peer, "it can't be reached")
-        self._broker.give_back(peer.key, places)
-        return False
-
-    def _add(self, frame: _TasksFrame, worker: str, place: int) -> bool:
-        """Add a task to a frame, or report that it can't travel; unless it was recorded while it waited.
-
-        Return whether it was added.
-        """
-        assert self._jobs is not None
-        if self._jobs.is_recorded(place):  # an attempt given up ended well after all
-            self._broker.settle(worker, [place])
-            return False
-        try:
-            item, buffers = self._jobs.item(place)
-            size = _size(item.call, buffers)
-            if size > self._link.largest:
-                raise CannotTravel(too_large("the call", size, self._link.largest))
-        except CannotTravel as cannot:
-            self._broker.settle(worker, [place])
-            error = ("CannotTravel", str(cannot), "")
-            self._arrived.append(Delivery(None, None, [Report(place, 0, "error", NIL, error=error)]))
-            return False
-        frame.items.append(item)
-        frame.buffers.extend(buffers)
-        frame.size += size
-        return True
 
     def _tick(self, now: float) -> None:
         if now >= self._beat_at:
@@ -515,7 +482,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         """A worker is gone: what it may have begun is reported as lost, whose attempts the run counts."""
         self._peers.pop(peer.peer, None)
         self._instances.pop(peer.key, None)
-        self._unacknowledged.pop(peer.key, None)
+        self._acknowledging.forget(peer.key)
         held = self._broker.count(peer.key)
         begun = self._broker.leave(peer.key)
         if peer.draining and not held:
@@ -532,8 +499,3 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._miss(peer, "it can't be reached")
         elif peer.away and peer.peer in self._peers:  # it took nothing for a while
             self._meet(peer)
-
-
-def _size(head: msgspec.Raw, buffers: Sequence[Buffer]) -> int:
-    """Return the bytes of a call's or a result's value on the wire."""
-    return len(head) + sum(len(buffer) for buffer in buffers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from reprlib import Repr
-from unicodedata import east_asian_width
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 40
@@ -11,8 +10,12 @@ _SHORT.maxlevel = 2
 
 
 def columns(text: str) -> int:
-    """Return how many columns of a terminal a text of printable characters takes, or a few too many."""
-    return len(text) if text.isascii() else len(text) + sum(east_asian_width(c) in "WF" for c in text)
+    """Return how many columns of a terminal a text of printable characters takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len  # knows newer editions of Unicode than Python; few texts need it
+
+    return cell_len(text)
 
 
 def one_line(text: str, width: int) -> str:

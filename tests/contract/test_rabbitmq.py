@@ -22,6 +22,7 @@ from tests.contract.rabbit import RabbitMQ as Broker
 from tests.contract.wires import RabbitMQ, free_addresses
 from tests.e2e.scripts import Script, Scripts, wait_until
 from tests.e2e.scripts import task as record
+from transports.rabbitmq import pushing
 from transports.rabbitmq.topology import DELIVERIES
 
 pytestmark = pytest.mark.timeout(120)
@@ -107,6 +108,20 @@ def test_a_worker_takes_no_more_than_it_can_start(broker: Broker, own: RabbitMQ,
     for number in range(20):
         (scripts.folder / f"held-{number}.go").touch()
     assert dispatcher.ends() == 0
+
+
+def test_calls_in_messages_of_their_own_run_once_and_in_order(
+    wire: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of such tiny ones a worker fetches hundreds at once."""
+    monkeypatch.setattr(pushing, "CALLS_MOST", 1)
+    place = Place(wire)
+    with place.dispatcher_end() as end, StandIn(place, 0) as one, StandIn(place, 1) as other:
+        results = Gathered(end, tasks(1000)).all()
+    assert [(result.status, result.attempt) for result in results] == [("ok", 1)] * 1000
+    assert sorted(one.did + other.did) == list(range(1000))
+    for worker in (one, other):
+        assert worker.did == sorted(worker.did)
 
 
 # -- who may have begun what

@@ -37,13 +37,18 @@ def wire(rabbitmq_url: str) -> RabbitMQ:
 
 
 class Work:
-    """What workers do: they count executions, by task, and hold calls of numbers from `go` on."""
+    """What workers do: they count executions, by task, and hold calls of numbers from `go` on.
 
-    def __init__(self) -> None:
+    Each takes some `seconds`. Of calls that take no time they fetch hundreds ahead, and few wait in line.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
         self.counts: Counter[int] = Counter()
         self.go = 10**9
+        self._seconds = seconds
 
     def __call__(self, params: list[Any]) -> Any:
+        time.sleep(self._seconds)
         self.counts[params[0]] += 1
         return params[0]
 
@@ -109,6 +114,10 @@ class Resumed(Gathered):
 
 
 SHORT = {"heartbeat": 0.2, "patience": 1.0}
+
+
+#: Seconds that a call takes of which a worker has few in hand.
+SLOW = 0.03
 
 
 def half_done(place: Place, work: Work, some: list[Task]) -> Gathered:
@@ -299,7 +308,7 @@ def test_an_earlier_run_that_somebody_deletes_is_pushed_anew(wire: RabbitMQ) -> 
 
 @pytest.mark.parametrize("how", ["purged", "deleted"])
 def test_what_the_broker_has_lost_is_pushed_again(wire: RabbitMQ, how: str) -> None:
-    place, work, some = Place(wire, **SHORT), Work(), tasks(100)
+    place, work, some = Place(wire, **SHORT), Work(SLOW), tasks(100)
     work.go = 10
     said: list[str] = []
     with work.worker(place), place.dispatcher_end(said.append) as end:
@@ -316,7 +325,7 @@ def test_what_the_broker_has_lost_is_pushed_again(wire: RabbitMQ, how: str) -> N
 
 
 def test_what_the_broker_has_lost_of_an_earlier_run_is_pushed_as_ours(wire: RabbitMQ) -> None:
-    place, work, some = Place(wire, **SHORT), Work(), tasks(100)
+    place, work, some = Place(wire, **SHORT), Work(SLOW), tasks(100)
     said: list[str] = []
     with work.worker(place):
         before = half_done(place, work, some)
@@ -339,7 +348,7 @@ def lose(wire: RabbitMQ, queue: str, how: str) -> None:
 
 def test_what_a_dead_worker_had_is_not_taken_for_lost(wire: RabbitMQ) -> None:
     """It takes its time to come back; pushed again as well, it would run twice."""
-    place, behind, work = Place(wire, **SHORT), Place(wire, **SHORT), Work()
+    place, behind, work = Place(wire, **SHORT), Place(wire, **SHORT), Work(SLOW)
     work.go = 10
     said: list[str] = []
     with Proxy(place.listen[0]) as proxy, place.dispatcher_end(said.append) as end:
@@ -359,7 +368,7 @@ def test_what_a_dead_worker_had_is_not_taken_for_lost(wire: RabbitMQ) -> None:
 
 
 def test_runs_that_share_queues_find_what_each_has_lost(wire: RabbitMQ) -> None:
-    place, work = Place(wire, **SHORT), Work()
+    place, work = Place(wire, **SHORT), Work(SLOW)
     work.go = 5
     with work.worker(place), place.dispatcher_end() as one, place.dispatcher_end() as other:
         both = [Gathered(one, tasks(50)), Gathered(other, tasks(70))]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from executor import codec
 from executor.errors import BadFrame
 from executor.messages import NIL, Beat, Item, Report, Reports, decode, encode
+from executor.packed import pack as packed
 from executor.task import tries_again
 from transports.rabbitmq.frames import (
     BODY_BYTES,
@@ -94,7 +95,7 @@ def test_calls_come_out_of_a_message_with_their_buffers(sizes: list[int]) -> Non
 def test_reports_come_out_of_a_message() -> None:
     head, *buffers = codec.encode([b"y" * 70_000])
     reports = [Report(3, 2, "ok", msgspec.Raw(head), len(buffers)), Report(4, 1, "crashed", NIL)]
-    message, found = decode(unpack(report_of("a run", reports, buffers)))
+    message, found = decode(unpack(report_of("a run", packed(reports, buffers))))
     assert message == Reports("a run", 0, reports)
     assert codec.decode([message.items[0].value, *found]) == [b"y" * 70_000]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -13,9 +13,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from executor.messages import NIL, Item, Report
 from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
 from transports.rabbitmq.frames import Call
-from transports.rabbitmq.held import STALE_SECONDS, Entry, Held, Key
+from transports.rabbitmq.held import STALE_SECONDS, Entry, Held
 
 RUNS = ("r1", "r2")
+
+
+class Key(NamedTuple):
+    run: str
+    place: int
 
 
 def call(place: int, *, width: int = 1, attempt: int = 1, lone: bool = False) -> Call:
@@ -24,6 +29,10 @@ def call(place: int, *, width: int = 1, attempt: int = 1, lone: bool = False) ->
 
 def keys(run: str, *places: int) -> list[Key]:
     return [Key(run, place) for place in places]
+
+
+def places(some: list[Key]) -> list[int]:
+    return [key.place for key in some]
 
 
 def took(seconds: float) -> list[Report]:
@@ -45,7 +54,7 @@ class HeldMachine(RuleBasedStateMachine):
         self.may_have_begun: dict[Key, int | None] = {}  # of these, the attempt that may have
         self.copies: dict[str, set[Key]] = {}
         self.ended: set[str] = set()  # copies that were let go
-        self.on_their_way: list[list[Entry]] = []
+        self.on_their_way: list[tuple[str, list[Entry]]] = []
         self.doubtful: set[tuple[Key, int]] = set()
         self.attempts: Counter[Key] = Counter()
 
@@ -56,6 +65,10 @@ class HeldMachine(RuleBasedStateMachine):
 
     def some(self, data: st.DataObject, among: Any) -> Any:
         return data.draw(st.lists(st.sampled_from(sorted(among)), unique=True, min_size=1))
+
+    def some_of_a_run(self, data: st.DataObject) -> tuple[str, list[Key]]:
+        run = data.draw(st.sampled_from(sorted({key.run for key in self.calls})))
+        return run, self.some(data, [key for key in self.calls if key.run == run])
 
     # -- what may happen
 
@@ -83,37 +96,38 @@ class HeldMachine(RuleBasedStateMachine):
     @rule(data=st.data(), tried=st.booleans())
     def leave(self, data: st.DataObject, tried: bool) -> None:
         """They are reported, or put back, with the next attempt if they were tried."""
-        some = self.some(data, self.calls)
-        left = self.held.leave(some)
-        assert {entry.key for entry in left} == set(some) - self.out
-        assert self.held.leave(some) == []
+        run, some = self.some_of_a_run(data)
+        left = self.held.leave(run, places(some))
+        assert {Key(run, entry.place) for entry in left} == set(some) - self.out
+        assert self.held.leave(run, places(some)) == []
         self.out |= set(some)
         if left:
-            self.on_their_way.append(left)
+            self.on_their_way.append((run, left))
         for entry in left:
-            self.attempts[entry.key] += tried
+            self.attempts[Key(run, entry.place)] += tried
 
     @precondition(lambda self: self.on_their_way)
     @rule(data=st.data())
     def arrived(self, data: st.DataObject) -> None:
         """It is safe what left, whatever happened to it since."""
-        left = self.on_their_way.pop(data.draw(st.integers(0, len(self.on_their_way) - 1)))
-        done = self.held.arrived(left)
+        run, left = self.on_their_way.pop(data.draw(st.integers(0, len(self.on_their_way) - 1)))
+        done = self.held.arrived(run, left)
         for entry in left:
-            if entry.key in self.out and self.calls[entry.key] is entry.call:
-                self.drop(entry.key)
+            key = Key(run, entry.place)
+            if key in self.out and self.calls[key] is entry.call:
+                self.drop(key)
         self.let_go(done)
-        assert self.held.arrived(left) == []
+        assert self.held.arrived(run, left) == []
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
-        some = self.some(data, self.calls)
-        done = self.held.finish(some)
+        run, some = self.some_of_a_run(data)
+        done = self.held.finish(run, places(some))
         for key in some:
             self.drop(key)
         self.let_go(done)
-        assert self.held.finish(some) == []
+        assert self.held.finish(run, places(some)) == []
 
     @precondition(lambda self: self.copies)
     @rule(data=st.data())
@@ -133,8 +147,8 @@ class HeldMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.calls)
     @rule(data=st.data())
     def never_begun(self, data: st.DataObject) -> None:
-        some = self.some(data, self.calls)
-        self.held.never_begun(some)
+        run, some = self.some_of_a_run(data)
+        self.held.never_begun(run, places(some))
         for key in some:
             if (attempt := self.may_have_begun[key]) is not None:
                 self.doubtful.discard((key, attempt))
@@ -164,7 +178,8 @@ class HeldMachine(RuleBasedStateMachine):
 
     @invariant()
     def copies_stand_for_what_is_unfinished(self) -> None:
-        assert {copy.id: copy.keys for copy in self.held.copies()} == self.copies
+        found = {copy.id: set(keys(copy.run, *copy.places)) for copy in self.held.copies()}
+        assert found == self.copies
         for message_id, own in self.copies.items():
             copy = self.held.copy(message_id)
             assert copy is not None
@@ -175,7 +190,9 @@ class HeldMachine(RuleBasedStateMachine):
     def each_call_is_in_hand_once(self) -> None:
         assert len(self.held) == len(self.calls)
         for run in RUNS:
-            assert set(self.held.of_run(run)) == {key for key in self.calls if key.run == run}
+            assert {Key(run, place) for place in self.held.of_run(run)} == {
+                key for key in self.calls if key.run == run
+            }
         for key, each in self.calls.items():
             assert self.held.call(*key) is (None if key in self.out else each)
 
@@ -200,6 +217,7 @@ class HeldMachine(RuleBasedStateMachine):
             key = Key(run, place)
             known = (key, attempt) in self.doubtful and key not in self.calls
             assert self.held.done_before(run, call(place, attempt=attempt)) == known
+            assert self.held.doubtful or not known
 
 
 TestHeldMachine = HeldMachine.TestCase
@@ -213,20 +231,20 @@ def held() -> Held:
 def test_a_call_put_back_that_comes_again_before_the_word_of_it_is_another(held: Held) -> None:
     """The broker answers a question at once, and confirms what was published before it later."""
     held.add("first copy", "r", [call(1)])
-    left = held.leave(keys("r", 1))
+    left = held.leave("r", [1])
     fresh, done = held.add("second copy", "r", [call(1, attempt=2)])
     assert [each.item.attempt for each in fresh] == [2]
     assert [copy.id for copy in done] == ["first copy"]
-    assert held.arrived(left) == []
+    assert held.arrived("r", left) == []
     assert held.call("r", 1) is fresh[0], "its report would be dropped"
-    assert [copy.id for copy in held.arrived(held.leave(keys("r", 1)))] == ["second copy"]
+    assert [copy.id for copy in held.arrived("r", held.leave("r", [1]))] == ["second copy"]
     assert len(held) == 0
 
 
 def test_a_copy_is_let_go_with_the_last_of_its_calls(held: Held) -> None:
     held.add("copy", "r", [call(1), call(2)])
-    assert held.finish(keys("r", 1)) == []
-    assert [copy.id for copy in held.finish(keys("r", 2))] == ["copy"]
+    assert held.finish("r", [1]) == []
+    assert [copy.id for copy in held.finish("r", [2])] == ["copy"]
     assert held.copy("copy") is None
 
 
@@ -235,15 +253,15 @@ def test_a_call_in_two_copies_is_begun_once_and_lets_both_go(held: Held) -> None
     assert held.add("other", "r", [call(1)]) == ([], [])
     held.void("one")
     assert held.holding() == {"r": {1: 1}}, "the other copy still stands for it"
-    assert [copy.id for copy in held.finish(keys("r", 1))] == ["other"]
+    assert [copy.id for copy in held.finish("r", [1])] == ["other"]
 
 
 def test_what_was_done_before_the_connection_broke_is_not_done_again(held: Held) -> None:
     held.add("copy", "r", [call(1), call(2), call(3)])
-    held.never_begun(keys("r", 2))
+    held.never_begun("r", [2])
     held.doubt()
     assert not held.done_before("r", call(1)), "it is still in hand"
-    held.finish(keys("r", 1, 2, 3))
+    held.finish("r", [1, 2, 3])
     assert held.done_before("r", call(1))
     assert not held.done_before("r", call(1, attempt=2)), "another attempt is due"
     assert not held.done_before("r", call(2)), "it was never begun"
@@ -273,14 +291,14 @@ def test_short_calls_are_wanted_ahead_until_they_turn_out_long(held: Held) -> No
     assert held.appetite(1, 11.0) == 0
 
 
-def test_it_is_asked_for_in_quarters(held: Held) -> None:
+def test_it_is_asked_for_in_halves(held: Held) -> None:
     held.learn(took(AHEAD_SECONDS / 100), 1, now=10.0)
     held.add("copy", "r", [call(place) for place in range(400)])
     assert held.appetite(1, 10.0) == 0
-    held.finish(keys("r", *range(90)))
+    held.finish("r", [*range(190)])
     assert held.appetite(1, 10.0) == 0, "not worth a question yet"
-    held.finish(keys("r", *range(90, 102)))
-    assert held.appetite(1, 10.0) >= 100
+    held.finish("r", [*range(190, 202)])
+    assert held.appetite(1, 10.0) >= 200
 
 
 def test_when_short_calls_become_long_others_have_those_that_cannot_begin(held: Held) -> None:
@@ -290,7 +308,7 @@ def test_when_short_calls_become_long_others_have_those_that_cannot_begin(held: 
     held.learn(took(AHEAD_SECONDS), 1, now=10.0)
     surplus = held.surplus(10.0)
     assert 580 < surplus <= held.excess, "it keeps what it would fetch, and no less than can start"
-    held.finish(keys("r", *range(600 - surplus, 600)))
+    held.finish("r", [*range(600 - surplus, 600)])
     assert held.surplus(10.0) == 0
     assert held.surplus(10.1 + STALE_SECONDS) == held.excess > 0, "nothing is heard of what runs"
 

@@ -46,6 +46,18 @@ def test_the_counts_are_those_of_the_open_calls(widths: list[int], moves: list[t
     assert +calls.counts == Counter(widths[place] for place in still)
 
 
+@given(st.lists(st.integers(1, 4), max_size=20), st.lists(st.lists(st.integers(-3, 25))))
+def test_calls_closed_together_are_closed_as_one_by_one(widths: list[int], frames: list[list[int]]) -> None:
+    together, singly = Open(widths), Open(widths)
+    for places in frames:
+        open_ = {widths[place] for place in places if place in together}
+        assert sorted(together.close_all(places)) == sorted(open_)
+        for place in places:
+            singly.close(place)
+        assert list(together) == list(singly)
+        assert together.counts == singly.counts
+
+
 def test_a_worker_can_have_begun_what_fits_on_its_cores_in_order() -> None:
     calls = Open([1, 1, 2, 1])
     assert calls.running([3, 1, 0], 2) == 2

@@ -30,6 +30,7 @@ class Broker:
         self.size = 0
         self.most: int | None = None
         self.declared: list[str] = []
+        self.runs: set[str] = set()
         self.unconfirmed: list[tuple[str, list[int], dict[str, Any], Callable[[Outcome], None]]] = []
         self.got: list[int] = []  # places, in the order in which they were pushed
         self.queues: list[str] = []
@@ -43,7 +44,9 @@ class Broker:
     def send(
         self, queue: str, body: bytes, done: Callable[[Outcome], None], *, headers: dict[str, Any]
     ) -> None:
-        places = [call.item.place for call in calls(body)[1]]
+        run, some = calls(body)
+        places = [call.item.place for call in some]
+        self.runs.add(run)
         self.got += places
         self.queues.append(queue)
         self.unconfirmed.append((queue, places, headers, done))
@@ -60,7 +63,9 @@ class Broker:
 class Pushed:
     """A run that is pushed to a broker."""
 
-    def __init__(self, widths: list[int], *, largest: int = 10**6, **options: Any) -> None:
+    def __init__(
+        self, widths: list[int], *, largest: int = 10**6, run: str = "", **options: Any
+    ) -> None:  # fmt: skip
         tasks = [
             Task(function="f", id=str(at), resources=width, params=["x" * at])
             for at, width in enumerate(widths)
@@ -72,7 +77,7 @@ class Pushed:
         self.widths: list[int] = []
         broker: Any = self.broker
         self.pushing = Pushing(
-            broker, broker, NAMES, self.run.id, self.run, self.open,
+            broker, broker, NAMES, run or self.run.id, self.run, self.open,
             largest=largest, report=self.report, safe=self.widths.append,
         )  # fmt: skip
 
@@ -86,6 +91,14 @@ class Pushed:
         while self.broker:
             self.broker.confirm_all()
             self.pushing.go_on()
+
+
+@pytest.mark.parametrize("run", ["", "one that another dispatcher left"])
+def test_calls_are_pushed_as_those_of_their_run(run: str) -> None:
+    pushed = Pushed([1] * 600 + [2], run=run)
+    pushed.go_on()
+    assert pushed.broker.runs == {run or pushed.run.id}
+    assert pushed.broker.got == list(range(601))
 
 
 @given(

@@ -75,7 +75,7 @@ def test_calls_lose_their_module_before_their_arguments() -> None:
     assert len(call("os.path.join", ["results", "run-1"], {}, 6)) == 6
 
 
-@given(st.text(st.characters() | st.sampled_from("日本語ｗ")), st.integers(60, 200))
+@given(st.text(st.characters() | st.sampled_from("日本語ｗ䷀")), st.integers(60, 200))
 def test_a_result_has_one_line_of_the_screens_width(text: str, width: int) -> None:
     for each in (result(value=text), result("error", error=Error("ValueError", text), params=[text])):
         line = ResultLines().line(each, width)

@@ -2,7 +2,9 @@
 
 topology.py     queues and exchanges: names and arguments
 amqp.py         one connection that is kept
-  events.py       what it tells;  words.py  URLs, and what went wrong;  prober.py  which queues exist
+  publisher.py    publications and what is said of them;  prober.py  which queues exist
+  bulk.py         many messages of a queue at once;  unsettled.py  few words that settle them
+  events.py       what it tells;  words.py  URLs, and what went wrong
 outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back
@@ -10,6 +12,7 @@ mending.py      ... and sends them out again;  reaping.py  looks for them
 held.py         what a worker has, and how much more it wants
 lookout.py      into which queue it looks next
 runs.py         which runs it takes part in
+fetching.py     what it asks for, and what it keeps of what comes
 moving.py       calls on their way into its hands
 replies.py      what leaves its hands: reports, and calls that go back into line
 presence.py     which workers there are, and which calls have no report yet

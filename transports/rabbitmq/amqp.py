@@ -11,7 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pika
@@ -19,24 +20,24 @@ import pika.exceptions
 from pika.adapters.select_connection import IOLoop
 from pika.exceptions import AMQPHeartbeatTimeout
 
+from transports.rabbitmq.bulk import Bulk
 from transports.rabbitmq.events import (
     NO_ANSWER,
     AMQPEvent,
     Blocked,
-    Confirmed,
     Delivered,
     Empty,
     Ended,
+    Fetched,
     Lost,
     Opened,
     Tag,
 )
 from transports.rabbitmq.prober import Prober
+from transports.rabbitmq.publisher import Publisher
+from transports.rabbitmq.unsettled import Unsettled
 from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
 from transports.threads import Inbox, back_off
-
-#: A message that survives the broker's restart (AMQP 0-9-1, delivery mode).
-_PERSISTENT = 2
 
 #: Seconds that a broker gets to take a connection.
 _CONNECTING = 10.0
@@ -80,14 +81,16 @@ class Connection:
         self._connection: pika.SelectConnection | None = None
         self._channel: Any = None
         self._prober: Prober | None = None
+        self._bulk: Bulk | None = None
+        self._publisher: Any = None
+        self._unsettled = Unsettled()
+        self._handed: deque[tuple[int, Callable[[], object], bool]] = deque()  # from owner to thread
+        self._woken = False  # whether the thread is yet to look at these
         self._commands: deque[tuple[Callable[[], object], bool]] = deque()
         self._asking = False
         self._got = True  # whether the last `get` was answered
         self._blocked = False
         self._overdue = Counter[str]()  # looks at which the same answer was missing
-        self._published = 0
-        self._unconfirmed: dict[int, tuple[int, str]] = {}  # token and message id by delivery tag
-        self._returned: set[str] = set()
         self._closing = False
         self._retry: object = None
         self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
@@ -118,7 +121,7 @@ class Connection:
         headers: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         """Publish a message. With a `token` it is persistent, must reach a queue, and is `Confirmed`."""
-        self._do(lambda: self._publish(exchange, key, body, token, message_id, headers))
+        self._do(lambda: self._publisher.publish(exchange, key, body, token, message_id, headers))
 
     def get(self, queue: str) -> None:
         """Ask for the next message of a queue: `Delivered` or `Empty`. One question at a time."""
@@ -131,6 +134,20 @@ class Connection:
         def ask() -> None:
             self._getting, self._got = queue, False
             self._channel.basic_get(queue, got)
+
+        self._do(ask)
+
+    def fetch(self, queue: str, most: int, linger: float) -> None:
+        """Ask for the next messages of a queue, up to `most` (2 or more): `Fetched` or `Empty`.
+
+        If they are fewer, others are waited for until none comes for `linger` seconds. Only one `get` or
+        `fetch` at a time.
+        """
+
+        def ask() -> None:
+            self._getting, self._got = queue, False
+            assert self._bulk is not None
+            self._bulk.fetch(queue, most, linger)
 
         self._do(ask)
 
@@ -192,15 +209,17 @@ class Connection:
         """Ask whether a queue exists: `Found`. On a channel of its own, which a "no" closes."""
         self._do(lambda: self._prober.ask(queue) if self._prober is not None else None)
 
-    def ack(self, tag: Tag) -> None:
-        """Acknowledge a delivery; one of an earlier connection is dropped."""
-        if tag.generation == self._seen:
-            self._do(lambda: self._channel.basic_ack(tag.number))
+    def ack(self, *tags: Tag) -> None:
+        """Acknowledge deliveries; those of an earlier connection are dropped."""
+        for bulk in (False, True):
+            numbers = [tag.number for tag in tags if tag.generation == self._seen and tag.bulk == bulk]
+            if numbers:
+                self._do(partial(self._acknowledge, numbers, bulk))
 
     def reject(self, tag: Tag) -> None:
         """Put a delivery back into its queue."""
         if tag.generation == self._seen:
-            self._do(lambda: self._channel.basic_nack(tag.number, requeue=True))
+            self._do(partial(self._reject, tag))
 
     def break_off(self, why: str) -> None:
         """Give this connection up, and make another."""
@@ -233,14 +252,19 @@ class Connection:
         self._enqueue(lambda: command(self._answered), answered=True)
 
     def _enqueue(self, command: Callable[[], object], *, answered: bool) -> None:
-        generation = self._seen
+        self._handed.append((self._seen, command, answered))
+        if not self._woken:  # one wake-up for all that is asked for until the thread looks
+            self._woken = True
+            self._loop.add_callback_threadsafe(self._look)
 
-        def put() -> None:
+    def _look(self) -> None:
+        """Take what the owner asks for."""
+        self._woken = False  # before the look: what comes after it wakes again
+        while self._handed:
+            generation, command, answered = self._handed.popleft()
             if generation == self._generation and self._channel is not None:
                 self._commands.append((command, answered))
-                self._work()
-
-        self._loop.add_callback_threadsafe(put)
+        self._work()
 
     def _answered(self, frame: object) -> None:
         self._heard("question")
@@ -264,7 +288,7 @@ class Connection:
         if self._channel is None or self._blocked:
             self._overdue.clear()
             return
-        waits = {"get": not self._got, "question": self._asking, "confirmation": bool(self._unconfirmed)}
+        waits = {"get": not self._got, "question": self._asking, "confirmation": self._publisher.waits}
         for kind, missing in waits.items():
             if missing:
                 self._overdue[kind] += 1
@@ -324,20 +348,28 @@ class Connection:
 
     def _channel_opened(self, channel: Any) -> None:
         channel.add_on_close_callback(self._channel_closed)
-        channel.add_on_return_callback(
-            lambda _, __, properties, ___: self._returned.add(properties.message_id)
-        )
         channel.add_on_cancel_callback(lambda frame: self._put(Ended(frame.method.consumer_tag)))
         channel.add_callback(self._got_nothing, [pika.spec.Basic.GetEmpty], False)
-        channel.confirm_delivery(self._confirmed, callback=lambda _: self._ready(channel))
+        channel.confirm_delivery(self._confirmed, callback=lambda _: self._confirms(channel))
 
-    def _ready(self, channel: Any) -> None:
+    def _confirms(self, channel: Any) -> None:
+        if self._connection is not None and self._connection.is_open:
+            self._connection.channel(on_open_callback=lambda bulk: self._ready(channel, bulk))
+
+    def _ready(self, channel: Any, bulk: Any) -> None:
+        bulk.add_on_close_callback(self._channel_closed)
+        self._unsettled = Unsettled()
         self._waits = back_off()
-        self._published = 0
-        self._unconfirmed.clear()
-        self._returned.clear()
         self._channel = channel
         self._generation += 1
+        self._publisher = Publisher(channel, self._generation, self._put)
+        self._bulk = Bulk(
+            bulk,
+            self._generation,
+            self._loop.call_later,
+            self._fetched,
+            lambda queue: self._put(Ended(queue)),
+        )
         assert self._connection is not None
         self._prober = Prober(self._connection, self._put, self._broke)
         said = (self._connection.server_properties or {}).get("version", "0")
@@ -367,7 +399,7 @@ class Connection:
         """What was asked of this connection is void."""
         if self._prober is not None:
             self._prober.stop()
-        self._channel = self._prober = None
+        self._channel = self._prober = self._bulk = self._publisher = None
         self._commands.clear()
         self._asking = self._blocked = False
         self._got = True
@@ -392,34 +424,40 @@ class Connection:
         elif not self._connection.is_closing:
             self._connection.close()
 
-    def _publish(
-        self, exchange: str, key: str, body: bytes, token: int | None, message_id: str,
-        headers: Mapping[str, Any] | None,
-    ) -> None:  # fmt: skip
-        self._published += 1
-        properties = pika.BasicProperties(headers=dict(headers or {}))
-        if token is not None:
-            message_id = message_id or f"{self._generation}.{self._published}"
-            properties.delivery_mode = _PERSISTENT
-            self._unconfirmed[self._published] = (token, message_id)
-        properties.message_id = message_id
-        self._channel.basic_publish(exchange, key, body, properties, mandatory=token is not None)
-
     def _confirmed(self, frame: Any) -> None:
         self._heard("confirmation")
-        number, taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
-        if frame.method.multiple:
-            numbers = [each for each in self._unconfirmed if each <= number]
-        else:
-            numbers = [number] if number in self._unconfirmed else []
-        for each in numbers:
-            token, message_id = self._unconfirmed.pop(each)
-            unroutable = message_id in self._returned
-            self._returned.discard(message_id)
-            self._put(Confirmed(token, taken, unroutable))
+        if self._publisher is not None:
+            self._publisher.confirmed(frame)
 
     def _deliver(self, queue: str, number: int | None, properties: Any, body: bytes) -> None:
-        tag = None if number is None else Tag(self._generation, number)
+        tag = None
+        if number is not None:
+            tag = Tag(self._generation, number)
+            self._unsettled.came(number)
         self._put(
             Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
         )
+
+    def _fetched(self, queue: str, messages: Sequence[Delivered]) -> None:
+        self._heard("get")
+        self._got = True
+        if messages:
+            self._put(Fetched(queue, messages), sum(len(message.body) for message in messages))
+        else:
+            self._put(Empty(queue))
+
+    def _acknowledge(self, numbers: Sequence[int], bulk: bool) -> None:
+        if bulk:
+            assert self._bulk is not None
+            self._bulk.ack(numbers)
+            return
+        for number, multiple in self._unsettled.settle(numbers):
+            self._channel.basic_ack(number, multiple=multiple)
+
+    def _reject(self, tag: Tag) -> None:
+        if tag.bulk:
+            assert self._bulk is not None
+            self._bulk.reject(tag.number)
+            return
+        self._unsettled.rejected(tag.number)
+        self._channel.basic_nack(tag.number, requeue=True)

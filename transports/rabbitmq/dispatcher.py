@@ -54,6 +54,9 @@ from transports.rabbitmq.topology import Topology
 #: Messages of reports that are delivered and not acknowledged, at most.
 PREFETCH = 200
 
+#: Messages of reports that are recorded and not acknowledged yet, at most, and for how many seconds.
+DONE_MOST, DONE_SECONDS = 50, 0.03
+
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
 
@@ -105,7 +108,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._doubled: dict[
             int, int
         ] = {}  # by place, the attempt that is ours of what an earlier run reported
-        self._tags: list[Tag] = []
+        self._tags: list[Tag] = []  # of reports that were returned, or will be
+        self._done: list[Tag] = []  # of reports that are recorded, until they are acknowledged together
+        self._done_at = 0.0  # when they were last
         self._found: dict[str, int | None] = {}
         self._fresh: set[int] = set()  # widths of calls that were confirmed and not told yet
         self._told_at = 0.0
@@ -169,9 +174,18 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._taken = []
 
     def acknowledge(self) -> None:
-        tags, self._tags = self._tags, []
-        for tag in tags:
-            self._connection.ack(tag)
+        self._done += self._tags
+        self._tags = []
+        now = time.monotonic()
+        if len(self._done) >= DONE_MOST or now - self._done_at > DONE_SECONDS:
+            self._let_go(now)
+
+    def _let_go(self, now: float) -> None:
+        """Have the broker forget what is recorded: together, as it writes each word of that to its disk."""
+        done, self._done = self._done, []
+        if done:
+            self._done_at = now
+            self._connection.ack(*done)
 
     def workers(self) -> list[WorkerView]:
         return self._presence.views(self._places, self._open, self._continued, time.monotonic())
@@ -218,6 +232,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if self._closed:
             return
         self._closed = True
+        self._let_go(time.monotonic())
         begun = self._jobs is not None and (self._listening or self._jobs.earlier)  # something may be there
         if begun and not (self._stays or self.resumable):
             results = self._names.results(self._run)
@@ -247,6 +262,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             ats.append(self._watch.look_at)
         if self._fresh:
             ats.append(self._told_at + TELL)
+        if self._done:
+            ats.append(self._done_at + DONE_SECONDS)
         return max(0.0, min(ats) - now)
 
     def _hear(self, event: events.AMQPEvent, now: float) -> None:
@@ -266,6 +283,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._find(event, now)
         elif isinstance(event, events.Empty):
             self._reaping.empty()
+        elif isinstance(event, events.Fetched):
+            pass  # none is asked for: a dispatcher takes what came back one by one
         elif event.queue == self._listening:
             self._meet(event, now)
         elif self._continued is not None and (run := self._continued.run_of(event.queue)) is not None:
@@ -382,6 +401,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
     def _lose(self, event: events.Lost, now: float) -> None:
         self._outage.loses(event, now)
         self._tags.clear()  # they come again, and are known by their places
+        self._done.clear()
         self._reaping.lost()
         self._post.lost(event.most)
 
@@ -416,31 +436,44 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._stranger(event.queue, bad)
             self._connection.ack(event.tag)
             return
-        all_shares = share_out(message.items, buffers)
-        reports: list[Report] = []
-        shares: dict[int, Sequence[Buffer]] = {}
-        for index, report in enumerate(message.items):
-            place = self._continued.place_of(run, report.place)
-            if place is None:  # of a task that is none of ours any more
-                continue
-            report.place = place
-            if run == self._run:
-                self._doubled.pop(place, None)
-            elif place in self._open and self._pushing is not None and self._pushing.has(place):
-                self._doubled[place] = self._jobs.attempt(place)
-            self._jobs.tried(place, report.attempt)
-            if index in all_shares:
-                shares[len(reports)] = all_shares[index]
-            reports.append(report)
-            if place in self._open:
-                self._watch.reported(self._open.widths[place])
-                self._open.close(place)
+        reports: Sequence[Report] = message.items
+        shares: dict[int, list[Buffer]] = share_out(reports, buffers) if buffers else {}
+        if run != self._run:
+            reports, shares = self._translate(run, reports, shares)
+        elif self._doubled:
+            for report in reports:
+                self._doubled.pop(report.place, None)
+        for report in reports:
+            if report.attempt > 1:
+                self._jobs.tried(report.place, report.attempt)
+        for width in self._open.close_all([report.place for report in reports]):
+            self._watch.reported(width)
         if reports:
             worker, host = event.headers.get("worker"), event.headers.get("host")
             self._arrived.append(Delivery(worker, host, reports, shares))
             self._tags.append(event.tag)
         else:  # nobody will acknowledge it
             self._connection.ack(event.tag)
+
+    def _translate(
+        self, run: str, some: Sequence[Report], shares: dict[int, list[Buffer]]
+    ) -> tuple[list[Report], dict[int, list[Buffer]]]:
+        """Return an earlier run's reports of tasks that are ours, with our places, and their buffers."""
+        assert self._continued is not None
+        assert self._jobs is not None
+        reports: list[Report] = []
+        ours: dict[int, list[Buffer]] = {}
+        for index, report in enumerate(some):
+            place = self._continued.place_of(run, report.place)
+            if place is None:  # of a task that is none of ours any more
+                continue
+            report.place = place
+            if place in self._open and self._pushing is not None and self._pushing.has(place):
+                self._doubled[place] = self._jobs.attempt(place)
+            if index in shares:
+                ours[len(reports)] = shares[index]
+            reports.append(report)
+        return reports, ours
 
     def _mend(self, event: Delivered) -> None:
         """Calls came back whose worker vanished; of which run does not matter."""
@@ -533,6 +566,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
                     self._tell(Alive(run))
             for hello, seconds in self._presence.silent(now, self._names.patience):
                 self._miss(hello, f"silent for {seconds:.0f} s")
+        if self._done and now - self._done_at > DONE_SECONDS:
+            self._let_go(now)
         if self._fresh and now - self._told_at > TELL:
             self._told_at = now
             self._tell(Pushed(sorted(self._fresh)))
@@ -547,6 +582,7 @@ class RabbitDispatcherEnd(DispatcherEnd):
 
     def _part(self) -> None:
         self.acknowledge()
+        self._let_go(time.monotonic())
         self._connection.declare_fanout(self._names.control)  # which a broker whose data were wiped lacks
         self._end_run()
 

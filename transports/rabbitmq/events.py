@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 #: Why a connection was given up that stands, and brings no answers.
@@ -14,6 +14,7 @@ class Tag(NamedTuple):
 
     generation: int
     number: int
+    bulk: bool = False  # on the channel for many at once
 
 
 class Opened(NamedTuple):
@@ -60,8 +61,15 @@ class Delivered(NamedTuple):
     body: bytes
 
 
+class Fetched(NamedTuple):
+    """Messages of a queue, in its order, of as many as were asked for by `fetch`."""
+
+    queue: str
+    messages: Sequence[Delivered]
+
+
 class Empty(NamedTuple):
-    """There was nothing to `get` in a queue."""
+    """There was nothing to `get` or `fetch` in a queue."""
 
     queue: str
 
@@ -79,4 +87,4 @@ class Ended(NamedTuple):
     queue: str
 
 
-AMQPEvent: TypeAlias = Opened | Lost | Blocked | Confirmed | Delivered | Empty | Found | Ended
+AMQPEvent: TypeAlias = Opened | Lost | Blocked | Confirmed | Delivered | Fetched | Empty | Found | Ended

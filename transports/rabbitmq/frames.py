@@ -19,13 +19,14 @@ from executor.messages import (
     Item,
     Parts,
     Report,
-    Reports,
+    Sealed,
     Tasks,
     decode,
     encode,
     share_out,
     too_large,
 )
+from executor.packed import Packed
 from executor.task import tries_again
 
 #: Bytes of calls or reports in one message; one that is larger travels alone.
@@ -72,7 +73,8 @@ class Call(NamedTuple):
     @property
     def size(self) -> int:
         """Bytes on the wire."""
-        return len(self.item.call) + sum(len(buffer) for buffer in self.buffers)
+        size = len(self.item.call)
+        return size + sum(map(len, self.buffers)) if self.buffers else size
 
 
 def calls(body: bytes) -> tuple[str, list[Call]]:
@@ -84,6 +86,8 @@ def calls(body: bytes) -> tuple[str, list[Call]]:
     message, buffers = decode(unpack(body))
     if not isinstance(message, Tasks):
         raise BadFrame(f"calls were expected, not {type(message).__name__}")
+    if not buffers:
+        return message.run, [Call(item, ()) for item in message.items]
     shares = share_out(message.items, buffers)
     return message.run, [Call(item, shares.get(index, ())) for index, item in enumerate(message.items)]
 
@@ -96,13 +100,13 @@ def headers(**more: str) -> dict[str, Any]:
 def body_of(run: str, some: Iterable[Call]) -> bytes:
     """Return the body of a message with these calls of a run."""
     some = list(some)
-    buffers = [buffer for call in some for buffer in call.buffers]
+    buffers = [buffer for call in some if call.buffers for buffer in call.buffers]
     return pack(encode(Tasks(run, [call.item for call in some]), buffers))
 
 
-def report_of(run: str, reports: list[Report], buffers: Sequence[Buffer]) -> bytes:
+def report_of(run: str, reports: Packed) -> bytes:
     """Return the body of a message with these reports of a run."""
-    return pack(encode(Reports(run, 0, reports), buffers))
+    return pack(encode(Sealed(run, 0, reports.array), reports.buffers))
 
 
 def beyond(what: str, place: int, size: int, most: int | None) -> Report:

@@ -8,8 +8,10 @@ handed out again although this worker had never let go of it.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+
+import msgspec
 
 from executor.messages import Holding, Report
 from executor.pace import AHEAD_SECONDS, Pace, mean_seconds
@@ -23,44 +25,34 @@ SURPLUS_SECONDS = 5 * AHEAD_SECONDS
 STALE_SECONDS = 0.5
 
 
-class Key(NamedTuple):
-    """A call: its run, and its place in it."""
-
-    run: str
-    place: int
-
-
 class Copy:
-    """A message in the worker's own queue, and the calls in it that are not finished.
+    """A message in the worker's own queue, and the places of the calls in it that are not finished.
 
     `tag` is its delivery, None before it came; `since` is when that was, on the owner's clock.
     """
 
-    __slots__ = ("id", "keys", "renewing", "run", "since", "tag")
+    __slots__ = ("id", "places", "renewing", "run", "since", "tag")
 
-    def __init__(self, message_id: str, run: str, keys: Iterable[Key]) -> None:
+    def __init__(self, message_id: str, run: str, places: Iterable[int]) -> None:
         self.id = message_id
         self.run = run
-        self.keys = set(keys)
+        self.places = set(places)
         self.tag: Tag | None = None
         self.since = math.inf
         self.renewing = False
 
 
-class Entry:
+class Entry(msgspec.Struct, eq=False, gc=False):
     """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back.
 
     `attempt` is the one that may have begun here; None if it certainly never did.
     """
 
-    __slots__ = ("attempt", "call", "copies", "key", "out")
-
-    def __init__(self, key: Key, call: Call) -> None:
-        self.key = key
-        self.call = call
-        self.attempt: int | None = call.item.attempt
-        self.copies: set[str] = set()
-        self.out = False
+    place: int
+    call: Call
+    attempt: int | None
+    copies: list[Copy]
+    out: bool = False
 
 
 class Held:
@@ -69,16 +61,19 @@ class Held:
     def __init__(self, cores: int, *, backfill: bool) -> None:
         self._cores = cores
         self._room = 2 * cores if backfill else cores
-        self._entries: dict[Key, Entry] = {}
+        self._entries: dict[str, dict[int, Entry]] = {}  # by run and place; no run without any
         self._copies: dict[str, Copy] = {}
         self._counts: dict[int, int] = {}  # of calls that take cores, by width
         self._lones = 0  # of these, those that must have the worker to themselves
         self._pace = Pace()
         self._reported_at = 0.0
-        self._doubtful: set[tuple[Key, int]] = set()
+        self._doubtful: set[tuple[str, int, int]] = set()  # run, place, attempt
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return sum(map(len, self._entries.values()))
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
 
     def add(self, message_id: str, run: str, some: Sequence[Call]) -> tuple[list[Call], list[Copy]]:
         """Take calls whose copy is on its way.
@@ -88,18 +83,20 @@ class Held:
         """
         fresh: list[Call] = []
         done: list[Copy] = []
-        copy = self._copies[message_id] = Copy(message_id, run, ())
+        copy = self._copies[message_id] = Copy(message_id, run, [call.item.place for call in some])
+        entries = self._entries.setdefault(run, {})
         for call in some:
-            key = Key(run, call.item.place)
-            entry = self._entries.get(key)
+            item = call.item
+            place = item.place
+            entry = entries.get(place)
             if entry is None or entry.out:  # what was on its way back begins anew
                 if entry is not None:
                     done += self._let_go(entry)
-                entry = self._entries[key] = Entry(key, call)
-                self._count(call, 1)
+                entries[place] = Entry(place, call, item.attempt, [copy])
                 fresh.append(call)
-            entry.copies.add(message_id)
-            copy.keys.add(key)
+            elif copy not in entry.copies:
+                entry.copies.append(copy)
+        self._count(fresh, 1)
         return fresh, done
 
     def copy(self, message_id: str) -> Copy | None:
@@ -112,61 +109,80 @@ class Held:
 
     def call(self, run: str, place: int) -> Call | None:
         """Return a call that takes cores here."""
-        entry = self._entries.get(Key(run, place))
+        entry = self._entries.get(run, {}).get(place)
         return None if entry is None or entry.out else entry.call
+
+    def present(self, run: str, places: Iterable[int]) -> list[Call | None]:
+        """Return `call` of each of these."""
+        entries = self._entries.get(run, {})
+        found = map(entries.get, places)
+        return [None if entry is None or entry.out else entry.call for entry in found]
 
     def calls_of(self, copy: Copy) -> list[Call]:
         """Return the unfinished calls that a copy stands for."""
-        return [self._entries[key].call for key in sorted(copy.keys)]
+        return [self._entries[copy.run][place].call for place in sorted(copy.places)]
 
-    def of_run(self, run: str) -> list[Key]:
-        """Return the calls of a run, those on their way back included."""
-        return [key for key in self._entries if key.run == run]
+    def of_run(self, run: str) -> list[int]:
+        """Return the places of a run's calls, those on their way back included."""
+        return list(self._entries.get(run, ()))
 
     def runs(self) -> set[str]:
         """Return the runs of which there are calls, those on their way back included."""
-        return {key.run for key in self._entries}
+        return set(self._entries)
 
     def holding(self) -> Holding:
         """Return the calls that take cores."""
         found: Holding = {}
-        for key, entry in self._entries.items():
-            if not entry.out:
-                found.setdefault(key.run, {})[key.place] = entry.call.item.attempt
+        for run, entries in self._entries.items():
+            if some := {place: e.call.item.attempt for place, e in entries.items() if not e.out}:
+                found[run] = some
         return found
 
-    def leave(self, keys: Iterable[Key]) -> list[Entry]:
+    def leave(self, run: str, places: Iterable[int]) -> list[Entry]:
         """These calls take no cores any more; return what `arrived` is to be told when they are safe."""
+        entries = self._entries.get(run, {})
         left: list[Entry] = []
-        for key in keys:
-            entry = self._entries.get(key)
+        for place in places:
+            entry = entries.get(place)
             if entry is not None and not entry.out:
                 entry.out = True
-                self._count(entry.call, -1)
                 left.append(entry)
+        self._count([entry.call for entry in left], -1)
         return left
 
-    def arrived(self, left: Iterable[Entry]) -> list[Copy]:
+    def arrived(self, run: str, left: Iterable[Entry]) -> list[Copy]:
         """What left is safe; return the copies that now stand for nothing, and forget them.
 
         A call that came again meanwhile is another, and stays.
         """
-        return self.finish(entry.key for entry in left if self._entries.get(entry.key) is entry)
+        entries = self._entries.get(run, {})
+        return self._remove(run, [entry for entry in left if entries.get(entry.place) is entry])
 
-    def finish(self, keys: Iterable[Key]) -> list[Copy]:
+    def finish(self, run: str, places: Iterable[int]) -> list[Copy]:
         """Nothing more is wanted of these calls; return the copies that now stand for nothing."""
-        keys = list(keys)
-        self.leave(keys)
-        return [copy for key in keys if key in self._entries for copy in self._let_go(self._entries.pop(key))]
+        places = list(places)
+        self.leave(run, places)
+        entries = self._entries.get(run, {})
+        return self._remove(run, [entries[place] for place in places if place in entries])
+
+    def _remove(self, run: str, some: Sequence[Entry]) -> list[Copy]:
+        done: list[Copy] = []
+        if some:
+            entries = self._entries[run]
+            for entry in some:
+                del entries[entry.place]
+                done += self._let_go(entry)
+            if not entries:
+                del self._entries[run]
+        return done
 
     def _let_go(self, entry: Entry) -> list[Copy]:
         """Take a call out of its copies; return those that now stand for nothing, and forget them."""
         done: list[Copy] = []
-        for message_id in entry.copies:
-            copy = self._copies[message_id]
-            copy.keys.discard(entry.key)
-            if not copy.keys:
-                done.append(self._copies.pop(message_id))
+        for copy in entry.copies:
+            copy.places.discard(entry.place)
+            if not copy.places:
+                done.append(self._copies.pop(copy.id))
         return done
 
     def doubt(self) -> None:
@@ -174,39 +190,49 @@ class Held:
 
         So of what is in hand now, the original message may come again, long after we are done with it.
         """
-        self._doubtful |= {(key, e.attempt) for key, e in self._entries.items() if e.attempt is not None}
+        for run, entries in self._entries.items():
+            self._doubtful |= {(run, e.place, e.attempt) for e in entries.values() if e.attempt is not None}
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether `done_before` may be true of any call."""
+        return bool(self._doubtful)
 
     def done_before(self, run: str, call: Call) -> bool:
         """Whether this attempt at a call was made here, and its message comes again all the same."""
-        key = Key(run, call.item.place)
-        return (key, call.item.attempt) in self._doubtful and key not in self._entries
+        place = call.item.place
+        return (run, place, call.item.attempt) in self._doubtful and place not in self._entries.get(run, ())
 
-    def never_begun(self, keys: Iterable[Key]) -> None:
+    def never_begun(self, run: str, places: Iterable[int]) -> None:
         """These calls go back as they came."""
-        for key in keys:
-            entry = self._entries.get(key)
+        entries = self._entries.get(run, {})
+        for place in places:
+            entry = entries.get(place)
             if entry is not None and entry.attempt is not None:
-                self._doubtful.discard((key, entry.attempt))
+                self._doubtful.discard((run, place, entry.attempt))
                 entry.attempt = None
 
     def forget(self, run: str) -> None:
         """A run is over."""
-        self._doubtful = {each for each in self._doubtful if each[0].run != run}
+        self._doubtful = {each for each in self._doubtful if each[0] != run}
 
     def void(self, message_id: str) -> None:
         """A copy will not come: let go of the calls that only it stands for."""
         copy = self._copies.pop(message_id, None)
-        for key in copy.keys if copy is not None else ():
-            entry = self._entries[key]
-            entry.copies.discard(message_id)
-            if not entry.copies:
-                self.leave([key])
-                del self._entries[key]
+        if copy is None:
+            return
+        entries = self._entries[copy.run]
+        alone = []
+        for place in copy.places:
+            entries[place].copies.remove(copy)
+            if not entries[place].copies:
+                alone.append(place)
+        self.finish(copy.run, alone)
 
-    def _count(self, call: Call, change: int) -> None:
-        width = call.item.width
-        self._counts[width] = self._counts.get(width, 0) + change
-        self._lones += change * call.item.lone
+    def _count(self, some: Sequence[Call], change: int) -> None:
+        for width, count in Counter([call.item.width for call in some]).items():
+            self._counts[width] = self._counts.get(width, 0) + change * count
+        self._lones += change * len([call for call in some if call.item.lone])
 
     # -- how much
 
@@ -253,7 +279,8 @@ class Held:
     def appetite(self, width: int, now: float) -> int:
         """Return how many calls of a width should be fetched now: what can start, and a little ahead.
 
-        As the embedded broker does: beyond it work for a moment, by the durations seen, in quarters.
+        As the embedded broker does: beyond it work for a moment, by the durations seen. It is asked for in
+        halves: each time costs the broker some writes to its disk, whatever comes of it.
         """
         if width > self._cores:
             return 0
@@ -261,4 +288,4 @@ class Held:
         if self.load >= self._cores and self.stale(now):
             return startable
         target, missing = self._pace.ahead(width, self._cores, self._counts)
-        return max(startable, missing) if startable or (target and missing * 4 >= target) else 0
+        return max(startable, missing) if startable or (target and missing * 2 >= target) else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from executor.errors import ConfigError, ExecutorError, NobodyThere
 from executor.messages import Cancel, Pushed, Report
+from executor.packed import pack
 from transports.base import Jobs, KeepingEnd, Say, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.dispatcher import PARTING, RabbitDispatcherEnd
@@ -82,7 +83,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         self._post.send(self._manifest, record, done, headers=headers(run=self._run))
 
     def _report(self, report: Report) -> None:
-        body = report_of(self._run, [report], ())
+        body = report_of(self._run, pack([report]))
         self._post.send(self._names.results(self._run), body, lambda outcome: None, headers=headers())
 
     # -- to collect it
@@ -113,8 +114,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         tags, self._recorded = self._recorded, []
 
         def done(outcome: Outcome) -> None:
-            for tag in tags:
-                self._connection.ack(tag)
+            self._connection.ack(*tags)
 
         self._write(record, done)
 

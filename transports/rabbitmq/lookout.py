@@ -52,6 +52,14 @@ class Lookout:
         self._widths = sorted([*self._widths, *new])
         return new
 
+    def width(self, queue: str) -> int:
+        """Return of what width a queue's calls are; 0 if its messages are taken one by one."""
+        names = self._names
+        for width in self._widths:
+            if queue in (names.line(width), names.first(width)):
+                return width
+        return 0
+
     def empty(self, queue: str, now: float) -> None:
         """There was nothing in a queue."""
         self._empty_until[queue] = now + LOOK_AGAIN * random.uniform(0.7, 1.3)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from executor.messages import Pushed, encode
+from executor.packed import pack as packed
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.frames import Call, beyond, body_of, fate, headers, pack, report_of
@@ -50,7 +51,7 @@ class Mending:
                 return
             if outcome is Outcome.TOO_LARGE and call is not None:  # the broker took it once
                 report = beyond("the call", call.item.place, size, self._post.most)
-                body = report_of(run, [report], ())
+                body = report_of(run, packed([report]))
                 self._post.send(self._names.results(run), body, done, headers=headers(), lasts=False)
                 return
             self._open -= 1
@@ -71,5 +72,5 @@ class Mending:
             )
         if lost:
             who = headers(worker=str(worker), host=str(event.headers.get("host"))) if worker else headers()
-            body = report_of(run, lost, ())
+            body = report_of(run, packed(lost))
             self._post.send(self._names.results(run), body, done, headers=who, lasts=False)

@@ -1,7 +1,7 @@
-"""Calls on their way from a common queue into a worker's own: a copy first, and then the original goes.
+"""Calls on their way from a common queue into a worker's own: a copy first, and then the originals go.
 
-As long as the copy is not confirmed the original is unacknowledged, so that the broker has one of the two at
-least. The calls are in the worker's hands when the copy is delivered, and not before.
+As long as the copy is not confirmed the originals are unacknowledged, so that the broker has one or the
+other at least. The calls are in the worker's hands when the copy is delivered, and not before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from executor.messages import Hello
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Tag
-from transports.rabbitmq.frames import Call, body_of, headers
+from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, headers
 from transports.rabbitmq.held import Held
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
@@ -20,11 +20,11 @@ from transports.rabbitmq.topology import Topology
 
 
 class _Move:
-    __slots__ = ("acknowledged", "fresh", "open", "run", "tag")
+    __slots__ = ("acknowledged", "fresh", "open", "run", "tags")
 
-    def __init__(self, run: str, tag: Tag, fresh: list[Call]) -> None:
+    def __init__(self, run: str, tags: Sequence[Tag], fresh: list[Call]) -> None:
         self.run = run
-        self.tag = tag
+        self.tags = tags
         self.fresh = fresh  # handed to the owner when the copy came
         self.open = 0  # publications that are not confirmed
         self.acknowledged = False
@@ -54,22 +54,27 @@ class Moving:
         """Whether it is not known yet that all copies are safe."""
         return any(move.open for move in self._moves.values())
 
+    @property
+    def most(self) -> int:
+        """Bytes that one copy should have at most."""
+        return min(BODY_BYTES, self._post.most or BODY_BYTES)
+
     def runs(self) -> set[str]:
         """Return the runs of the calls under way."""
         return {move.run for move in self._moves.values()}
 
     def move(
-        self, tag: Tag, run: str, ours: Sequence[Call], rest: Sequence[Call], *, anew: bool = False
+        self, tags: Sequence[Tag], run: str, ours: Sequence[Call], rest: Sequence[Call], *, anew: bool = False
     ) -> None:
-        """Move what is `ours` of a message into our own queue, and the rest to where it comes first.
+        """Move what is `ours` of messages into our own queue, and the rest to where it comes first.
 
-        `anew` is whether the message was pushed as its calls had been lost.
+        `anew` is whether the messages were pushed as their calls had been lost.
         """
         self._copies += 1
         message_id = f"{self._instance}.{self._copies}"
         fresh, done = self._held.add(message_id, run, ours)
         self._replies.release(done)
-        move = self._moves[message_id] = _Move(run, tag, fresh)
+        move = self._moves[message_id] = _Move(run, tags, fresh)
 
         def confirmed(some: Sequence[Call], size: int, outcome: Outcome) -> None:
             if outcome is Outcome.NO_QUEUE:  # somebody deleted it: the original goes back into line
@@ -81,7 +86,7 @@ class Moving:
             move.open -= 1
             if not move.open and not move.acknowledged:
                 move.acknowledged = True
-                self._connection.ack(move.tag)
+                self._connection.ack(*move.tags)
                 if not move.fresh and message_id in self._moves:  # the run ended meanwhile
                     del self._moves[message_id]
 

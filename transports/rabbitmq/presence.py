@@ -25,6 +25,10 @@ class Open:
     def __contains__(self, place: int) -> bool:
         return 0 <= place < len(self._reported) and not self._reported[place]
 
+    def has_all(self, first: int, end: int) -> bool:
+        """Whether all calls from `first` on and before `end` are among them."""
+        return not any(self._reported[first:end])
+
     def __iter__(self) -> Iterator[int]:
         """Yield their places; those that were reported cost next to nothing."""
         place = self._reported.find(0)
@@ -37,6 +41,16 @@ class Open:
         if place in self:
             self._reported[place] = 1
             self.counts[self.widths[place]] -= 1
+
+    def close_all(self, places: Iterable[int]) -> list[int]:
+        """Calls were reported; return the widths of those that were open."""
+        reported, last = self._reported, len(self._reported)
+        found = {place for place in places if 0 <= place < last and not reported[place]}
+        for place in found:
+            reported[place] = 1
+        widths = Counter([self.widths[place] for place in found])
+        self.counts.subtract(widths)
+        return list(widths)
 
     def reopen(self, place: int) -> None:
         """A call is tried again."""

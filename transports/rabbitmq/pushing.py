@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from executor.errors import CannotTravel
 from executor.messages import NIL, Report, too_large
 from transports.base import Jobs
 from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers, pack
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.presence import Open
 from transports.rabbitmq.topology import Topology
@@ -132,25 +132,42 @@ class Pushing:
         while self._repeats and self._has_room():
             self._repeat(*self._repeats.popleft())
         while self._has_room() and (first := self._following()) is not None:
-            width = self._jobs.widths[first]
             anew = bool(self._anew)
-            some: list[Call] = []
-            size = 0
-            while len(some) < self._together[width] and size < BODY_BYTES:
-                place = self._following()
-                if place is None or self._jobs.widths[place] != width or bool(self._anew) != anew:
-                    break
-                call = self._encoded(place)
-                if call is not None and some and size + call.size > BODY_BYTES:
-                    break  # it begins the next message
-                self._advance()
-                if call is not None:
-                    some.append(call)
-                    size += call.size
-            if some:
+            width = self._open.widths[first]
+            places = list(self._alike(first, width))
+            body = self._frame(places)
+            last = places[-1]
+            if body is None:
+                some, last = self._one_by_one(places)
+                body, places = body_of(self._run, some), [call.item.place for call in some]
+            self._pass(last)
+            if places:
                 # What is pushed anew was before what waits: it goes first. A worker that has had it takes it.
                 queue = self._names.first(width) if anew else self._names.line(width)
-                self._send(queue, some, anew=anew)
+                self._send(queue, width, places, body, anew=anew)
+
+    def _frame(self, places: Sequence[int]) -> bytes | None:
+        """Return the body of a message with the calls at these places, if it can be had in one go."""
+        if self._jobs.id != self._run:  # of a run that another dispatcher left: the frame would name ours
+            return None
+        frame = self._jobs.frame(places)
+        return None if frame is None or len(frame) > min(BODY_BYTES, self._largest) else pack([frame])
+
+    def _one_by_one(self, places: Iterable[int]) -> tuple[list[Call], int]:
+        """Return the calls at these places that make a message, and the last place that was looked at."""
+        some: list[Call] = []
+        size = 0
+        last = -1
+        for place in places:
+            call = self._encoded(place)
+            if call is not None:
+                own = call.size
+                if some and size + own > BODY_BYTES:
+                    break  # it begins the next message
+                some.append(call)
+                size += own
+            last = place
+        return some, last
 
     def _has_room(self) -> bool:
         return len(self._post) < WINDOW and self._post.size < WINDOW_BYTES
@@ -167,18 +184,33 @@ class Pushing:
             self._next += 1
         return None
 
-    def _advance(self) -> None:
+    def _alike(self, first: int, width: int) -> Iterable[int]:
+        """Return the places that come next and are of a width, as many as go into one message."""
+        most, widths = self._together[width], self._open.widths
+        if not self._anew:
+            end = min(first + most, len(self._known))
+            to_push = not any(self._known[first:end]) and self._open.has_all(first, end)
+            if to_push and widths[first:end].count(width) == end - first:
+                return range(first, end)  # as nearly always: nothing need be looked at one by one
+        coming = self._anew or range(first, len(self._known))
+        due = (place for place in coming if place in self._open and (self._anew or not self._known[place]))
+        return itertools.islice(itertools.takewhile(lambda place: widths[place] == width, due), most)
+
+    def _pass(self, place: int) -> None:
+        """What came next is dealt with, up to this place."""
         if self._anew:
-            self._anew.popleft()
+            while self._anew.popleft() != place:
+                pass
         else:
-            self._next += 1
+            self._next = place + 1
 
     def _repeat(self, place: int, alone: bool) -> None:
         call = self._encoded(place) if place in self._open else None
         if call is not None:
             call.item.lone = alone
             width = call.item.width
-            self._send(self._names.alone(width) if alone else self._names.first(width), [call], anew=True)
+            queue = self._names.alone(width) if alone else self._names.first(width)
+            self._send_one(queue, call, anew=True)
 
     def _encoded(self, place: int) -> Call | None:
         """Return a call, or report that it can't travel."""
@@ -191,12 +223,13 @@ class Pushing:
             self._report(Report(place, 0, "error", NIL, error=("CannotTravel", str(cannot), "")))
             return None
 
-    def _send(self, queue: str, some: list[Call], *, anew: bool) -> None:
-        width = some[0].item.width
-        body = body_of(self._run, some)
+    def _send_one(self, queue: str, call: Call, *, anew: bool) -> None:
+        self._send(queue, call.item.width, [call.item.place], body_of(self._run, [call]), anew=anew)
+
+    def _send(self, queue: str, width: int, places: list[int], body: bytes, *, anew: bool) -> None:
         own = headers(anew="yes") if anew else headers()
         number = next(self._numbers)
-        self._unsafe[number] = [call.item.place for call in some]
+        self._unsafe[number] = places
 
         def done(outcome: Outcome) -> None:
             if outcome is Outcome.NO_QUEUE:  # somebody deleted it
@@ -206,11 +239,12 @@ class Pushing:
                 return
             if outcome is Outcome.SAFE:
                 self._safe(width)
-            elif len(some) == 1:
-                self._report(beyond("the call", some[0].item.place, len(body), self._post.most))
+            elif len(places) == 1:
+                self._report(beyond("the call", places[0], len(body), self._post.most))
             else:
-                for call in some:
-                    self._send(queue, [call], anew=anew)
+                for call in map(self._encoded, places):
+                    if call is not None:
+                        self._send_one(queue, call, anew=anew)
             del self._unsafe[number]
 
         self._post.send(queue, body, done, headers=own)

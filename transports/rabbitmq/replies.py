@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from executor.messages import Buffer, Hello, Report
+from executor.packed import Packed, join, pack
 from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.frames import Call, beyond, body_of, headers, in_bodies, report_of
-from transports.rabbitmq.held import Copy, Entry, Held, Key
+from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers, in_bodies, report_of
+from transports.rabbitmq.held import Copy, Entry, Held
 from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.topology import Topology
 
-#: A report, and the buffers of its value.
-Reported: TypeAlias = tuple[Report, Sequence[Buffer]]
+#: Seconds that reports wait for others, while calls in hand keep the cores busy: the broker writes each
+#: message to its disk, and that costs it as much as a hundred tiny calls.
+LINGER = 0.02
+
+#: Reports that wait no longer, when there are so many.
+ENOUGH = 2048
 
 
 class Replies:
-    """Publishes for the worker that `hello` introduces.
+    """Publishes for the worker that `hello` introduces; `now` is its clock, in seconds.
 
     `back` is told the width and queue of calls that are in line again, `gone` a run whose results queue is.
     """
@@ -33,16 +38,33 @@ class Replies:
         self._headers = headers(worker=hello.name, host=hello.host)
         self._back = back
         self._gone = gone
+        self._waiting: dict[str, list[tuple[Packed, list[Entry]]]] = {}  # reports to be sent together
+        #: When what waits is to be sent.
+        self.due = math.inf
 
-    def report(self, run: str, some: Sequence[Reported]) -> None:
-        """Send reports of a run."""
-        sizes = [
-            len(report.value) + len(report.stdout) + len(report.stderr) + sum(len(b) for b in own)
-            for report, own in some
-        ]
-        for part in in_bodies(sizes):
-            left = self._held.leave(Key(run, report.place) for report, _ in some[part])
-            self._publish(run, some[part], left)
+    def __bool__(self) -> bool:
+        """Whether reports wait to be sent."""
+        return bool(self._waiting)
+
+    def report(self, run: str, reports: Packed, places: Iterable[int], now: float) -> None:
+        """Send reports of a run, which are of the calls at these places; soon, if calls are in hand."""
+        waiting = self._waiting.setdefault(run, [])
+        waiting.append((reports, self._held.leave(run, places)))
+        self.due = min(self.due, now + LINGER)
+        if not self._held.load or sum(each.count for each, _ in waiting) >= ENOUGH:
+            self.due = now
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Send what has waited long enough."""
+        if now >= self.due:
+            self.due = math.inf
+            for run in list(self._waiting):
+                self._publish_waiting(run)
+
+    def forget(self, run: str) -> None:
+        """A run is over: nobody waits for its reports."""
+        self._waiting.pop(run, None)
 
     def put_back(self, run: str, some: Sequence[Call]) -> None:
         """Put calls back into line, first: they are tried again, or were never begun."""
@@ -57,43 +79,60 @@ class Replies:
 
     def refuse(self, run: str, some: Sequence[Call], size: int) -> None:
         """Report of calls, together of that size, which the broker took once and does not any more."""
-        self._refuse(run, some, self._held.leave(Key(run, call.item.place) for call in some), size)
+        self._refuse(run, some, self._held.leave(run, [call.item.place for call in some]), size)
 
     def release(self, copies: Sequence[Copy]) -> None:
         """Acknowledge copies that stand for nothing any more."""
-        for copy in copies:
-            if copy.tag is not None:
-                self._connection.ack(copy.tag)
+        self._connection.ack(*[copy.tag for copy in copies if copy.tag is not None])
 
-    def _publish(self, run: str, some: Sequence[Reported], left: Sequence[Entry]) -> None:
+    def _publish_waiting(self, run: str) -> None:
+        """Send the reports of a run that wait, together."""
+        waiting = self._waiting.pop(run, [])
+        most = min(BODY_BYTES, self._post.most or BODY_BYTES)
+        for part in in_bodies((reports.size for reports, _ in waiting), most):
+            some = waiting[part]
+            self._publish(run, join([reports for reports, _ in some]), [e for _, left in some for e in left])
+
+    def _publish(self, run: str, reports: Packed, left: Sequence[Entry]) -> None:
         """Send reports; when they are safe, what `left` is let go of."""
-        body = report_of(run, [report for report, _ in some], [buffer for _, own in some for buffer in own])
+        if reports.size > BODY_BYTES and reports.count > 1:
+            self._publish_in_parts(run, reports, left, BODY_BYTES)
+            return
+        body = report_of(run, reports)
 
         def done(outcome: Outcome) -> None:
-            if outcome is Outcome.TOO_LARGE:
-                self._publish_less(run, some, left, len(body))
-                return
-            self.release(self._held.arrived(left))
-            if outcome is Outcome.NO_QUEUE:
-                self._gone(run)
+            if outcome is Outcome.TOO_LARGE and reports.count > 1:
+                self._publish_in_parts(run, reports, left, 0)
+            elif outcome is Outcome.TOO_LARGE:
+                self._publish_instead(run, reports, left, len(body))
+            else:
+                self.release(self._held.arrived(run, left))
+                if outcome is Outcome.NO_QUEUE:
+                    self._gone(run)
 
         self._post.send(self._names.results(run), body, done, headers=self._headers)
 
-    def _publish_less(self, run: str, some: Sequence[Reported], left: Sequence[Entry], size: int) -> None:
-        """Send reports that were too large together one by one, and of one that is too large only that."""
-        if len(some) > 1:
-            for each in some:
-                own = [entry for entry in left if entry.key.place == each[0].place]
-                self._publish(run, [each], own)
-            return
-        ((report, _),) = some
+    def _publish_in_parts(self, run: str, reports: Packed, left: Sequence[Entry], most: int) -> None:
+        """Send reports that are too large together in messages of `most` bytes, or of one report."""
+        entries = {entry.place: entry for entry in left}
+        each = list(reports.each())
+        for part in in_bodies((_size(report, own) for report, own in each), most):
+            some = each[part]
+            own = [buffer for _, buffers in some for buffer in buffers]
+            places = [report.place for report, _ in some]
+            theirs = [entries[place] for place in places if place in entries]
+            self._publish(run, pack([report for report, _ in some], own), theirs)
+
+    def _publish_instead(self, run: str, reports: Packed, left: Sequence[Entry], size: int) -> None:
+        """Send, in place of a report that is too large, only that it is."""
+        (report,) = reports.reports()
         instead = beyond("the result", report.place, size, self._post.most)
         for name in ("attempt", "cores", "started", "finished"):
             setattr(instead, name, getattr(report, name))
-        self._publish(run, [(instead, ())], left)
+        self._publish(run, pack([instead]), left)
 
     def _put_some_back(self, run: str, queue: str, some: list[Call]) -> None:
-        left = self._held.leave(Key(run, call.item.place) for call in some)
+        left = self._held.leave(run, [call.item.place for call in some])
         width = some[0].item.width
         body = body_of(run, some)
 
@@ -105,11 +144,15 @@ class Replies:
             elif outcome is Outcome.TOO_LARGE:
                 self._refuse(run, some, left, len(body))
             else:
-                self.release(self._held.arrived(left))
+                self.release(self._held.arrived(run, left))
                 self._back(width, queue)
 
         self._post.send(queue, body, done, headers=headers())
 
     def _refuse(self, run: str, some: Sequence[Call], left: Sequence[Entry], size: int) -> None:
         reports = [beyond("the call", call.item.place, size, self._post.most) for call in some]
-        self._publish(run, [(report, ()) for report in reports], left)
+        self._publish(run, pack(reports), left)
+
+
+def _size(report: Report, buffers: Sequence[Buffer]) -> int:
+    return len(report.value) + len(report.stdout) + len(report.stderr) + sum(map(len, buffers))

@@ -1,8 +1,8 @@
 """A worker's end of RabbitMQ.
 
-It fetches (`basic.get`) rather than subscribes: only so can it take the narrowest first and no more than can
+It fetches rather than subscribes for good: only so can it take the narrowest first and no more than can
 start soon. What it fetched, it moves: a copy into a queue of its own, confirmed, then it acknowledges the
-original. A call is handed to the pool when the copy was delivered; from then on, and only then, it may
+originals. A call is handed to the pool when the copy was delivered; from then on, and only then, it may
 have begun. So the broker itself knows who has what, and whether a worker that vanished may have begun it: no
 delivery count says that.
 """
@@ -31,14 +31,16 @@ from executor.messages import (
     longest,
 )
 from executor.packed import Packed
+from executor.packed import pack as packed
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered
-from transports.rabbitmq.frames import Call, body_of, calls, headers, pack, unpack
-from transports.rabbitmq.held import Held, Key
+from transports.rabbitmq.fetching import Fetching
+from transports.rabbitmq.frames import body_of, headers, pack, unpack
+from transports.rabbitmq.held import Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.moving import Moving
@@ -47,9 +49,6 @@ from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
 from transports.rabbitmq.runs import Runs
 from transports.rabbitmq.topology import Topology
-
-#: Seconds in which nothing is fetched after calls came that another version pushed.
-FOREIGN = 5.0
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
@@ -86,15 +85,16 @@ class RabbitWorkerEnd(WorkerEnd):
         )
         self._moving = Moving(self._connection, self._post, self._held, self._replies, names, hello)
         self._lookout = Lookout(names, hello.cores)
+        self._runs = Runs(names.patience)
+        self._fetching = Fetching(
+            self._connection, names, hello.protocol, self._held, self._moving, self._mending, self._runs,
+            self._lookout, back=self._in_line, refuse=self._refuse, stranger=self._stranger,
+        )  # fmt: skip
         self._own: dict[str, dict[str, Any]] = {}  # its own queues, with their arguments
         self._listening = ""  # the queue in which it hears what is told to all
-        self._runs = Runs(names.patience)
         self._orders: list[Order] = []
-        self._getting = ""
-        self._checking: tuple[Delivered, str, list[Call]] | None = None  # until its run is known
         self._outage = Outage(self._connection.address, say)
         self._given_up = True  # what had not begun when the connection broke
-        self._pause_until = 0.0
         self._beat_at = 0.0
         self._again_at = 0.0
         self._waiting: set[int] = set()  # widths of calls that we put back, which is still to be told
@@ -113,8 +113,10 @@ class RabbitWorkerEnd(WorkerEnd):
             now = time.monotonic()
             for event in self._connection.take():
                 self._hear(event, now)
+            self._replies.tick(now)
             self._tick(now)
-            self._fetch(now)
+            if self._outage.opened:
+                self._fetching.go_on(now)
             if self._orders or (deadline is not None and now >= deadline):
                 orders, self._orders = self._orders, []
                 return orders
@@ -124,12 +126,28 @@ class RabbitWorkerEnd(WorkerEnd):
     def reply(self, run: str, reports: Packed) -> None:
         now = time.monotonic()
         self._runs.touch(run, now)
-        final: list[tuple[Report, Sequence[Buffer]]] = []
+        read = reports.reports()
+        places = [report.place for report in read]
+        held = self._held.present(run, places)
+        by_width: dict[int, list[Report]] = {}
+        for report, call in zip(read, held, strict=True):
+            if call is not None:
+                by_width.setdefault(call.item.width, []).append(report)
+        for width, some in by_width.items():
+            self._held.learn(some, width, now)
+        if None in held or any(report.status != "ok" for report in read):
+            reports, places = self._final(run, reports)
+        if places:  # as they came, in the usual case
+            self._replies.report(run, reports, places, now)
+
+    def _final(self, run: str, reports: Packed) -> tuple[Packed, list[int]]:
+        """Return reports after which a call is not tried again, and their places; put back what is."""
+        final: list[Report] = []
+        buffers: list[Buffer] = []
         for report, own in reports.each():
             call = self._held.call(run, report.place)
             if call is None:  # of a run that is over
                 continue
-            self._held.learn([report], call.item.width, now)
             error = report.error[0] if report.error else ""
             if not self._runs.stopped(run) and tries_again(
                 report.status, call.item.attempt, call.item.retries, error
@@ -137,20 +155,20 @@ class RabbitWorkerEnd(WorkerEnd):
                 call.item.attempt += 1
                 self._replies.put_back(run, [call])
             else:
-                final.append((report, own))
-        self._replies.report(run, final)
+                final.append(report)
+                buffers.extend(own)
+        return packed(final, buffers), [report.place for report in final]
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
-        keys = [Key(run, place) for place in places]
         if self._runs.stopped(run):
-            self._replies.release(self._held.finish(keys))
+            self._replies.release(self._held.finish(run, places))
         else:
-            self._held.never_begun(keys)
-            found = [call for key in keys if (call := self._held.call(*key)) is not None]
+            self._held.never_begun(run, places)
+            found = [call for place in places if (call := self._held.call(run, place)) is not None]
             self._replies.put_back(run, found)
 
     def drain(self) -> list[Order]:
-        self._draining = True
+        self._draining = self._fetching.draining = True
         self._hello.leaving = True
         self._beat_at = 0.0
         return [GiveBack(run, None) for run in self._runs.begun()]
@@ -161,7 +179,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     @property
     def settled(self) -> bool:
-        return not (self._post or self._moving or self._held or self._checking or self._getting)
+        return not (self._post or self._moving or self._held or self._fetching or self._replies)
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -172,7 +190,7 @@ class RabbitWorkerEnd(WorkerEnd):
         now = time.monotonic()
         if not self._outage.opened:
             return _TICK
-        ats = [self._beat_at, self._again_at, *self._lookout.times(now)]
+        ats = [self._beat_at, self._again_at, self._replies.due, *self._lookout.times(now)]
         if self._held.excess:
             ats.append(self._recall_at)
         if self._waiting:
@@ -208,7 +226,9 @@ class RabbitWorkerEnd(WorkerEnd):
         elif isinstance(event, events.Confirmed):
             self._post.confirmed(event)
         elif isinstance(event, events.Empty):
-            self._got_nothing(event.queue, now)
+            self._fetching.nothing(event.queue, now)
+        elif isinstance(event, events.Fetched):
+            self._fetching.came(event.queue, event.messages, now)
         elif isinstance(event, events.Found):
             self._found(event, now)
         elif event.queue == self._listening:
@@ -216,7 +236,7 @@ class RabbitWorkerEnd(WorkerEnd):
         elif event.queue in self._own:
             self._copy_came(event, now)
         else:
-            self._got(event, now)
+            self._fetching.came(event.queue, [event], now)
 
     def _open(self, event: events.Opened, now: float) -> None:
         """Declare everything, and go on where we were."""
@@ -242,7 +262,7 @@ class RabbitWorkerEnd(WorkerEnd):
         """The connection broke: what was being fetched is void, what we have waits for the next."""
         if self._outage.loses(event, now):
             self._given_up = False
-        self._getting, self._checking = "", None
+        self._fetching.lost()
         self._mending.lost()
         self._post.lost(event.most)
         self._moving.lost()
@@ -263,6 +283,7 @@ class RabbitWorkerEnd(WorkerEnd):
             self._beat_at = 0.0
         elif isinstance(message, Refused):
             if message.instance == self._hello.instance:
+                self._fetching.pause(now)
                 self._refuse(message.reason)
         elif isinstance(message, Alive):
             self._runs.alive(message.run, now)
@@ -286,13 +307,13 @@ class RabbitWorkerEnd(WorkerEnd):
         else:
             self._runs.vanish(run, now)
         self._moving.over(run)
-        self._replies.release(self._held.finish(self._held.of_run(run)))
+        self._replies.release(self._held.finish(run, self._held.of_run(run)))
         self._held.forget(run)
+        self._replies.forget(run)
         if self._runs.leave(run):
             self._orders.append(Ended(run, complete, why))
 
     def _refuse(self, reason: str) -> None:
-        self._pause_until = time.monotonic() + FOREIGN
         if reason not in self._refusals:
             self._refusals.add(reason)
             self._say(f"refused by the dispatcher at {self.address}: {reason}")
@@ -302,37 +323,11 @@ class RabbitWorkerEnd(WorkerEnd):
             self._strangers.add(queue)
             self._say(f"ignored a stranger's message in {queue}: {bad}")
 
-    # -- fetching
-
-    def _fetch(self, now: float) -> None:
-        """Ask for the next message, if there is room for what it may hold."""
-        if not self._outage.opened or self._getting or self._checking or self._draining or self._held.lone:
-            return
-        if now < self._pause_until or self._moving.unconfirmed:
-            return
-        queue = self._lookout.next(
-            now, idle=not self._held.load and not self._moving, mends=not self._mending,
-            wants=lambda width: self._held.appetite(width, now),
-        )  # fmt: skip
-        if queue:
-            self._getting = queue
-            self._connection.get(queue)
-
-    def _got_nothing(self, queue: str, now: float) -> None:
-        if self._getting == queue:
-            self._getting = ""
-        self._lookout.empty(queue, now)
-
     def _found(self, event: events.Found, now: float) -> None:
         """Take the answer whether a queue exists: that of a width, or of a run's results."""
-        if self._checking is not None and event.queue == self._names.results(self._checking[1]):
-            (delivered, run, some), self._checking = self._checking, None
-            if event.messages is None:
-                self._gone(run)
-            else:
-                self._runs.seen(run, now)
-            self._move(delivered, run, some, now)
-        elif event.messages is not None:
+        if self._fetching.found(event, now, self._gone):
+            return
+        if event.messages is not None:
             for width in self._lookout.exists(event.queue):
                 for queue, arguments in self._names.of_width(width).items():  # somebody may have deleted one
                     self._connection.declare(queue, arguments)
@@ -356,54 +351,6 @@ class RabbitWorkerEnd(WorkerEnd):
         self._lookout.filled(queue)
         self._waiting.add(width)
 
-    def _got(self, event: Delivered, now: float) -> None:
-        """A message came that was asked for."""
-        if self._getting != event.queue or event.tag is None:
-            return
-        self._getting = ""
-        try:
-            run, some = calls(event.body)
-        except BadFrame as bad:
-            self._stranger(event.queue, bad)
-            self._connection.ack(event.tag)
-            return
-        if event.queue == self._names.returned:
-            self._mending.mend(event, run, some)
-            self._lookout.filled()
-            return
-        protocol = event.headers.get("protocol")
-        if protocol != self._hello.protocol:
-            self._connection.reject(event.tag)
-            self._refuse(
-                f"it speaks protocol {protocol}, this worker {self._hello.protocol}: use the same version"
-            )
-            return
-        if self._runs.unknown(run, now):
-            self._checking = (event, run, some)
-            self._connection.look_for(self._names.results(run))
-            return
-        self._move(event, run, some, now)
-
-    def _move(self, event: Delivered, run: str, some: list[Call], now: float) -> None:
-        """Move what we want of a message into our own queue, and the rest to where it comes first."""
-        assert event.tag is not None
-        if self._draining:
-            self._connection.reject(event.tag)
-            return
-        anew = "anew" in event.headers
-        if not anew:  # else its dispatcher knows that the broker has lost what became of it
-            some = [call for call in some if not self._held.done_before(run, call)]
-        if self._runs.stopped(run) or not some:
-            self._connection.ack(event.tag)
-            return
-        width = some[0].item.width
-        count = 1 if some[0].item.lone else max(1, self._held.appetite(width, now))
-        ours, rest = some[:count], some[count:]
-        self._runs.touch(run, now)
-        self._moving.move(event.tag, run, ours, rest, anew=anew)
-        if rest:
-            self._in_line(width, self._names.first(width))
-
     def _copy_came(self, event: Delivered, now: float) -> None:
         """A copy is in our hands, for the first time or again."""
         copy = self._held.copy(event.message_id)
@@ -419,7 +366,7 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         run, fresh = moved
         if self._draining:
-            self._held.never_begun([Key(run, call.item.place) for call in fresh])
+            self._held.never_begun(run, [call.item.place for call in fresh])
             self._replies.put_back(run, fresh)
             return
         if self._runs.begin(run, now):

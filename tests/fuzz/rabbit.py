@@ -21,7 +21,18 @@ from tests.fuzz.choices import Choices
 from tests.fuzz.messages import message, mutated
 from tests.fuzz.target import Target
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
-from transports.rabbitmq.events import Blocked, Confirmed, Delivered, Empty, Ended, Found, Lost, Opened, Tag
+from transports.rabbitmq.events import (
+    Blocked,
+    Confirmed,
+    Delivered,
+    Empty,
+    Ended,
+    Fetched,
+    Found,
+    Lost,
+    Opened,
+    Tag,
+)
 from transports.rabbitmq.frames import headers, pack
 from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.worker import RabbitWorkerEnd
@@ -78,8 +89,13 @@ class Silent:
     def look_for(self, queue: str) -> None:
         self.due.append(Found(queue, 1))
 
-    def ack(self, tag: Tag) -> None:
-        assert isinstance(tag, Tag)
+    def fetch(self, queue: str, most: int, linger: float) -> None:
+        some = [self.stock.popleft() for _ in range(min(most, len(self.stock)))]
+        told = [self.delivered(queue, body, "", headers()) for body in some]
+        self.due.append(Fetched(queue, told) if told else Empty(queue))
+
+    def ack(self, *tags: Tag) -> None:
+        assert all(isinstance(tag, Tag) for tag in tags)
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_, **__: None

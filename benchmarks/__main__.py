@@ -23,7 +23,8 @@ from benchmarks.rabbit import Broker
 #: The parts, in their order, each with its module.
 PARTS = {
     "throughput": "throughput", "latency": "latency", "arrays": "arrays", "mixed": "mixed",
-    "durations": "durations", "scale": "scale", "start": "start", "pool": "pool", "peers": "beside",
+    "durations": "durations", "scale": "scale", "start": "start", "pool": "pool", "price": "price",
+    "peers": "beside",
 }  # fmt: skip
 
 #: What is measured when no part is named.

@@ -39,15 +39,24 @@ class Keys(NamedTuple):
     folder: Path
     secret: bytes
 
-    def derive(self, purpose: str, *, length: int = 32) -> bytes:
-        """Return the key of `length` bytes (at most 64) for a purpose, whose name has at most 16 bytes."""
-        return hashlib.blake2b(key=self.secret, person=purpose.encode(), digest_size=length).digest()
+    def derive(self, purpose: str, *, salt: bytes = b"", length: int = 32) -> bytes:
+        """Return the key of `length` bytes (at most 64) for a purpose, and among its keys for a salt.
+
+        Both have at most 16 bytes.
+        """
+        person = purpose.encode()
+        return hashlib.blake2b(key=self.secret, salt=salt, person=person, digest_size=length).digest()
 
     @property
     def fingerprint(self) -> str:
         """What tells these keys from others, and may be shown to anybody: 16 hex digits in groups of 4."""
         digits = self.derive("fingerprint", length=8).hex()
         return "-".join(digits[start : start + 4] for start in range(0, 16, 4))
+
+    @property
+    def short(self) -> str:
+        """The first 8 digits of the fingerprint, for names."""
+        return self.fingerprint.replace("-", "")[:8]
 
     @property
     def made(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
 from executor.private import check_socket_path
@@ -19,6 +20,14 @@ def socket_path(text: str) -> str:
     path = str(Path(path).absolute())
     check_socket_path(path)
     return path
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine's own, which nothing leaves."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def host_and_port(text: str) -> tuple[str, int] | None:

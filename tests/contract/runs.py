@@ -81,9 +81,9 @@ class Runs:
         Not to be asked while a collector begins: what is read here is not there for it.
         """
         with self.wire.channel() as channel:
-            queue, bodies = f"{self.wire.queue}.manifest.{NAME}", []
-            while (got := channel.basic_get(queue))[0] is not None:
-                bodies.append(got[2])
+            queue, bodies = f"manifest.{NAME}", []
+            while (got := channel.basic_get(f"{self.wire.queue}.{queue}"))[0] is not None:
+                bodies.append(self.wire.opened(queue, got))
         try:
             return set(manifest.read(NAME, bodies).collected)
         except ConfigError:  # not all is back that was read here a moment ago
@@ -103,7 +103,7 @@ class Runs:
         count = 0
         with self.wire.channel() as channel:  # whose end gives all back
             while (got := channel.basic_get(f"{self.wire.queue}.{queue}"))[0] is not None:
-                message, _ = decode(unpack(got[2]))
+                message, _ = decode(unpack(self.wire.opened(queue, got)))
                 assert isinstance(message, Reports)
                 count += len(message.items)
         return count

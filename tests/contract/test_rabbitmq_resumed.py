@@ -548,7 +548,8 @@ def test_of_a_run_of_which_all_is_recorded_nothing_stays_with_the_broker(runs: R
 
 def test_what_had_failed_and_is_retried_is_not_taken_for_what_the_broker_has(runs: Runs) -> None:
     worker = runs.worker(1)
-    failing = [record("jobs.flaky", f"marker-{number}", id=f"f{number}") for number in range(5)]
+    # Not too short: of tiny calls a worker takes many out of line.
+    failing = [record("jobs.flaky", f"marker-{number}", 0.05, id=f"f{number}") for number in range(5)]
     arguments = ["--tasks", runs.scripts.tasks(*failing, *holds(1)), "--output", "r.jsonl"]
     first = runs.dispatcher(*arguments)
     runs.runs("held-0")

@@ -9,7 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from executor import keys
+from executor.sealing import Seal
 from tests.contract.rabbit import free_ports
+from transports.rabbitmq.envelope import Envelopes
+from transports.rabbitmq.topology import Topology
 
 
 class Wire(ABC):
@@ -79,7 +83,19 @@ class RabbitMQ(Wire):
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.queue = f"test-{secrets.token_hex(4)}"
+        self._setting = f"test-{secrets.token_hex(4)}"
+
+    @property
+    def queue(self) -> str:
+        """What the names of its queues begin with."""
+        return f"{self._setting}.{keys.load(keys.place()).short}"
+
+    def opened(self, queue: str, got: tuple[Any, Any, Any]) -> bytes:
+        """Return what was sealed in a message from a queue of ours, as `basic_get` gives it."""
+        method, properties, body = got
+        names = Topology(self.queue, 5.0, 1800.0)
+        seal = Seal(keys.load(keys.place()))
+        return Envelopes(seal, names).open(f"{self.queue}.{queue}", method, properties, body)
 
     def free_addresses(self, count: int) -> list[str]:
         parts = urlsplit(self.url)
@@ -118,7 +134,7 @@ class RabbitMQ(Wire):
     def worker(self, listen: str, reach: str) -> dict[str, Any]:
         parts = urlsplit(self.url)
         user = parts.netloc.rpartition("@")[0]
-        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self.queue}
+        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self._setting}
 
 
 #: Every wire of this project that needs no broker of its own.

@@ -138,8 +138,9 @@ def fail(text: str = "as asked", seconds: float = 0.0) -> None:
     raise ValueError(text)
 
 
-def flaky(name: str) -> str:
-    """Fail at the first attempt."""
+def flaky(name: str, seconds: float = 0.0) -> str:
+    """Fail at the first attempt, after so many seconds."""
+    time.sleep(seconds)
     if Path(name).exists():
         return name
     Path(name).touch()

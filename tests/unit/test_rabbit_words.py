@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -22,9 +23,13 @@ from pika.exceptions import (
 )
 
 from executor.errors import ConfigError
+from executor.keys import Keys
+from executor.sealing import Seal
 from transports.base import wait_readable
 from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import NO_ANSWER, Lost
+from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
 
 SECRET = "S3cret"
@@ -144,7 +149,8 @@ def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
 
 
 def first_lost(url: str) -> Lost:
-    connection = Connection(url, name="test", heartbeat=5)
+    envelopes = Envelopes(Seal(Keys(Path(), bytes(32))), Topology("q", 5.0, 1800.0))
+    connection = Connection(url, envelopes, name="test", heartbeat=5)
     try:
         while True:
             for event in connection.take():

@@ -2,6 +2,7 @@
 
 topology.py     queues and exchanges: names and arguments
 amqp.py         one connection that is kept
+  envelope.py     messages, sealed for their place
   publisher.py    publications and what is said of them;  prober.py  which queues exist
   bulk.py         many messages of a queue at once;  unsettled.py  few words that settle them
   events.py       what it tells;  words.py  URLs, and what went wrong
@@ -27,14 +28,17 @@ from typing import Annotated, Any
 
 import msgspec
 
+from executor import keys
 from executor.errors import ConfigError
 from executor.messages import Hello
+from executor.sealing import Seal
 from transports import base
+from transports.addresses import is_loopback
 from transports.base import Say
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
 from transports.rabbitmq.kept import RabbitKeepingEnd
 from transports.rabbitmq.topology import Topology
-from transports.rabbitmq.words import parameters
+from transports.rabbitmq.words import parameters, shown
 from transports.rabbitmq.worker import RabbitWorkerEnd
 
 #: A name of ours within the 255 bytes of AMQP's names; no dot at its ends, where ours are joined.
@@ -64,7 +68,7 @@ class RabbitMQ(base.Transport):
     @classmethod
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> RabbitDispatcherEnd:
         return RabbitDispatcherEnd(
-            settings.url, _topology(settings), say=say, heartbeat=settings.heartbeat,
+            settings.url, *_of_user(settings, say), say=say, heartbeat=settings.heartbeat,
             largest=settings.largest,
         )  # fmt: skip
 
@@ -75,14 +79,14 @@ class RabbitMQ(base.Transport):
                 f"{name!r}: a run's name has letters, digits, and . _ - between them, 100 at most"
             )
         return RabbitKeepingEnd(
-            settings.url, _topology(settings), name, say=say, heartbeat=settings.heartbeat,
+            settings.url, *_of_user(settings, say), name, say=say, heartbeat=settings.heartbeat,
             largest=settings.largest, collects=collects,
         )  # fmt: skip
 
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> RabbitWorkerEnd:
         return RabbitWorkerEnd(
-            settings.url, _topology(settings), hello, say=say, heartbeat=settings.heartbeat,
+            settings.url, *_of_user(settings, say), hello, say=say, heartbeat=settings.heartbeat,
             largest=settings.largest,
         )  # fmt: skip
 
@@ -95,10 +99,27 @@ class RabbitMQ(base.Transport):
         return own, [own] * workers
 
 
-def _topology(settings: Settings) -> Topology:
+def _of_user(settings: Settings, say: Say) -> tuple[Topology, Seal]:
+    """Return the names of this user's queues, and what seals what lies in them.
+
+    Those of other keys have other names: so nobody takes what only others can read.
+
+    Raises:
+        ConfigError: the keys can't be used, or the way to the broker is not protected.
+    """
     if not _NAME.fullmatch(settings.queue):
         raise ConfigError("queue: must be of letters, digits, and . _ - between them, 100 at most")
-    return Topology(
-        settings.queue, settings.patience, settings.acknowledgement_timeout, settings.keep.seconds,
-        settings.temporary,
+    found = parameters(settings.url)
+    if found.ssl_options is None and not is_loopback(found.host):
+        if not settings.insecure:
+            raise ConfigError(
+                f"url: {shown(found)} is on another machine, and the password would go there in the clear: "
+                "write amqps://, or set `insecure: true`"
+            )
+        say(f"insecure: the password goes to {shown(found)} in the clear; calls and results are sealed")
+    own = keys.load(keys.place(settings.keys))
+    names = Topology(
+        f"{settings.queue}.{own.short}", settings.patience, settings.acknowledgement_timeout,
+        settings.keep.seconds, settings.temporary,
     )  # fmt: skip
+    return names, Seal(own)

@@ -21,6 +21,7 @@ from pika.adapters.select_connection import IOLoop
 from pika.exceptions import AMQPHeartbeatTimeout
 
 from transports.rabbitmq.bulk import Bulk
+from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import (
     NO_ANSWER,
     AMQPEvent,
@@ -59,13 +60,15 @@ logging.getLogger("pika").propagate = False
 class Connection:
     """Keeps a connection to the broker at `url`; `name` is how its management page shows it.
 
-    `heartbeat` is in seconds: a peer that is silent for twice that long is given up, by either side.
+    `heartbeat` is in seconds: a peer that is silent for twice that long is given up, by either side. What is
+    published goes in `envelopes`, and what is delivered comes out of them: as b"" if it is not one of ours.
 
     Raises:
         ConfigError: the URL is none.
     """
 
-    def __init__(self, url: str, *, name: str, heartbeat: int) -> None:
+    def __init__(self, url: str, envelopes: Envelopes, *, name: str, heartbeat: int) -> None:
+        self._envelopes = envelopes
         self._parameters = parameters(url)
         self._parameters.heartbeat = heartbeat
         self._parameters.socket_timeout = self._parameters.stack_timeout = _CONNECTING
@@ -129,7 +132,7 @@ class Connection:
         def got(channel: Any, method: Any, properties: Any, body: bytes) -> None:
             self._heard("get")
             self._got = True
-            self._deliver(queue, method.delivery_tag, properties, body)
+            self._deliver(queue, method.delivery_tag, method, properties, body)
 
         def ask() -> None:
             self._getting, self._got = queue, False
@@ -156,7 +159,7 @@ class Connection:
 
         def came(channel: Any, method: Any, properties: Any, body: bytes) -> None:
             tag = method.delivery_tag if unacknowledged else None
-            self._deliver(queue, tag, properties, body)
+            self._deliver(queue, tag, method, properties, body)
 
         self._ask(lambda done: self._channel.basic_qos(prefetch_count=prefetch, callback=done))
         self._ask(
@@ -362,10 +365,11 @@ class Connection:
         self._waits = back_off()
         self._channel = channel
         self._generation += 1
-        self._publisher = Publisher(channel, self._generation, self._put)
+        self._publisher = Publisher(channel, self._generation, self._envelopes, self._put)
         self._bulk = Bulk(
             bulk,
             self._generation,
+            self._envelopes,
             self._loop.call_later,
             self._fetched,
             lambda queue: self._put(Ended(queue)),
@@ -429,14 +433,13 @@ class Connection:
         if self._publisher is not None:
             self._publisher.confirmed(frame)
 
-    def _deliver(self, queue: str, number: int | None, properties: Any, body: bytes) -> None:
+    def _deliver(self, queue: str, number: int | None, method: Any, properties: Any, body: bytes) -> None:
         tag = None
         if number is not None:
             tag = Tag(self._generation, number)
             self._unsettled.came(number)
-        self._put(
-            Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body), len(body)
-        )
+        message = self._envelopes.delivered(queue, tag, method, properties, body)
+        self._put(message, len(body))
 
     def _fetched(self, queue: str, messages: Sequence[Delivered]) -> None:
         self._heard("get")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.unsettled import Unsettled
 
@@ -27,11 +28,13 @@ class Bulk:
     """
 
     def __init__(
-        self, channel: Any, generation: int, later: Callable[[float, Callable[[], None]], object],
+        self, channel: Any, generation: int, envelopes: Envelopes,
+        later: Callable[[float, Callable[[], None]], object],
         fetched: Callable[[str, Sequence[Delivered]], None], ended: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._channel = channel
         self._generation = generation
+        self._envelopes = envelopes
         self._later = later
         self._fetched = fetched
         self._unsettled = Unsettled()
@@ -56,7 +59,7 @@ class Bulk:
             nonlocal size
             self._unsettled.came(method.delivery_tag)
             tag = Tag(self._generation, method.delivery_tag, bulk=True)
-            some.append(Delivered(queue, tag, properties.headers or {}, properties.message_id or "", body))
+            some.append(self._envelopes.delivered(queue, tag, method, properties, body))
             size += len(body)
             if len(some) == most or size >= _BYTES:
                 end()

@@ -34,11 +34,13 @@ from executor.messages import (
     encode,
     share_out,
 )
+from executor.sealing import Seal
 from executor.words import plural
 from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.continued import Continued
+from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.frames import calls, pack, unpack
 from transports.rabbitmq.lostwatch import LostWatch
@@ -75,10 +77,12 @@ class RabbitDispatcherEnd(DispatcherEnd):
     """
 
     def __init__(
-        self, url: str, names: Topology, *, say: Say, heartbeat: float, largest: int
+        self, url: str, names: Topology, seal: Seal, *, say: Say, heartbeat: float, largest: int
     ) -> None:  # fmt: skip
         me = secrets.token_hex(4)
-        self._connection = Connection(url, name=f"dispatcher {me}", heartbeat=names.heartbeat)
+        self._connection = Connection(
+            url, Envelopes(seal, names), name=f"dispatcher {me}", heartbeat=names.heartbeat
+        )
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._me = me
         self._names = names

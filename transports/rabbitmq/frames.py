@@ -48,6 +48,8 @@ def unpack(body: bytes) -> list[Buffer]:
     Raises:
         BadFrame: it is none of ours.
     """
+    if not body:
+        raise BadFrame("it is not sealed with our keys, or came before")
     try:
         (count,) = _COUNT.unpack_from(body, 0)
         lengths = [_LENGTH.unpack_from(body, _COUNT.size + index * _LENGTH.size)[0] for index in range(count)]

@@ -9,6 +9,7 @@ from typing import Any
 from executor.errors import ConfigError, ExecutorError, NobodyThere
 from executor.messages import Cancel, Pushed, Report
 from executor.packed import pack
+from executor.sealing import Seal
 from transports.base import Jobs, KeepingEnd, Say, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.dispatcher import PARTING, RabbitDispatcherEnd
@@ -29,10 +30,10 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
     """
 
     def __init__(
-        self, url: str, names: Topology, name: str, *, say: Say, heartbeat: float, largest: int,
+        self, url: str, names: Topology, seal: Seal, name: str, *, say: Say, heartbeat: float, largest: int,
         collects: bool,
     ) -> None:  # fmt: skip
-        super().__init__(url, names, say=say, heartbeat=heartbeat, largest=largest)
+        super().__init__(url, names, seal, say=say, heartbeat=heartbeat, largest=largest)
         self._stays = True
         self._name = name
         self._collects = collects
@@ -231,6 +232,9 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         if isinstance(event, events.Found):
             self._claimed, self._claimed_at = self._claims, 0.0  # as that was asked for before
         if isinstance(event, Delivered) and event.queue == self._manifest:
+            if not event.body:
+                self._say(f"ignored a stranger's record in {event.queue}")
+                return
             if event.tag is not None:
                 self._records.append((event.tag, event.body))
             self._run = self._run or str(event.headers.get("run", ""))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pika
 
+from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Confirmed
 
 #: A message that survives the broker's restart (AMQP 0-9-1, delivery mode).
@@ -16,11 +17,14 @@ _PERSISTENT = 2
 class Publisher:
     """Publishes over a `channel` that confirms; `tell` is told of each publication that has a token.
 
-    `generation` is the connection's, and is in the ids of its messages.
+    `generation` is the connection's, and is in the ids of its messages, which go in `envelopes`.
     """
 
-    def __init__(self, channel: Any, generation: int, tell: Callable[[Confirmed], None]) -> None:
+    def __init__(
+        self, channel: Any, generation: int, envelopes: Envelopes, tell: Callable[[Confirmed], None]
+    ) -> None:
         self._channel = channel
+        self._envelopes = envelopes
         self._generation = generation
         self._tell = tell
         self._count = 0
@@ -47,7 +51,8 @@ class Publisher:
             properties.delivery_mode = _PERSISTENT
             self._unconfirmed[self._count] = (token, message_id)
         properties.message_id = message_id
-        self._channel.basic_publish(exchange, key, body, properties, mandatory=token is not None)
+        sealed = self._envelopes.close(exchange, key, properties.headers, body)
+        self._channel.basic_publish(exchange, key, sealed, properties, mandatory=token is not None)
 
     def confirmed(self, frame: Any) -> None:
         """Take the broker's word on a publication, or on all up to one."""

@@ -12,6 +12,8 @@
     QUEUE.control           exchange: from dispatchers, and from workers about calls that came back
     QUEUE.presence          exchange: from workers, who they are and what they have
 
+QUEUE is what the YAML says and eight digits of the user's keys, behind a dot.
+
 All queues are quorum queues (replicated where the broker is a cluster), and pass on what they do at least
 once (since RabbitMQ 3.10: message TTL and at-least-once dead-lettering of quorum queues).
 """
@@ -121,6 +123,15 @@ class Topology(NamedTuple):
     def claim(self, name: str) -> str:
         """The queue that is there while a dispatcher pushes or collects such a run."""
         return f"{self.queue}.claim.{name}"
+
+    def passes_on(self, source: str, target: str) -> bool:
+        """Whether the broker passes messages on from one of our queues to another, by itself."""
+        if not source.startswith(f"{self.queue}."):
+            return False
+        kind, _, worker = source.removeprefix(f"{self.queue}.").partition(".")
+        if kind == "held" and target == self.orphaned(worker):
+            return True
+        return target == self.returned and (kind == "held" or kind.isdigit())
 
     def of_width(self, width: int) -> dict[str, dict[str, Any]]:
         """Return the queues of a width, with their arguments."""

@@ -32,11 +32,13 @@ from executor.messages import (
 )
 from executor.packed import Packed
 from executor.packed import pack as packed
+from executor.sealing import Seal
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
 from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.fetching import Fetching
 from transports.rabbitmq.frames import body_of, headers, pack, unpack
@@ -67,10 +69,12 @@ class RabbitWorkerEnd(WorkerEnd):
     """The worker's end of RabbitMQ."""
 
     def __init__(
-        self, url: str, names: Topology, hello: Hello, *, say: Say, heartbeat: float, largest: int
+        self, url: str, names: Topology, seal: Seal, hello: Hello, *, say: Say, heartbeat: float, largest: int
     ) -> None:
         self.largest = largest
-        self._connection = Connection(url, name=f"worker {hello.name}", heartbeat=names.heartbeat)
+        self._connection = Connection(
+            url, Envelopes(seal, names), name=f"worker {hello.name}", heartbeat=names.heartbeat
+        )
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._names = names
         self._headers = headers(worker=hello.name, host=hello.host)

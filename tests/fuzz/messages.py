@@ -10,6 +10,7 @@ import msgspec
 from executor import codec, manifest, messages
 from executor.errors import BadFrame, CannotTravel, ConfigError
 from executor.messages import NIL, PROTOCOL, Item, Message, Report, Running
+from executor.packed import pack
 from executor.task import Task
 from tests.fuzz.choices import Choices, parts, whole
 from tests.fuzz.mutate import Mutator
@@ -174,7 +175,7 @@ def run_body(data: bytes) -> None:
         assert len(fate.again) + len(fate.lost) == len(some)
         for call in fate.again:
             assert frames.calls(frames.body_of(run, [call]))[1][0].item.place == call.item.place
-        frames.report_of(run, fate.lost, ())
+        frames.report_of(run, pack(fate.lost))
 
 
 def make_manifest(random: Random) -> bytes:

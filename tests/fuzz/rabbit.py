@@ -39,6 +39,9 @@ from transports.rabbitmq.worker import RabbitWorkerEnd
 
 NAMES = Topology("q", 5.0, 1800.0)
 
+#: What comes from `Silent` was opened already: this is never used.
+UNSEALED: Any = None
+
 
 class Silent:
     """Stands for a connection: it tells what it is given to tell; `due` is what a broker would answer.
@@ -172,7 +175,9 @@ def run_dispatcher(data: bytes) -> None:
     choices, clock = Choices(data), Clock()
     said: list[str] = []
     with _alone(clock):
-        end = RabbitDispatcherEnd("amqp://x", NAMES, say=said.append, heartbeat=1.0, largest=1 << 20)
+        end = RabbitDispatcherEnd(
+            "amqp://x", NAMES, UNSEALED, say=said.append, heartbeat=1.0, largest=1 << 20
+        )
         link: Any = end._connection
         count = 1 + choices.below(6)
         tasks = [Task(function="f", params=[n], id=str(n), resources=1 + n % 2) for n in range(count)]
@@ -214,7 +219,9 @@ def run_worker(data: bytes) -> None:
     said: list[str] = []
     with _alone(clock):
         hello = msgspec.structs.replace(introduce("w", 1 + choices.below(4)), instance="w")
-        end = RabbitWorkerEnd("amqp://x", NAMES, hello, say=said.append, heartbeat=1.0, largest=1 << 20)
+        end = RabbitWorkerEnd(
+            "amqp://x", NAMES, UNSEALED, hello, say=said.append, heartbeat=1.0, largest=1 << 20
+        )
         link: Any = end._connection
         link.events.append(Opened((3, 12), 0))
         link.stock += [pack(encode(Tasks("r", [_item(2 * n), _item(2 * n + 1)]))) for n in range(8)]

@@ -33,8 +33,9 @@ from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
 from executor.printed import flush_printed, take_printed
 from executor.surroundings import HARMLESS_SECONDS, Surroundings
 
-#: Seconds that reports may wait for company: short against a person's patience, long against a wake-up.
-FLUSH_SECONDS = 0.002
+#: Seconds that reports may wait for company while there is more to run: short against a person's patience,
+#: long against a wake-up.
+FLUSH_SECONDS = 0.02
 
 #: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
 GROWN_LEAST = 512 << 20

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from executor.pace import Pace
 
-#: Seconds of work that a batch should hold: at its end the worker is woken, on a full machine on the very core
-#: that runs the calls, and then the dispatcher; together a millisecond at most.
+#: Seconds of work that a batch should hold: at its end the worker is woken, on a full machine on the very
+#: core that runs the calls, and then the dispatcher; together a millisecond at most.
 BATCH_SECONDS = 0.03
 
 #: Calls in one batch at most: beyond, a wake-up for each batch is next to nothing.

@@ -564,7 +564,7 @@ def test_one_call_imports_nothing_that_it_does_not_need(here: Path) -> None:
         assert done.returncode == 0
         return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
 
-    ours = {"executor", "executor.call", "executor.errors", "__future__"}
+    ours = {"executor", "executor.bounds", "executor.call", "executor.errors", "__future__"}
     bare = imported("-c", "pass")
     plain = [str(SCRIPT), "--function", "min", "--params", "1", "2.5"]
     assert imported(*plain) - bare == ours

@@ -22,7 +22,7 @@ from tests.e2e.scripts import LIMIT, ROOT
         ("latency", "len(latency.ours(20)) == 20"),  # one call at a time through an end
         ("arrays", "arrays.ours(5, 80_000) > 0"),
         ("bare", "bare.measure(1050) > 0"),
-        ("scale", "crowd(20_000, 30)['30 stand-ins that took part'] == 30"),  # they share a run
+        ("scale", "crowd(200_000, 30)['30 stand-ins that took part'] == 30"),  # they share a run
     ],
 )
 def test_a_part_measures(part: str, check: str) -> None:

@@ -409,9 +409,10 @@ class _Server(ThreadedLink):
         if self.closing.is_set():  # decided meanwhile, by one who did not see the talk
             talk.end()
         try:
-            return talk.met, talk.run(None)
+            why = talk.run(None)
         finally:
             self._talks.discard(talk)
+        return talk.met, why
 
     def _end(self) -> None:
         deadline = time.monotonic() + LINGER

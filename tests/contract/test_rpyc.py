@@ -11,7 +11,7 @@ import rpyc
 from rpyc.core import consts
 
 from executor.messages import introduce
-from tests.contract.ends import Place, StandIn
+from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
 from tests.contract.wires import Served
 from tests.e2e.scripts import wait_until
@@ -134,6 +134,16 @@ def test_bytes_that_are_not_rpyc_are_said(garbage: bytes, insecure: bool) -> Non
                 sock.close()
             wait_until(lambda: len(worker.said) > insecure, "a stranger", 10)
         assert worker.said[-1].startswith("hung up on a stranger from 127.0.0.1: ")
+
+
+def test_a_dispatcher_that_came_and_went_is_no_stranger() -> None:
+    place = Place(WIRE)
+    with StandIn(place) as worker:
+        for _ in range(2):
+            with place.dispatcher_end() as end:
+                assert len(Gathered(end, tasks(3)).all()) == 3
+        wait_until(lambda: len(worker.left) == 2, "both have gone", 10)
+    assert worker.said == []
 
 
 @pytest.mark.parametrize("insecure", [False, True])

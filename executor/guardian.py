@@ -66,6 +66,8 @@ class Guardian:
 
         They run only functions that match the patterns `allow`; None: any.
         """
+        # Whoever uses this may have children of its own, which are none of ours to end.
+        self._others = frozenset(children_of(os.getpid()) if sys.platform == "linux" else ())
         ours, theirs = socket.socketpair()
         program = (
             f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import guardian; guardian.main()"
@@ -136,7 +138,8 @@ class Guardian:
         except subprocess.TimeoutExpired:  # it goes on alone, and ends when the last of them is dead
             return
         deadline = time.monotonic() + _LINGER_SECONDS
-        while (left := _strangers()) and time.monotonic() < deadline:  # a death may bring others
+        # A death may bring others.
+        while (left := _strangers() - self._others) and time.monotonic() < deadline:
             for pid in left:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
@@ -144,13 +147,13 @@ class Guardian:
             time.sleep(0.001)
 
 
-def _strangers() -> list[int]:
-    """Return the children of this process that it did not start: they came from a guardian's session."""
-    found = []
+def _strangers() -> set[int]:
+    """Return the children of this process in other sessions than its own, such as a guardian's."""
+    found = set()
     for pid in children_of(os.getpid()) if sys.platform == "linux" else ():
         with contextlib.suppress(OSError):
             if os.getsid(pid) != os.getsid(0):
-                found.append(pid)
+                found.add(pid)
     return found
 
 

@@ -54,12 +54,12 @@ class Child:
             board = _memory_file(lent, "board")
             for descriptor in (self.stdout, self.stderr):  # whoever writes to it writes at its end
                 fcntl.fcntl(descriptor, fcntl.F_SETFL, os.O_APPEND)
-            os.ftruncate(board, Board.SIZE)
+            _fix(board, Board.SIZE)
             self.board = Board(board)
             made.callback(self.board.close)
             self.board.begin(-1, 0.0)
             arena = _memory_file(lent, "arena")
-            os.ftruncate(arena, Arena.SIZE)
+            _fix(arena, Arena.SIZE)
             shared = Arena(arena, child=False)
             made.callback(shared.close)
             self.channel = Channel(ours, shared)
@@ -232,12 +232,22 @@ def death_in_words(status: int, *, starved: bool | None = False) -> str:
 def _memory_file(made: contextlib.ExitStack, name: str) -> int:
     """Return a descriptor of an unnamed file in memory, which `made` closes."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create(name)
+        descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     made.callback(os.close, descriptor)
     return descriptor
+
+
+def _fix(descriptor: int, size: int) -> None:
+    """Give a file in memory its size, for good where the system can see to that.
+
+    Else a task that truncates it would take its worker's pages away, and the worker die of its next look.
+    """
+    os.ftruncate(descriptor, size)
+    if hasattr(fcntl, "F_ADD_SEALS"):
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
 
 
 #: linux/falloc.h: free the blocks of a part of a file and keep its size.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -58,3 +59,23 @@ def test_a_call_that_writes_over_what_is_shared_dies_alone(start: Start, byte: i
     driver.run(item(0, "calls.pid"))
     reports = driver.run(item(1, "calls.write_over_all_that_is_shared", bytes([byte])), item(2, "calls.pid"))
     assert {report.place: report.status for report in reports} == {1: "crashed", 2: "ok"}
+
+
+def test_what_is_shared_can_not_be_cut_under_the_worker(start: Start) -> None:
+    """But for what the task itself prints to, which its worker never maps."""
+    driver = start(1)
+    cut, after = driver.run(item(0, "calls.truncate_all_that_is_shared"), item(1, "calls.pid"))
+    assert set(value(cut)) <= {"stdout", "stderr"}
+    assert after.status == "ok"
+
+
+def test_processes_of_whoever_uses_a_pool_are_left_alone(start: Start) -> None:
+    """Such as a server that it started, in a session of its own."""
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as own:
+        driver = start(1)
+        driver.run(item(0, "calls.pid"))
+        driver.pool.close()
+        try:
+            assert own.poll() is None
+        finally:
+            own.kill()

@@ -49,14 +49,14 @@ def measure(command: list[str]) -> tuple[dict[str, float], float]:
     while process.poll() is None:
         try:
             family = [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
+        except psutil.NoSuchProcess:  # it has just ended, which is what is waited for
             break
         for each in family:
             try:
                 if roles.get(each.pid) in (None, "children", "guardians"):
                     roles[each.pid] = _role(each, process.pid)
                 times = each.cpu_times()
-            except psutil.Error:
+            except psutil.Error:  # it ended since; what it had spent was seen a moment before
                 continue
             seconds[each.pid] = times.user + times.system
         if len(roles) == 1:

@@ -38,7 +38,7 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     for name in packages:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
+        except metadata.PackageNotFoundError:  # not installed, so there is no version to tell
             continue
     if commit := _commit():
         found["function-executor"] = commit
@@ -61,6 +61,6 @@ def _commit() -> str:
             ["git", "describe", "--always", "--dirty=+"],
             cwd=ROOT, capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
-    except OSError:
+    except OSError:  # there is no git here
         return ""
     return done.stdout.strip()

@@ -77,12 +77,12 @@ def run(name: str, **cases: Any) -> Answer:
         )  # fmt: skip
         try:
             out, err = process.communicate(timeout=LIMIT)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired:  # said below; the `finally` ends it
             raise Failed(f"{name} has not ended within {LIMIT:g} s") from None
         finally:
             try:
                 os.killpg(process.pid, signal.SIGKILL)  # whatever it left
-            except ProcessLookupError:
+            except ProcessLookupError:  # it left nothing
                 pass
             process.wait()
     if process.returncode:

@@ -17,7 +17,8 @@ from executor.errors import ConfigError
 from executor.words import one_line
 
 if TYPE_CHECKING:
-    from transports.base import Settings, Transport
+    from transports.base import Transport
+    from transports.settings import Settings
 
 
 class Wire(NamedTuple):

@@ -47,7 +47,7 @@ class LocalWorkers:
         self._replaced = 0
         try:
             self._own, self._each = wire.transport.private(wire.settings, str(self._folder.path), count)
-        except ValueError as error:  # settings refuse an address so, see `transports.base.checked`
+        except ValueError as error:  # settings refuse an address so, see `transports.settings.checked`
             raise ConfigError(str(error)) from error
         granted = cores.granted()
         shares = cores.share(granted.ids, count)

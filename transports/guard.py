@@ -8,7 +8,8 @@ from pathlib import Path
 
 from executor import keys
 from executor.errors import ConfigError
-from transports.base import Say, Settings
+from transports.base import Say
+from transports.settings import Settings
 
 #: What helps where two ends don't know each other.
 SAME_KEYS = "both ends must have the same keys, see keys.py"

@@ -20,11 +20,11 @@ import msgspec
 from executor.errors import ConfigError
 from executor.messages import Hello
 from executor.private import socket_lock
-from transports import base
 from transports.addresses import host_and_port, socket_path
-from transports.base import Say
+from transports.base import Say, Transport
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 from transports.guard import keys_for
+from transports.settings import Settings, checked
 from transports.threads import Dialler, ThreadedLink
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ NAME = re.compile(r"[0-9a-f]{16}")
 Workers: TypeAlias = Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
 
 
-class ServedSettings(base.Settings, frozen=True):
+class ServedSettings(Settings, frozen=True):
     """Keys of a YAML file for a wire where workers are servers."""
 
     #: The dispatcher's list.
@@ -50,7 +50,7 @@ class ServedSettings(base.Settings, frozen=True):
         super().__post_init__()
         for key, texts in (("workers", self.workers), ("listen", (self.listen,))):
             for text in texts:
-                base.checked(address, text, key)
+                checked(address, text, key)
 
 
 #: Who a dispatcher is to the worker at each address.
@@ -156,7 +156,7 @@ class SocketPath:
             self._lock = None
 
 
-class Served(base.Transport):
+class Served(Transport):
     """A wire where the worker is the server; what is special to it are its two links."""
 
     Settings = ServedSettings

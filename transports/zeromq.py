@@ -24,11 +24,12 @@ from executor.errors import ConfigError, NobodyThere
 from executor.messages import Hello, Parts
 from executor.private import Lock, runtime_folder, socket_lock
 from executor.waiting import SAY_AGAIN
-from transports import base
 from transports.addresses import host_and_port, socket_path
-from transports.base import Came, Event, Frame, Link, Say
+from transports.base import Came, Event, Frame, Link, Say, Transport
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 from transports.guard import SAME_KEYS, keys_for
+from transports.settings import Settings as CommonSettings
+from transports.settings import checked
 
 #: Messages that may wait in a socket: the broker's credit stays far below it.
 HIGH_WATER = 10_000
@@ -66,7 +67,7 @@ _RECONNECT = 50
 _RECONNECT_MOST = 1000
 
 
-class Settings(base.Settings, frozen=True):
+class Settings(CommonSettings, frozen=True):
     """Keys of a YAML file for ZeroMQ."""
 
     #: Where workers find the dispatcher: tcp://host:port, or unix:/path; None: a socket of this user alone.
@@ -78,10 +79,10 @@ class Settings(base.Settings, frozen=True):
         super().__post_init__()
         for key, text in (("address", self.address), ("bind", self.bind)):
             if text is not None:
-                base.checked(_endpoint, text, key)
+                checked(_endpoint, text, key)
 
 
-class ZeroMQ(base.Transport):
+class ZeroMQ(Transport):
     """The wire of the name ``zmq``."""
 
     Settings = Settings

@@ -30,8 +30,9 @@ from tests.unit.world import (
     FakeWorker,
     World,
 )
-from transports.base import Frame, Settings
+from transports.base import Frame
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+from transports.settings import Settings
 
 # -- meeting
 

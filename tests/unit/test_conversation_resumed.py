@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from executor.session import Begin, Ended
 from tests.unit.test_conversation_mishaps import EVENTS, act
 from tests.unit.world import PATIENCE, TURN, FakeDispatcher, FakeWorker, World, a_world
-from transports.base import Keep
+from transports.settings import Keep
 
 COUNT = 30
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from executor.session import Ended
 from tests.unit.world import PATIENCE, Cable, FakeDispatcher, FakeWorker, World, a_world
-from transports.base import Keep
+from transports.settings import Keep
 
 COUNT = 20
 

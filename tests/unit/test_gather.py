@@ -18,8 +18,9 @@ from executor.messages import NIL, Report
 from executor.screen import Screen, Summary
 from executor.task import Result
 from tests.unit.world import FakeDispatcher, World
-from transports.base import Delivery, Settings
+from transports.base import Delivery
 from transports.direct import DirectDispatcherEnd
+from transports.settings import Settings
 
 
 class Records:

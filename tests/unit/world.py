@@ -27,8 +27,9 @@ from executor.packed import pack
 from executor.run import Earlier, Run
 from executor.session import Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
-from transports.base import Came, Event, Frame, Gone, Keep, Link, Settings
+from transports.base import Came, Event, Frame, Gone, Link
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+from transports.settings import Keep, Settings
 
 HEARTBEAT, PATIENCE = 1.0, 5.0
 TURN = 0.01  # seconds of the tests' clock

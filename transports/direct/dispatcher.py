@@ -43,7 +43,6 @@ from transports.base import (
     Jobs,
     Link,
     Say,
-    Settings,
     Sign,
     WorkerView,
     still_running,
@@ -52,6 +51,7 @@ from transports.base import (
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
+from transports.settings import Settings
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
 RECALL_SECONDS = 0.05

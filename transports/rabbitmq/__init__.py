@@ -32,20 +32,20 @@ from executor import keys
 from executor.errors import ConfigError
 from executor.messages import Hello
 from executor.sealing import Seal
-from transports import base
 from transports.addresses import is_loopback
-from transports.base import Say
+from transports.base import Say, Transport
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
 from transports.rabbitmq.kept import RabbitKeepingEnd
 from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.words import parameters, shown
 from transports.rabbitmq.worker import RabbitWorkerEnd
+from transports.settings import Settings as CommonSettings
 
 #: A name of ours within the 255 bytes of AMQP's names; no dot at its ends, where ours are joined.
 _NAME = re.compile(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
 
 
-class Settings(base.Settings, frozen=True):
+class Settings(CommonSettings, frozen=True):
     """Keys of a YAML file for RabbitMQ."""
 
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
@@ -59,7 +59,7 @@ class Settings(base.Settings, frozen=True):
     temporary: bool = False
 
 
-class RabbitMQ(base.Transport):
+class RabbitMQ(Transport):
     """The wire of the name ``rabbitmq``."""
 
     Settings = Settings

@@ -51,6 +51,7 @@ from transports.base import (
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
+from transports.direct.stock import is_present, take_stock, translate
 from transports.settings import Settings
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
@@ -108,7 +109,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._runs = {jobs.id, *jobs.earlier}
         self._broker.push(jobs.widths, jobs.recorded())
         for peer in list(self._instances.values()):
-            self._take_stock(jobs, peer)
+            take_stock(jobs, self._broker, peer.key, peer.hello.holding)
             self._welcome(peer)
         self._hand_out()
 
@@ -300,42 +301,8 @@ class DirectDispatcherEnd(DispatcherEnd):
             return
         self._peers[link_peer] = peer
         if self._jobs is not None:
-            self._take_stock(self._jobs, peer)
+            take_stock(self._jobs, self._broker, peer.key, peer.hello.holding)
             self._welcome(peer)
-
-    def _take_stock(self, jobs: Jobs, peer: _Peer) -> None:
-        """Compare what a worker says that it has with what it is leased.
-
-        What it has not got is handed out anew; what it has, and nobody else, of this run or of those that it
-        continues, is its own from now on.
-        """
-        has: dict[int, int] = {}
-        for run, places in peer.hello.holding.items():
-            for there, attempt in places.items():
-                place = jobs.place_of(run, there)
-                if place is None:
-                    continue
-                if run != jobs.id:
-                    self._count_attempt(jobs, place, attempt)
-                has[place] = max(attempt, has.get(place, 0))
-        held = self._broker.held(peer.key)
-        missing = [place for place in held if not self._is_present(place, has.get(place, -1))]
-        self._broker.give_back(peer.key, missing)
-        self._broker.adopt(
-            peer.key,
-            [p for p, attempt in has.items() if self._is_present(p, attempt) and not jobs.is_recorded(p)],
-        )
-
-    def _count_attempt(self, jobs: Jobs, place: int, attempt: int) -> bool:
-        """Take note of an attempt that was begun in an earlier run; return whether we had not got so far.
-
-        Then what is leased of it to some other worker is an attempt before that, which counts no more.
-        """
-        if attempt <= jobs.attempt(place):
-            return False
-        jobs.tried(place, attempt)
-        self._broker.take_away(place)
-        return True
 
     def _miss(self, peer: _Peer, why: str) -> None:
         """A worker can't be reached now: it gets nothing more, until it comes back or was silent too long."""
@@ -378,7 +345,8 @@ class DirectDispatcherEnd(DispatcherEnd):
         peer.seen = max(peer.seen, message.number)
         reports, shares = message.items, share_out(message.items, buffers)
         if message.run != jobs.id:
-            ours = [n for n, each in enumerate(reports) if self._translate(jobs, peer, message.run, each)]
+            run, broker = message.run, self._broker
+            ours = [n for n, each in enumerate(reports) if translate(jobs, broker, peer.key, run, each)]
             reports = [reports[n] for n in ours]
             shares = {index: shares[n] for index, n in enumerate(ours) if n in shares}
         if reports:
@@ -388,16 +356,6 @@ class DirectDispatcherEnd(DispatcherEnd):
         elif peer.key not in self._acknowledging.reported:  # there is nothing in it that will be recorded
             peer.recorded = peer.seen
             self._send(peer, Recorded(jobs.id, peer.seen))
-
-    def _translate(self, jobs: Jobs, peer: _Peer, run: str, report: Report) -> bool:
-        """Make a report of an earlier run one of this; return False if its task is none of this run's."""
-        place = jobs.place_of(run, report.place)
-        if place is None:
-            return False
-        report.place = place
-        if self._count_attempt(jobs, place, report.attempt):
-            self._broker.adopt(peer.key, [place])  # it was, though nobody here knew
-        return True
 
     def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> None:
         """Tell the broker what a worker ended.
@@ -409,7 +367,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         if max(places) < len(jobs.widths) and attempts == list(map(jobs.attempt, places)):  # nearly always
             present = reports
         else:
-            present = [report for report in reports if self._is_present(report.place, report.attempt)]
+            present = [report for report in reports if is_present(jobs, report.place, report.attempt)]
             places = [report.place for report in present]
         widths = [jobs.widths[place] for place in places]
         if len(kinds := set(widths)) == 1:
@@ -418,11 +376,6 @@ class DirectDispatcherEnd(DispatcherEnd):
         for width in kinds:
             group = [report for report, own in zip(present, widths, strict=True) if own == width]
             self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
-
-    def _is_present(self, place: int, attempt: int) -> bool:
-        """Whether that is the present attempt at a task of this run; what never began is reported as 0."""
-        assert self._jobs is not None
-        return 0 <= place < len(self._jobs.widths) and attempt in (0, self._jobs.attempt(place))
 
     # -- doing
 

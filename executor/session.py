@@ -300,7 +300,8 @@ class Session:
         has = merged(self._holding(), self._unclaimed.holding(), named(self._kept))
         self.outbox = deque(each for each in self.outbox if isinstance(each[0], Over))
         self._named = merged(self._named, has)  # the dispatcher reads one greeting of an episode
-        self._send(msgspec.structs.replace(self._hello, holding=has, episode=self._episode))
+        hello, leaving = self._hello, self.draining
+        self._send(msgspec.structs.replace(hello, holding=has, episode=self._episode, leaving=leaving))
 
     def deadline(self) -> float:
         """Return when `tick` must be called next, on the owner's clock."""

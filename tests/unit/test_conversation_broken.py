@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from executor.messages import Beat, Refused, Running, decode, encode, introduce
+import msgspec
+
+from executor.messages import (
+    Beat,
+    Leaving,
+    Message,
+    Parts,
+    Refused,
+    Running,
+    Tasks,
+    Welcome,
+    decode,
+    encode,
+    introduce,
+)
 from executor.session import Ended
 from tests.unit.world import PATIENCE, FakeDispatcher, World
 from transports.base import Came, Frame
@@ -96,6 +110,75 @@ def test_another_dispatcher_of_the_worker_does_not_notice(world: World) -> None:
     worker.lazy = False
     world.until(dispatcher.done, seconds=1)
     assert not lines(worker.said, "cut off")
+
+
+def test_a_worker_of_which_another_said_that_it_leaves_takes_more_when_it_greets_anew(world: World) -> None:
+    dispatcher = world.dispatcher(6)
+    worker = world.worker("good", at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    as_if = msgspec.structs.replace(worker.end._hello, episode=10**9)
+    for message in (as_if, Leaving()):
+        dispatcher.link.put(Frame(b"mad", encode(message)))
+    world.turn()
+    world.turn()
+    assert dispatcher.end._instances[as_if.instance].draining
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=2 * PATIENCE)
+    dispatcher.check()
+    assert [view.name for view in dispatcher.end.workers()] == ["good"]
+
+
+def test_who_greeted_as_nobody_can_say_that_a_worker_leaves(world: World) -> None:
+    dispatcher = world.dispatcher(6)
+    worker = world.worker("good", at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    dispatcher.link.put(Frame(b"mad", encode(Leaving())))
+    world.turn()
+    assert [view.name for view in dispatcher.end.workers()] == ["good"]
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+
+
+def test_who_drains_says_so_when_it_greets(world: World) -> None:
+    """So nothing is sent to it that it would only return, by a dispatcher that it is new to either."""
+    dispatcher = world.dispatcher(6)
+    worker = world.worker("leaving", at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.drain()
+    dispatcher.die()
+    resumed = world.resume(dispatcher)
+    sent: list[Message] = []
+    send = resumed.link.send
+
+    def listened(peer: bytes, parts: Parts) -> bool:
+        sent.append(decode(parts)[0])
+        return send(peer, parts)
+
+    resumed.link.send = listened  # type: ignore[method-assign]
+    worker.cable.plug(resumed.link, worker.link)
+    world.turns(PATIENCE)
+    kinds = {type(message) for message in sent}
+    assert Welcome in kinds
+    assert Tasks not in kinds
+    worker.lazy = False
+    world.until(lambda: resumed.results, seconds=1)
+
+
+def test_one_connection_is_one_worker(world: World) -> None:
+    dispatcher = world.dispatcher(6)
+    mad = world.worker("mad", at=dispatcher)
+    mad.lazy = True
+    world.until(lambda: mad.queue)
+    dispatcher.link.put(Frame(mad.cable.peers[0], encode(introduce("another", 99))))
+    world.turn()
+    assert lines(dispatcher.said, "cut off worker mad on ")
+    assert dispatcher.end.workers() == []
+    world.worker("good", at=dispatcher)
+    world.until(dispatcher.done, seconds=PATIENCE)
+    dispatcher.check()
 
 
 def test_no_more_workers_are_known_than_may_be(world: World, monkeypatch) -> None:  # type: ignore[no-untyped-def]

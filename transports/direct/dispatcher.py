@@ -281,17 +281,23 @@ class DirectDispatcherEnd(DispatcherEnd):
         if hello.instance in self._outcasts or self._is_full(hello):
             self._link.send(link_peer, encode(Refused("it was cut off, or there are too many workers")))
             return
+        known = self._peers.get(link_peer)
+        if known is not None and known.key != hello.instance:
+            self._cut_off(link_peer, BadFrame("it greets as another worker"))
+            return
         now = time.monotonic()
         peer = self._instances.get(hello.instance)
         if peer is None:
             peer = _Peer(hello, link_peer, now)
             self._instances[hello.instance] = peer
             self._broker.join(peer.key, hello.cores, backfill=hello.backfill)
+            if hello.leaving:
+                self._drain(peer)
         elif hello.episode != peer.hello.episode:
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
-            self._meet(peer)
+            self._come_back(peer, leaving=hello.leaving)
         elif peer.peer != link_peer:
             return  # of a link that broke meanwhile; it greets again on the present one
         else:
@@ -310,12 +316,20 @@ class DirectDispatcherEnd(DispatcherEnd):
             peer.away = why
             self._broker.drain(peer.key)
 
-    def _meet(self, peer: _Peer) -> None:
-        """A worker can be reached again."""
-        if peer.away:
-            peer.away = ""
-            if not peer.draining:
-                self._broker.resume(peer.key)
+    def _come_back(self, peer: _Peer, *, leaving: bool) -> None:
+        """A worker can be reached again, or says anew whether it takes more."""
+        was_out = peer.away or peer.draining
+        peer.away, peer.draining = "", False
+        if leaving:
+            self._drain(peer)
+        elif was_out:
+            self._broker.resume(peer.key)
+
+    def _drain(self, peer: _Peer) -> None:
+        """A worker takes no more, and is to be told soon that what it reported is recorded."""
+        peer.draining = True
+        self._acknowledging.hurry()
+        self._broker.drain(peer.key)
 
     def _welcome(self, peer: _Peer) -> None:
         assert self._jobs is not None
@@ -327,9 +341,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         if isinstance(message, Beat):
             peer.running, peer.told_at = message.running, peer.heard_at
         elif isinstance(message, Leaving):
-            peer.draining = True
-            self._acknowledging.hurry()
-            self._broker.drain(peer.key)
+            self._drain(peer)
         elif self._jobs is None or getattr(message, "run", None) not in self._runs:
             pass  # of another run
         elif isinstance(message, Returned):
@@ -451,4 +463,4 @@ class DirectDispatcherEnd(DispatcherEnd):
         if not self._link.send(peer.peer, encode(message, buffers)):
             self._miss(peer, "it can't be reached")
         elif peer.away and peer.peer in self._peers:  # it took nothing for a while
-            self._meet(peer)
+            self._come_back(peer, leaving=peer.draining)

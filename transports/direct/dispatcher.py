@@ -52,7 +52,7 @@ from transports.base import (
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
-from transports.direct.stock import is_present, possible, take_stock, translated
+from transports.direct.stock import Shares, is_present, possible, take_stock, translated
 from transports.settings import Settings
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
@@ -356,7 +356,8 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._send(peer, Recorded(jobs.id, peer.recorded))
             return
         peer.seen = max(peer.seen, message.number)
-        reports, shares = message.items, share_out(message.items, buffers)
+        reports: Sequence[Report] = message.items
+        shares: Shares = share_out(message.items, buffers)
         if message.run != jobs.id:
             reports, shares = translated(jobs, self._broker, peer.key, message.run, reports, shares)
         if reports and self._settle(jobs, peer, reports) < len(reports) and message.run == jobs.id:

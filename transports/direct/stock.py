@@ -44,7 +44,7 @@ def take_stock(jobs: Jobs, broker: Broker, worker: str, holding: Holding) -> Non
 def translated(
     jobs: Jobs, broker: Broker, worker: str, run: str, reports: Sequence[Report], shares: Shares
 ) -> tuple[Sequence[Report], Shares]:
-    """Make a worker's reports of an earlier run some of this; return those whose tasks are in this one, too."""
+    """Make a worker's reports of an earlier run some of this; return those whose tasks this one has."""
     ours: list[int] = []
     for index, report in enumerate(reports):
         place = jobs.place_of(run, report.place)

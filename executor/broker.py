@@ -67,6 +67,7 @@ class Broker:
         self._repeats: set[int] = set()  # an attempt failed: they hurry, until they are settled
         self._suspects: set[int] = set()  # held by a worker that vanished: they travel singly
         self._loners: set[int] = set()  # to be run alone, until they are settled
+        self._strays: set[int] = set()  # who held them may yet report, though it holds them no more
         self._alone: dict[int, str | None] = {}  # those of them that wait, each with the worker chosen for it
         self._search = False  # whether one may be found for them where there was none
         self._workers: dict[str, Leases] = {}
@@ -123,6 +124,7 @@ class Broker:
             for name, worker in self._workers.items():
                 if worker.holds(place):
                     self._drop(worker, [place])
+                    self._strays.add(place)
                     self._weigh(name, worker)
                     break
         self._put_back(place)
@@ -235,6 +237,7 @@ class Broker:
             known.pop(worker, None)
         held = list(gone)
         begun = {*held} if gone.backfill else {*gone.begun(sorted(held)), *gone.begun(held)}
+        self._strays.update(held)  # it may come back
         for place in held:
             if place in begun:
                 self._holders[place] = SETTLED  # until its owner decides
@@ -256,24 +259,30 @@ class Broker:
         mine = self._workers[worker]
         return mine.count if mine.load <= mine.cores else len(mine.begun(mine))
 
-    def give_back(self, worker: str, places: Iterable[int]) -> None:
-        """A worker returns tasks that it did not start and never will."""
+    def give_back(self, worker: str, places: Iterable[int], *, strays: bool = False) -> None:
+        """A worker returns tasks that it did not start and never will.
+
+        With `strays` that was only concluded: it may have them after all.
+        """
         mine = self._workers.get(worker)
         if mine is None:
             return
         mine.recalled = False
         for place in places:
             if self._drop(mine, [place]):
+                if strays:
+                    self._strays.add(place)
                 self._put_back(place)
         self._hungry[worker] = None
         self._weigh(worker, mine)
 
-    def settle(self, worker: str, places: Sequence[int], seconds: float | None = None) -> None:
-        """A worker ended these tasks, which are of one width, in `seconds` each on average.
+    def settle(self, worker: str, places: Sequence[int], seconds: float | None = None) -> int:
+        """A worker ended these tasks, which are of one width, in `seconds` each; return how many it held.
 
         One that it does not hold (any more) stays where it is: what came too late may not be what the
         owner records, and a task that is run once too often does less harm than one that never is.
         """
+        ended: list[int] = []
         mine = self._workers.get(worker)
         if mine is not None:
             ended = self._drop(mine, places)
@@ -284,6 +293,14 @@ class Broker:
             self._weigh(worker, mine)
         if places:
             self._pace.learn(self._widths[places[0]], seconds)
+        return len(ended)
+
+    def can_have(self, place: int) -> bool:
+        """Whether a worker that does not hold a place can have run its task, or have it still.
+
+        Not if it waits and never did anything else, nor if it is with the first worker that was given it.
+        """
+        return self._holders[place] == SETTLED or place in self._strays
 
     # -- what to do
 

@@ -29,19 +29,24 @@ _LENGTH_BITS = 40
 _CHUNK = 1 << 16
 
 #: Bytes from which a part gets pages of its own: on a heap they would be zeroed twice. (Large pages would be
-#: faster still, but to find them took the system ten times as long now and then.)
+#: faster still, but to find them took the system ten times as long now and then.) A longer one begins with so
+#: many, and grows as its bytes come: what it says of itself may be made up.
 _HUGE = 4 << 20
 
 
 class Channel:
-    """Frames there and back over `sock`, which it owns; large parts through the `arena`, if there is one."""
+    """Frames there and back over `sock`, which it owns; large parts through the `arena`, if there is one.
 
-    def __init__(self, sock: socket.socket, arena: Arena | None = None) -> None:
+    `most` bounds the bytes of a frame that comes.
+    """
+
+    def __init__(self, sock: socket.socket, arena: Arena | None = None, *, most: int = LARGEST_FRAME) -> None:
         self.sock = sock
         self._arena = arena
+        self._most = most
         self._inbox = bytearray()
-        self._large: bytearray | memoryview | None = None  # the part being received into memory of its own
-        self._filled = 0
+        self._large: bytearray | mmap.mmap | None = None  # the part being received into memory of its own
+        self._length = self._filled = 0  # its bytes, and those that have come
         self._words: list[int] = []  # of the frame being received
         self._parts: list[Buffer] = []
         self._outbox: deque[memoryview] = deque()
@@ -120,6 +125,9 @@ class Channel:
     def _read(self) -> bytes | None:
         """Read once; return what is not part of a large one, None at the end of the stream."""
         if self._large is not None:
+            if self._filled == len(self._large):
+                assert isinstance(self._large, mmap.mmap)
+                self._large = _grown(self._large, min(2 * self._filled, self._length))
             count = self.sock.recv_into(memoryview(self._large)[self._filled :])
             self._filled += count
             return b"" if count else None
@@ -135,9 +143,9 @@ class Channel:
     def _advance(self) -> bool:
         """Take one part, or a frame's header, out of what was read; return whether there was one."""
         if self._large is not None:
-            if self._filled < len(self._large):
+            if self._filled < self._length:
                 return False
-            self._take(self._large)
+            self._take(self._large if isinstance(self._large, bytearray) else memoryview(self._large))
             self._large = None
             return True
         if self._words:
@@ -151,8 +159,8 @@ class Channel:
                 self._take(part)
                 return True
             if length > _CHUNK:
-                self._large = _memory(length)
-                self._filled = len(self._inbox)
+                self._large = _memory(min(length, _HUGE))
+                self._length, self._filled = length, len(self._inbox)
                 self._large[: self._filled] = self._inbox
                 self._inbox.clear()
             return False
@@ -165,9 +173,9 @@ class Channel:
         if len(self._inbox) < size:
             return False
         self._words = [_WORD.unpack_from(self._inbox, _COUNT.size + 8 * i)[0] for i in range(count)]
-        for word in self._words:
-            if (length := word if self._arena is None else word & (1 << _LENGTH_BITS) - 1) > LARGEST_FRAME:
-                raise BadFrame(f"a part of {length:,} bytes")
+        lengths = (word if self._arena is None else word & (1 << _LENGTH_BITS) - 1 for word in self._words)
+        if (length := sum(lengths)) > self._most:
+            raise BadFrame(f"a frame of {length:,} bytes")
         del self._inbox[:size]
         return True
 
@@ -181,8 +189,19 @@ class Channel:
         self.sock.close()
 
 
-def _memory(length: int) -> bytearray | memoryview:
+def _memory(length: int) -> bytearray | mmap.mmap:
     """Return memory for a part."""
     if length < _HUGE:
         return bytearray(length)
-    return memoryview(mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    return mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
+def _grown(memory: mmap.mmap, length: int) -> mmap.mmap:
+    """Return memory of so many bytes that begins with all that is in another."""
+    try:
+        memory.resize(length)
+        return memory
+    except SystemError:  # macOS can't
+        grown = mmap.mmap(-1, length, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        grown[: len(memory)] = memory
+        return grown

@@ -25,11 +25,12 @@ from executor import codec, fence
 from executor.allow import Allowed
 from executor.arena import Arena
 from executor.board import Batch, Board, Done, as_list
+from executor.bounds import LARGEST
 from executor.call import attempt, describe, make_importable, resolve
 from executor.cgroup import Group
 from executor.channel import Channel
 from executor.errors import BadFrame, CannotTravel, NotAllowed, UnknownFunction
-from executor.messages import NIL, Buffer, Item, Report, rejected, share_out
+from executor.messages import NIL, Buffer, Item, Report, rejected, share_out, too_large
 from executor.printed import flush_printed, take_printed
 from executor.surroundings import HARMLESS_SECONDS, Surroundings
 
@@ -75,7 +76,8 @@ class _Child:
         for descriptor in descriptors:  # not for what a task starts
             os.set_inheritable(descriptor, False)
         channel, board, arena, stdout, stderr = descriptors
-        self._channel = Channel(socket.socket(fileno=channel), Arena(arena, child=True))
+        # What its worker sends has been looked at, and may be several of the largest calls.
+        self._channel = Channel(socket.socket(fileno=channel), Arena(arena, child=True), most=sys.maxsize)
         os.close(arena)
         self._board = Board(board)
         os.close(board)
@@ -280,6 +282,8 @@ def _packed(
         return NIL, (), (text.type, text.message, text.traceback)
     try:
         head, *large = codec.encode(result)
+        if (size := len(head) + sum(map(len, large))) > LARGEST:
+            raise CannotTravel(too_large("the result", size, LARGEST, "the most"))
     except CannotTravel as cannot:
         return NIL, (), ("CannotTravel", str(cannot), "")
     return msgspec.Raw(head), large, None

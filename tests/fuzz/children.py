@@ -9,7 +9,6 @@ import struct
 from random import Random
 
 import msgspec
-import pytest
 
 from executor.arena import Arena
 from executor.board import Board, Done, as_list, read_done
@@ -77,13 +76,12 @@ def run_channel(data: bytes) -> None:
     memory = os.memfd_create("arena")
     os.ftruncate(memory, Arena.SIZE)
     arena = Arena(memory, child=False)
-    channel = Channel(ours, arena)
+    channel = Channel(ours, arena, most=1 << 20)
     ours.setblocking(False)
     try:
         theirs.send(data[:50_000])
         theirs.close()
-        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(BadFrame):
-            patch.setattr("executor.channel.LARGEST_FRAME", 1 << 20)
+        with contextlib.suppress(BadFrame):
             while (frames := channel.receive()) is not None:
                 assert frames
     finally:

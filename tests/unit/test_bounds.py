@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from executor import bounds, codec
+from executor import bounds, child, codec
 from executor.call import describe, resolve
 from executor.errors import BadFrame, UnknownFunction
 from executor.messages import (
@@ -138,6 +138,17 @@ def test_what_a_worker_says_of_itself_and_of_errors_is_within() -> None:
     assert error[1].startswith("long long ")
     assert error[1].endswith("long long ")
     assert "characters and more left out" in error[1]
+
+
+def test_a_result_that_no_wire_carries_is_its_tasks_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is made: a child that sent it would be taken for one gone mad."""
+    monkeypatch.setattr(child, "LARGEST", 250_000)
+    value, large, error = child._packed([b"x" * 100_000] * 3, None)
+    assert (value, large) == (NIL, ())
+    assert error is not None
+    assert error[:2] == ("CannotTravel", error[1])
+    assert error[1].startswith("the result is too large for the wire: 300,0")
+    assert child._packed([b"x" * 100_000] * 2, None)[2] is None
 
 
 def test_a_function_whose_path_is_endless_is_unknown() -> None:

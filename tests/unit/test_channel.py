@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 import struct
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from executor.bounds import LARGEST_FRAME
 from executor.channel import Channel
+from executor.errors import BadFrame
 
 SIZES = st.one_of(st.integers(0, 300), st.integers(60_000, 70_000), st.just(1 << 20))
 
@@ -77,7 +81,7 @@ def test_what_does_not_go_at_once_waits_for_its_turn() -> None:
         there.close()
 
 
-@pytest.mark.parametrize("repeats", [300, 20_000])
+@pytest.mark.parametrize("repeats", [300, 20_000, 100_000])
 def test_a_large_part_arrives_in_memory_of_its_own(repeats: int) -> None:
     here, there = pair()
     sent = bytes(range(256)) * repeats
@@ -94,6 +98,39 @@ def test_a_large_part_arrives_in_memory_of_its_own(repeats: int) -> None:
         assert part.nbytes == len(part.obj)  # nothing else lies there
     finally:
         here.close()
+        there.close()
+
+
+def virtual_bytes() -> int:
+    """Return the bytes of address space that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the system does not tell")
+def test_a_part_takes_memory_as_its_bytes_come_and_not_as_it_says() -> None:
+    ours, theirs = socket.socketpair()
+    there = Channel(theirs)
+    theirs.setblocking(False)
+    before = virtual_bytes()
+    try:
+        ours.sendall(struct.pack("<IQ", 1, LARGEST_FRAME) + bytes(100_000))
+        assert there.receive() == []
+        assert virtual_bytes() - before < 64 << 20
+    finally:
+        ours.close()
+        there.close()
+
+
+@pytest.mark.parametrize("lengths", [[1001], [500, 501], [1] * 1001])
+def test_a_frame_of_more_bytes_than_may_be_is_bad_before_they_come(lengths: list[int]) -> None:
+    ours, theirs = socket.socketpair()
+    there = Channel(theirs, most=1000)
+    try:
+        ours.sendall(struct.pack(f"<I{len(lengths)}Q", len(lengths), *lengths))
+        with pytest.raises(BadFrame, match="a frame of 1,001 bytes"):
+            there.receive()
+    finally:
+        ours.close()
         there.close()
 
 

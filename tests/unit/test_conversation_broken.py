@@ -10,6 +10,7 @@ from executor.messages import (
     Message,
     Parts,
     Refused,
+    Report,
     Running,
     Tasks,
     Welcome,
@@ -17,8 +18,9 @@ from executor.messages import (
     encode,
     introduce,
 )
+from executor.packed import pack
 from executor.session import Ended
-from tests.unit.world import PATIENCE, FakeDispatcher, World
+from tests.unit.world import PATIENCE, FakeDispatcher, World, number
 from transports.base import Came, Frame
 from transports.direct.outcasts import Outcasts
 
@@ -165,6 +167,60 @@ def test_who_drains_says_so_when_it_greets(world: World) -> None:
     assert Tasks not in kinds
     worker.lazy = False
     world.until(lambda: resumed.results, seconds=1)
+
+
+def test_a_worker_reports_only_what_it_was_given(world: World) -> None:
+    """Neither what waits, nor what another has; it is named, once."""
+    dispatcher = world.dispatcher(40)
+    mad, good = world.worker("mad", at=dispatcher), world.worker("good", at=dispatcher)
+    mad.lazy = good.lazy = True
+    world.until(lambda: mad.queue and good.queue)
+    waits = 39
+    assert waits not in {number(item) for _, item in (*mad.queue, *good.queue)}
+    for place in (waits, good.next()):
+        mad.end.reply(dispatcher.run.id, pack([Report(place, 1, "ok", msgspec.Raw(b"\xff"))]))
+    world.turns(0.1)
+    (line,) = lines(dispatcher.said, "ignored 1 report of worker mad on ")
+    assert "it never had the tasks" in line
+    assert not dispatcher.results
+    dispatcher.said.clear()
+    mad.lazy = good.lazy = False
+    world.until(dispatcher.done)
+    dispatcher.check()
+    assert all(result.value != -1 for result in dispatcher.results)
+
+
+def test_what_a_worker_had_is_its_to_report_though_another_has_it_now(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    slow, other = world.worker("slow", at=dispatcher), world.worker("other", cores=8)
+    slow.lazy = other.lazy = True
+    world.until(lambda: len(slow.queue) > 1)
+    had = slow.next()
+    slow.asleep = True  # longer than its patience
+    other.cable.join(dispatcher.link, other.link)
+    world.until(lambda: had in {number(item) for _, item in other.queue}, seconds=3 * PATIENCE)
+    slow.asleep = False
+    slow.work(1)
+    world.until(lambda: dispatcher.results, seconds=PATIENCE)
+    slow.lazy = other.lazy = False
+    world.until(dispatcher.done, seconds=PATIENCE)
+    dispatcher.check()
+
+
+def test_a_greeting_takes_nothing_that_its_worker_was_never_given(world: World) -> None:
+    """Else one that says that it has all of a run, and sends nothing, would hold all of it for ever."""
+    dispatcher = world.dispatcher(6)
+    good = world.worker("good", at=dispatcher)
+    good.lazy = True
+    world.until(lambda: good.queue)
+    all_of_it = {dispatcher.run.id: dict.fromkeys(range(6), 1)}
+    dispatcher.link.put(
+        Frame(b"mad", encode(msgspec.structs.replace(introduce("mad", 1), holding=all_of_it)))
+    )
+    dispatcher.end.paused = True
+    world.turn()
+    world.turn()
+    assert {view.name: view.held for view in dispatcher.end.workers()} == {"good": len(good.queue), "mad": 0}
 
 
 def test_one_connection_is_one_worker(world: World) -> None:

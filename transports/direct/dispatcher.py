@@ -34,6 +34,7 @@ from executor.messages import (
     share_out,
 )
 from executor.pace import mean_seconds
+from executor.words import plural
 from transports.base import (
     Delivery,
     DispatcherEnd,
@@ -51,7 +52,7 @@ from transports.base import (
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
-from transports.direct.stock import is_present, take_stock, translate
+from transports.direct.stock import Shares, is_present, possible, take_stock, translated
 from transports.settings import Settings
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
@@ -355,22 +356,26 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._send(peer, Recorded(jobs.id, peer.recorded))
             return
         peer.seen = max(peer.seen, message.number)
-        reports, shares = message.items, share_out(message.items, buffers)
+        reports: Sequence[Report] = message.items
+        shares: Shares = share_out(message.items, buffers)
         if message.run != jobs.id:
-            run, broker = message.run, self._broker
-            ours = [n for n, each in enumerate(reports) if translate(jobs, broker, peer.key, run, each)]
-            reports = [reports[n] for n in ours]
-            shares = {index: shares[n] for index, n in enumerate(ours) if n in shares}
+            reports, shares = translated(jobs, self._broker, peer.key, message.run, reports, shares)
+        if reports and self._settle(jobs, peer, reports) < len(reports) and message.run == jobs.id:
+            came = len(reports)
+            reports, shares = possible(jobs, self._broker, reports, shares)
+            if len(reports) < came:
+                who = f"worker {peer.hello.name} on {peer.hello.host}"
+                text = f"ignored {plural(came - len(reports), 'report')} of {who}: it never had the tasks"
+                self._outcasts.complain(f"reports of {peer.key}", text)
         if reports:
             self._arrived.append(Delivery(peer.hello.name, peer.hello.host, reports, shares))
             self._acknowledging.report(peer.key, hurry=peer.draining or bool(shares))
-            self._settle(jobs, peer, reports)
         elif peer.key not in self._acknowledging.reported:  # there is nothing in it that will be recorded
             peer.recorded = peer.seen
             self._send(peer, Recorded(jobs.id, peer.seen))
 
-    def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> None:
-        """Tell the broker what a worker ended.
+    def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> int:
+        """Tell the broker what a worker ended; return how many of these it held.
 
         But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
         """
@@ -383,11 +388,12 @@ class DirectDispatcherEnd(DispatcherEnd):
             places = [report.place for report in present]
         widths = [jobs.widths[place] for place in places]
         if len(kinds := set(widths)) == 1:
-            self._broker.settle(peer.key, places, mean_seconds(present))
-            return
+            return self._broker.settle(peer.key, places, mean_seconds(present))
+        held = 0
         for width in kinds:
             group = [report for report, own in zip(present, widths, strict=True) if own == width]
-            self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
+            held += self._broker.settle(peer.key, [report.place for report in group], mean_seconds(group))
+        return held
 
     # -- doing
 

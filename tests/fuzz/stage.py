@@ -16,6 +16,7 @@ import msgspec
 import executor.session
 import transports.direct.dispatcher
 import transports.direct.worker
+from executor.leases import SETTLED, WAITING
 from executor.messages import NIL, Holding, Item, Parts, Report, decode, encode, introduce
 from executor.packed import pack
 from executor.run import Earlier, Run
@@ -312,18 +313,20 @@ class Dispatcher:
         assert acknowledging._untold.keys() <= end._instances.keys()
         held: set[int] = set()
         for mine in broker._workers.values():
-            assert held.isdisjoint(mine.held), "a task is leased twice"
-            held |= mine.held.keys()
-            assert mine.load == sum(mine.held.values())
-            assert all(width <= mine.cores for width in mine.held.values()), (
-                "a task is too wide for its worker"
-            )
+            places = list(mine)
+            assert len(places) == mine.count == len(set(places))
+            assert held.isdisjoint(places), "a task is leased twice"
+            held |= set(places)
+            widths = [self.run.widths[place] for place in places]
+            assert mine.load == sum(widths)
+            assert max(widths, default=0) <= mine.cores, "a task is too wide for its worker"
         assert broker._cores == sum(mine.cores for mine in broker._workers.values())
-        states = bytes(broker._state)
-        assert held == {place for place, state in enumerate(states) if state == 2}, "leases and states differ"
-        assert sum(broker.waiting().values()) == states.count(1), "lines and states differ"
+        holders = broker._holders
+        assert held == {place for place, holder in enumerate(holders) if holder >= 0}, "held by nobody"
+        assert sum(broker.waiting().values()) == holders.count(WAITING), "lines and holders differ"
         if self.pushed and not self.halted:
-            lost = [n for n, state in enumerate(states) if state == 3 and not self.run.is_recorded(n)]
+            settled = [place for place, holder in enumerate(holders) if holder == SETTLED]
+            lost = [place for place in settled if not self.run.is_recorded(place)]
             assert not lost or end._arrived, f"tasks {lost} are nowhere"
 
     def ended(self) -> None:

@@ -21,10 +21,11 @@ that they kept.
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from executor.leases import Leases
+from executor.leases import SETTLED, WAITING, Leases
 from executor.lines import Line, Lines
 from executor.pace import Pace
 
@@ -37,8 +38,6 @@ FRAME_MOST = 256
 
 #: Workers at which it is looked for one where a place that hurries would start next; there may be thousands.
 LOOK_MOST = 100
-
-_WAITING, _LEASED, _SETTLED = 1, 2, 3
 
 _NO_LINE = 0  # no width
 
@@ -62,7 +61,8 @@ class Broker:
 
     def __init__(self) -> None:
         self._widths: list[int] = []
-        self._state = bytearray()  # leased is what exactly one worker holds, settled what nobody need run now
+        self._holders = array("i")  # of each place: the number of the worker that holds it, or none
+        self._returned: set[int] = set()  # places that were handed out, and wait again since
         self._lines = Lines()
         self._repeats: set[int] = set()  # an attempt failed: they hurry, until they are settled
         self._suspects: set[int] = set()  # held by a worker that vanished: they travel singly
@@ -71,6 +71,7 @@ class Broker:
         self._alone: dict[int, str | None] = {}  # those of them that wait, each with the worker chosen for it
         self._search = False  # whether one may be found for them where there was none
         self._workers: dict[str, Leases] = {}
+        self._joined = 0
         self._hungry: dict[str, None] = {}  # workers that may want more, in the order they began to
         self._roomy: dict[str, None] = {}  # those with free cores
         self._blocked: dict[int, dict[str, None]] = {}  # by width, those with cores free, but too few for it
@@ -88,10 +89,10 @@ class Broker:
         """
         first = len(self._widths)
         self._widths.extend(widths)
-        self._state.extend(bytes([_WAITING]) * len(widths))
+        self._holders.extend(array("i", [WAITING]) * len(widths))
         lines = list(widths)  # each place's, or none
         for place in done:
-            self._state[place] = _SETTLED
+            self._holders[place] = SETTLED
             lines[place - first] = _NO_LINE
         for width, run in itertools.groupby(lines):
             after = first + len(list(run))
@@ -106,7 +107,7 @@ class Broker:
         A `suspect` one travels in a frame of its own; one that is to run `alone` is given to a worker that
         holds nothing else meanwhile, and others pass it by. Any other hurries.
         """
-        if self._halted or self._state[place] == _WAITING:
+        if self._halted or self._holders[place] == WAITING:
             return
         if suspect:
             self._suspects.add(place)
@@ -117,13 +118,15 @@ class Broker:
 
     def take_away(self, place: int) -> None:
         """Put a place back into line where it stood: who holds it makes an attempt that counts no more."""
-        if self._state[place] == _WAITING:
+        if self._holders[place] == WAITING:
             return
-        if self._state[place] == _LEASED:  # rare: a worker that was given up before told of its attempt
+        if self._holders[place] != SETTLED:  # rare: a worker that was given up before told of its attempt
             for name, worker in self._workers.items():
-                if self._drop(worker, [place]):
+                if worker.holds(place):
+                    self._drop(worker, [place])
                     self._strays.add(place)
                     self._weigh(name, worker)
+                    break
         self._put_back(place)
 
     def withdraw(self, width: int | None = None) -> list[int]:
@@ -137,7 +140,7 @@ class Broker:
                 self._release(self._workers[chosen])
                 self._hungry[chosen] = None
         for place in found:
-            self._state[place] = _SETTLED
+            self._holders[place] = SETTLED
         self._hungry.update(self._roomy)
         return sorted(found)
 
@@ -160,7 +163,7 @@ class Broker:
 
     def leased(self) -> int:
         """Return how many tasks workers hold."""
-        return sum(len(worker.held) for worker in self._workers.values())
+        return sum(worker.count for worker in self._workers.values())
 
     # -- workers
 
@@ -169,7 +172,9 @@ class Broker:
 
         With `backfill` it may start narrow ones before a wide one, so it is given twice what it can start.
         """
-        mine = self._workers[worker] = Leases(cores, backfill=backfill)
+        mine = Leases(self._joined, cores, self._holders, self._widths, backfill=backfill)
+        self._workers[worker] = mine
+        self._joined += 1
         self._cores += cores
         self._hungry[worker] = None
         self._weigh(worker, mine)
@@ -182,9 +187,8 @@ class Broker:
         mine = self._workers[worker]
         for place in places:
             width = self._widths[place]
-            if self._state[place] != _WAITING or width > mine.cores:
+            if self._holders[place] != WAITING or width > mine.cores:
                 continue
-            self._state[place] = _LEASED
             if place in self._alone:
                 chosen = self._alone.pop(place)
                 if chosen is not None:
@@ -193,7 +197,7 @@ class Broker:
             else:
                 self._lines.remove(place, width)
                 self._wake(width)
-            mine.hold([place], width)
+            mine.hold([place], width, again=True)
             if place in self._loners:  # with what it has besides, but nothing more is given to it
                 self._forsake(mine)
                 mine.alone = place if mine.alone is None else mine.alone
@@ -231,14 +235,12 @@ class Broker:
         self._cores -= gone.cores
         for known in (self._hungry, self._roomy, self._laden):
             known.pop(worker, None)
-        if gone.backfill:
-            begun = {*gone.held}
-        else:
-            begun = {*gone.begun(sorted(gone.held)), *gone.begun(gone.held)}
-        self._strays.update(gone.held)  # it may come back
-        for place in gone.held:
+        held = list(gone)
+        begun = {*held} if gone.backfill else {*gone.begun(sorted(held)), *gone.begun(held)}
+        self._strays.update(held)  # it may come back
+        for place in held:
             if place in begun:
-                self._state[place] = _SETTLED  # until its owner decides
+                self._holders[place] = SETTLED  # until its owner decides
             else:
                 self._suspects.add(place)
                 self._put_back(place)
@@ -246,16 +248,16 @@ class Broker:
 
     def held(self, worker: str) -> list[int]:
         """Return the places that a worker holds, in order of their handing out."""
-        return list(self._workers[worker].held)
+        return list(self._workers[worker])
 
     def count(self, worker: str) -> int:
         """Return how many places a worker holds."""
-        return len(self._workers[worker].held)
+        return self._workers[worker].count
 
     def running(self, worker: str) -> int:
         """Return how many tasks a worker can have begun of those it holds."""
         mine = self._workers[worker]
-        return len(mine.held) if mine.load <= mine.cores else len(mine.begun(mine.held))
+        return mine.count if mine.load <= mine.cores else len(mine.begun(mine))
 
     def give_back(self, worker: str, places: Iterable[int], *, strays: bool = False) -> None:
         """A worker returns tasks that it did not start and never will.
@@ -284,8 +286,6 @@ class Broker:
         mine = self._workers.get(worker)
         if mine is not None:
             ended = self._drop(mine, places)
-            for place in ended:
-                self._state[place] = _SETTLED
             if self._repeats or self._suspects or self._loners:
                 for known in (self._repeats, self._suspects, self._loners):
                     known.difference_update(ended)
@@ -300,7 +300,7 @@ class Broker:
 
         Not if it waits and never did anything else, nor if it is with the first worker that was given it.
         """
-        return self._state[place] == _SETTLED or place in self._strays
+        return self._holders[place] == SETTLED or place in self._strays
 
     # -- what to do
 
@@ -352,10 +352,9 @@ class Broker:
                 continue
             mine = self._workers[chosen]
             self._alone[place], mine.alone = chosen, place
-            if not mine.held:
+            if not mine.count:
                 del self._alone[place]
-                self._state[place] = _LEASED
-                mine.hold([place], self._widths[place])
+                mine.hold([place], self._widths[place], again=True)
                 self._weigh(chosen, mine)
                 grants.append(Grant(chosen, [place]))
         return grants
@@ -365,7 +364,7 @@ class Broker:
 
         Without `search` only one that just became empty: it is hungry still.
         """
-        empty = [n for n in self._hungry if not (mine := self._workers[n]).held and mine.takes(width)]
+        empty = [n for n in self._hungry if not (mine := self._workers[n]).count and mine.takes(width)]
         if not empty and (not search or any(mine.alone is not None for mine in self._workers.values())):
             return None
         names = empty or [name for name, mine in self._workers.items() if mine.takes(width)]
@@ -397,9 +396,10 @@ class Broker:
         if not count:
             return []
         places = self._lines.take(line, min(count, FRAME_MOST), bound, self._suspects)
-        for place in places:
-            self._state[place] = _LEASED
-        mine.hold(places, width)
+        again = bool(self._returned) and not self._returned.isdisjoint(places)
+        mine.hold(places, width, again=again)
+        if again:
+            self._returned.difference_update(places)
         if bound is not None and ((head := line.head) is None or head > bound):
             self._wake(width)
         return places
@@ -411,7 +411,7 @@ class Broker:
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         share = -(-len(line) * mine.cores // (2 * self._cores))
         unstarted = max(0, mine.load - mine.cores) // width
-        more = min(missing, share - unstarted, AHEAD_MOST - len(mine.held))
+        more = min(missing, share - unstarted, AHEAD_MOST - mine.count)
         # Topped up by quarters, so that tiny calls don't trickle one by one.
         return max(0, more) if startable or more * 4 >= min(target, share) else 0
 
@@ -439,11 +439,11 @@ class Broker:
                 continue
             excess = mine.load - mine.cores
             most = 0
-            last_first = sorted(mine.held, reverse=True)  # as workers give back
+            last_first = sorted(mine, reverse=True)  # as workers give back
             for count, place in enumerate(last_first, 1):
                 if excess <= 0 or room <= 0:
                     break
-                width = mine.held[place]
+                width = self._widths[place]
                 excess -= width
                 if width <= min(widest, room):
                     room -= width
@@ -457,9 +457,10 @@ class Broker:
 
     def _put_back(self, place: int) -> None:
         """Put a place back into line where it stood, and wake who could take it."""
-        self._state[place] = _SETTLED if self._halted else _WAITING
+        self._holders[place] = SETTLED if self._halted else WAITING
         if self._halted:
             return
+        self._returned.add(place)
         self._hungry.update(self._roomy)
         if place in self._loners:
             self._alone[place] = None

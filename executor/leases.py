@@ -2,65 +2,106 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+#: What stands in a list of holders in place of a worker's number, from 0: the place waits in line ...
+WAITING = -1
+
+#: ... or nobody need run it now.
+SETTLED = -2
+
+#: Places that may stand in a worker's log without being held, beside as many as are.
+_STALE_MOST = 32
 
 
 class Leases:
-    """The places that one worker holds, each with its width, in the order in which they were handed out.
+    """The places that one worker holds, in the order in which they were handed out.
+
+    Who holds a place stands in `holders`, and how wide it is in `widths`, by place for all workers. A worker
+    has but a log of what it was handed; what it has no more is taken out of that now and then. So to end a
+    place touches nothing of the worker's own but a few numbers: a dictionary in each, where there are
+    thousands, is out of the processor's caches.
 
     With `backfill` it may begin a narrow one before a wide one, so it is given twice what it can start.
     """
 
     __slots__ = (
-        "_widths", "alone", "backfill", "cores", "draining", "held", "hurried", "load", "recalled", "room",
+        "_counts", "_holders", "_log", "_number", "_widths", "alone", "backfill", "cores", "count",
+        "draining", "hurried", "load", "recalled", "room",
     )  # fmt: skip
 
-    def __init__(self, cores: int, *, backfill: bool) -> None:
+    def __init__(
+        self, number: int, cores: int, holders: array[int], widths: Sequence[int], *, backfill: bool
+    ) -> None:
         self.cores = cores
         self.backfill = backfill
         #: Cores' worth of tasks that it is given whatever their durations.
         self.room = 2 * cores if backfill else cores
-        self.held: dict[int, int] = {}  # width by place
+        self.count = 0  # of places
         #: Those of them that it was given although it had enough; mostly none, and then all share one object.
         self.hurried: frozenset[int] = frozenset()
         self.load = 0  # the cores that all it holds would take at once
         self.draining = False
         self.recalled = False
         self.alone: int | None = None  # the place that it is kept for, or runs alone
-        self._widths: Counter[int] | None = None
+        self._number = number
+        self._holders = holders
+        self._widths = widths
+        self._log = array("i")  # no place that it holds stands in it twice
+        self._counts: Counter[int] | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the places."""
+        mine, holders = self._number, self._holders
+        return (place for place in self._log if holders[place] == mine)
+
+    @property
+    def noted(self) -> int:
+        """How many places the log has, with those that are held no more."""
+        return len(self._log)
+
+    def holds(self, place: int) -> bool:
+        """Whether it holds a place."""
+        return self._holders[place] == self._number
 
     @property
     def widths(self) -> Mapping[int, int]:
-        """How many are held, by width.
+        """How many are held, by width; counted only once somebody asks, which nobody does for long calls."""
+        if self._counts is None:
+            self._counts = Counter(map(self._widths.__getitem__, self))
+        return self._counts
 
-        They are another dictionary in each worker, which is out of the processor's caches where there are
-        thousands of them: so they are counted only once somebody asks, which nobody does for long calls.
-        """
-        if self._widths is None:
-            self._widths = Counter(self.held.values())
-        return self._widths
-
-    def hold(self, places: Sequence[int], width: int) -> None:
-        """It was handed places of one width."""
-        held = self.held
+    def hold(self, places: Sequence[int], width: int, *, again: bool = False) -> None:
+        """It was handed places of one width; `again` if one of them was ever handed out before."""
+        mine, holders, log = self._number, self._holders, self._log
+        if again or len(log) > 2 * self.count + _STALE_MOST:
+            log = self._log = array("i", self)
         for place in places:
-            held[place] = width
+            holders[place] = mine
+        log.extend(places)
+        self.count += len(places)
         self.load += width * len(places)
-        if self._widths is not None:
-            self._widths[width] += len(places)
+        if self._counts is not None:
+            self._counts[width] += len(places)
 
     def drop(self, places: Iterable[int], width: int) -> list[int]:
         """It has ended places of one width, or given them back; return those of them that it held."""
-        held = self.held
-        dropped = [place for place in places if held.pop(place, None) is not None]
+        mine, holders = self._number, self._holders
+        dropped: list[int] = []
+        for place in places:
+            if holders[place] == mine:
+                holders[place] = SETTLED
+                dropped.append(place)
         if not dropped:
             return dropped
+        self.count -= len(dropped)
         self.load -= width * len(dropped)
-        if self._widths is not None:
-            self._widths[width] -= len(dropped)
-            if not self._widths[width]:  # what there is none of is not looked at
-                del self._widths[width]
+        if self._counts is not None:
+            self._counts[width] -= len(dropped)
+            if not self._counts[width]:  # what there is none of is not looked at
+                del self._counts[width]
         if self.hurried:
             self.hurried = self.hurried.difference(dropped)
         return dropped
@@ -75,16 +116,16 @@ class Leases:
         Not if as many wait for that as it can start when all that runs ends, and as many again: enough that
         another is there whenever one of them has ended.
         """
-        if self.load <= self.cores or not self.takes(width) or place > max(self.held):
+        if self.load <= self.cores or not self.takes(width) or place > max(self):
             return False
-        return width + sum(self.held[each] for each in self.hurried) <= 2 * self.cores
+        return width + sum(self._widths[each] for each in self.hurried) <= 2 * self.cores
 
     def begun(self, places: Iterable[int]) -> list[int]:
         """Return those that it can have begun of the places it holds, if it begins them in this order."""
         free = self.cores
         begun: list[int] = []
         for place in places:
-            width = self.held[place]
+            width = self._widths[place]
             if width > free:
                 break
             free -= width

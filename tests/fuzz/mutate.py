@@ -116,7 +116,10 @@ class Mutator:
         value = tree(data)
         for _ in range(self._random.choice((1, 1, 1, 2, 3, 8))):
             value = self._somewhere(value)
-        packed = pack(value)
+        try:
+            packed = pack(value)
+        except RecursionError:  # it was changed again and again, and is too deep for this
+            packed = data
         return self.bytes(packed) if self._random.random() < 0.15 else packed
 
     def bytes(self, data: bytes) -> bytes:

@@ -20,7 +20,7 @@ from executor.messages import (
 )
 from executor.packed import pack
 from executor.session import Ended
-from tests.unit.world import PATIENCE, FakeDispatcher, World, number
+from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, World, number
 from transports.base import Came, Event, Frame
 from transports.direct.outcasts import Outcasts
 
@@ -286,3 +286,21 @@ def test_who_was_cut_off_is_told_why(world: World) -> None:
     world.turn()
     told = [decode(parts)[0] for end, parts in mad.cable.transit if end == 1]
     assert any(isinstance(each, Refused) and "broke the protocol" in each.reason for each in told)
+
+
+def test_tasks_that_overtake_a_welcome_are_handed_out_anew(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    send, refused = dispatcher.link.send, list[bytes]()
+
+    def full_at_first(peer: bytes, parts: Parts) -> bool:
+        if not refused and isinstance(decode(parts)[0], Welcome):
+            refused.append(peer)
+            return False
+        return send(peer, parts)
+
+    dispatcher.link.send = full_at_first
+    world.turns(0.95 * HEARTBEAT)  # a beat goes out next, and shows that the worker can be reached
+    worker = world.worker(at=dispatcher)
+    world.until(dispatcher.done, seconds=PATIENCE)
+    assert refused
+    assert sum(worker.ran.values()) == 4

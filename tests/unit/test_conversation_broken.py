@@ -22,7 +22,7 @@ from executor.messages import (
 from executor.packed import pack
 from executor.session import Ended
 from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, World, number
-from transports.base import Came, Frame
+from transports.base import Came, Event, Frame
 from transports.direct.outcasts import Outcasts
 
 #: Not only bytes that are none of ours: a message that is, but for a bound that it breaks.
@@ -99,6 +99,25 @@ def test_a_dispatcher_that_breaks_the_protocol_is_cut_off_until_it_connects_anew
     worker.cable.heal()
     world.until(dispatcher.done, seconds=4 * PATIENCE)
     dispatcher.check()
+
+
+def test_who_sends_without_end_has_a_worker_hear_others_too(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    beat, receive, heard = Frame(b"mad", encode(Beat())), worker.link.receive, 0
+
+    def endless() -> list[Event]:
+        nonlocal heard
+        heard += 1
+        assert heard < 10_000, "it hears nobody else"
+        return [*receive(), beat]
+
+    worker.link.receive = endless  # type: ignore[method-assign]
+    worker.link.ready = lambda: True  # type: ignore[method-assign]
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
 
 
 def test_another_dispatcher_of_the_worker_does_not_notice(world: World) -> None:

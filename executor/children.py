@@ -48,12 +48,13 @@ Event: TypeAlias = Spoke | Died
 class Children:
     """The children of one worker.
 
-    `grace` is the seconds between SIGTERM and SIGKILL; `allow` as in `Pool`.
+    `grace` is the seconds from SIGTERM to SIGKILL; `allow` as in `Pool`; none has more than `widest` cores.
     """
 
-    def __init__(self, grace: float, allow: Sequence[str] | None = None) -> None:
+    def __init__(self, grace: float, allow: Sequence[str] | None = None, *, widest: int = 1) -> None:
         self._grace = grace
         self._allow = allow
+        self._widest = widest
         self._selector = selectors.DefaultSelector()
         self._by_slot: dict[int, Child] = {}  # a slot is a number that is never used again
         self._by_pid: dict[int, Child] = {}
@@ -205,7 +206,7 @@ class Children:
         self._unheard.append(Died(child, status))
 
     def _new_guardian(self) -> Guardian:
-        guardian = Guardian(self._groups, self._allow)
+        guardian = Guardian(self._groups, self._allow, widest=self._widest)
         self._selector.register(guardian.sock, selectors.EVENT_READ, None)
         return guardian
 

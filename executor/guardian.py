@@ -61,10 +61,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 class Guardian:
     """The worker's end: starts the process and speaks to it. Not for use by several threads."""
 
-    def __init__(self, groups: Path | None = None, allow: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, groups: Path | None = None, allow: Sequence[str] | None = None, *, widest: int = 1
+    ) -> None:
         """Start it; its children have cgroups of their own in the folder `groups`, if there is one.
 
-        They run only functions that match the patterns `allow`; None: any.
+        They run only functions that match the patterns `allow` (None: any), on up to `widest` cores.
         """
         # Whoever uses this may have children of its own, which are none of ours to end.
         self._others = frozenset(children_of(os.getpid()) if sys.platform == "linux" else ())
@@ -85,6 +87,7 @@ class Guardian:
                 str(theirs.fileno()),
                 str(groups or ""),
                 json.dumps(allow),
+                str(widest),
             ],
             stdin=subprocess.DEVNULL,
             stdout=2,  # what a task prints must never mix with a script's own output
@@ -163,8 +166,10 @@ def main() -> NoReturn:
     groups = Path(sys.argv[2]) if sys.argv[2] else None
     allow = json.loads(sys.argv[3])
     # Loaded once here, shared by every child that is forked.
-    from executor import child
+    from executor import child, surroundings
 
+    if int(sys.argv[4]) > 1:
+        surroundings.load()
     gc.collect()
     gc.freeze()  # collections in the children need not look at what is here, nor copy its pages
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)

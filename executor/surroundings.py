@@ -50,6 +50,13 @@ _CHANGING = (
 )
 
 
+def load() -> None:
+    """Load what a process needs once its calls are of another width: 15 ms, which those forked then save."""
+    import threadpoolctl
+
+    threadpoolctl.ThreadpoolController()  # the first look takes far longer than those that follow
+
+
 class Surroundings:
     """Those of this process, which prints to the files `stdout` and `stderr`."""
 

@@ -11,6 +11,13 @@ BATCH_SECONDS = 0.03
 #: Calls in one batch at most: beyond, a wake-up for each batch is next to nothing.
 BATCH_MOST = 512
 
+#: Calls that a child is given at most beside what it runs: its board has room for the reports of as many.
+ENOUGH_MOST = 1024
+
+#: Seconds of work that a child is given beside what it runs: twice as long as its reports wait for others
+#: (`executor.child.FLUSH_SECONDS`), for only then this worker wakes up to give it more.
+ENOUGH_SECONDS = 0.2
+
 #: A call that runs longer than this, and than its like, doesn't keep others waiting behind it.
 SLOW_SECONDS = 0.01
 
@@ -38,9 +45,13 @@ class Batching(Pace):
         """Whether calls are so short that the next one should wait in the child already."""
         return self._seconds.get(width, LOOK_AHEAD_MOST) < LOOK_AHEAD_MOST
 
-    def is_slow(self, width: int, seconds: float) -> bool:
-        """Whether a call that runs for so long takes much longer than others of its width did."""
-        return seconds > SLOW_SECONDS + 2 * self._seconds.get(width, 0.0)
+    def enough(self, width: int) -> int:
+        """Return how many calls a child should have that it has not begun."""
+        return max(1, min(ENOUGH_MOST, int(ENOUGH_SECONDS / max(self._seconds.get(width, 1.0), 1e-6))))
+
+    def slow_after(self, width: int) -> float:
+        """Return the seconds after which a call takes much longer than others of its width did."""
+        return SLOW_SECONDS + 2 * self._seconds.get(width, 0.0)
 
     def is_much(self, width: int, count: int) -> bool:
         """Whether so many calls are worth the trouble of moving them to free cores."""

@@ -142,7 +142,7 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
 
 
 class Done(msgspec.Struct, array_like=True, gc=False):
-    """Reports of the `count` items from index `first` on; `last` ends a batch.
+    """Reports of the `count` items from index `first` on; so many `batches` ended since the last such frame.
 
     `worn` says that tasks left threads or processes behind: this child must be replaced. `began` is when the
     first of the items began and `ended` when the last one ended, in epoch seconds, None if none ever began.
@@ -151,7 +151,7 @@ class Done(msgspec.Struct, array_like=True, gc=False):
 
     first: int
     count: int
-    last: bool
+    batches: int
     worn: bool
     began: float | None
     ended: float | None

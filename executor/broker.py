@@ -409,11 +409,13 @@ class Broker:
         if self._pace.is_long(width, mine.cores):
             return 0
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
-        share = -(-len(line) * mine.cores // (2 * self._cores))
+        # Half of its part, as others may be faster; the last of it at once, so that it doesn't trickle.
+        part = -(-len(line) * mine.cores // self._cores)
+        share = max(-(-part // 2), min(part, 2 * mine.cores))
         unstarted = max(0, mine.load - mine.cores) // width
         more = min(missing, share - unstarted, AHEAD_MOST - mine.count)
         # Topped up by quarters, so that tiny calls don't trickle one by one.
-        return max(0, more) if startable or more * 4 >= min(target, share) else 0
+        return max(0, more) if startable or more * 4 >= min(target, share, AHEAD_MOST) else 0
 
     def _hurries(self, mine: Leases, place: int) -> bool:
         """Whether a place is given to a worker that has enough."""

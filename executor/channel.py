@@ -9,6 +9,7 @@ never does.
 from __future__ import annotations
 
 import mmap
+import select
 import socket
 import struct
 from collections import deque
@@ -44,6 +45,8 @@ class Channel:
         self.sock = sock
         self._arena = arena
         self._most = most
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._inbox = bytearray()
         self._large: bytearray | mmap.mmap | None = None  # the part being received into memory of its own
         self._length = self._filled = 0  # its bytes, and those that have come
@@ -96,6 +99,10 @@ class Channel:
                 self._outbox.popleft()
             else:
                 self._outbox[0] = self._outbox[0][sent:]
+
+    def ready(self) -> bool:
+        """Whether something has come that `receive` would take without waiting."""
+        return bool(self._poll.poll(0))
 
     def receive(self) -> list[list[Buffer]] | None:
         """Return the frames that have arrived whole, at least one on a blocking socket; None at its end.

@@ -35,8 +35,8 @@ from executor.printed import flush_printed, take_printed
 from executor.surroundings import HARMLESS_SECONDS, Surroundings
 
 #: Seconds that reports may wait for company while there is more to run: short against a person's patience,
-#: long against a wake-up.
-FLUSH_SECONDS = 0.02
+#: long against the wake-ups of all that they pass through, which the calls on these cores have to wait for.
+FLUSH_SECONDS = 0.1
 
 #: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
 GROWN_LEAST = 512 << 20
@@ -103,11 +103,12 @@ class _Child:
         self._light = 0  # bytes held after the first batch, with its libraries loaded
         self._first = 0  # index of the first of the reports on the board
         self._began = self._ended = 0.0  # when the first of these began, and the last ended
+        self._batches = 0  # that ended since the last frame
         self._sent_at = 0.0  # monotonic seconds, as all times in here
 
     def serve(self) -> None:
         """Run batch after batch."""
-        while (frames := self._channel.receive()) is not None:
+        while (frames := self._receive()) is not None:
             for frame in frames:
                 batch = _batches.decode(frame[0])
                 self._cores = batch.cores
@@ -117,16 +118,19 @@ class _Child:
                 del frame[1:]  # each is let go of with its call, which need not wait for the next frame
                 self._run(batch, buffers)
 
+    def _receive(self) -> list[list[Buffer]] | None:
+        """Return the frames that have come; what is to be said is said before they are waited for."""
+        if not self._channel.ready():
+            self._rest()
+        return self._channel.receive()
+
     def _run(self, batch: Batch, buffers: dict[int, list[Buffer]]) -> None:
         board, surroundings, monotonic = self._board, self._surroundings, time.monotonic
         # One look at the epoch's clock for all: when somebody sets it, durations stay right.
         self._offset = time.time() - monotonic()
         board.set_clock(self._offset)
-        board.sent(batch.first)
-        self._first = batch.first
-        self._sent_at = monotonic()
-        last = batch.first + len(batch.items) - 1
-        ended = False
+        if not board.count:  # else they stand right before those that come now
+            self._forget(batch.first)
         for index, item in enumerate(batch.items, batch.first):
             if self._spent or (item.memory is not None and self._is_burdened(item.memory)):
                 break
@@ -139,21 +143,29 @@ class _Child:
                 self._group.bound(item.memory)
             report, large, finished = self._call(item, buffers.pop(index - batch.first, ()), began)
             self._used = True
-            if large or not board.add(report):
+            if large or not self._show(report):
                 self._flush()
-                ended = index == last
-                self._send(index, 1, as_list(1, report), began, finished, large, last=ended)
+                self._send(1, as_list(1, report), began, finished, large)
                 continue
             if board.count == 1:
                 self._began = began
             self._ended = finished
-            if finished - self._sent_at > FLUSH_SECONDS and index != last:
+            if finished - self._sent_at > FLUSH_SECONDS:
                 self._flush()
-        if not ended:
-            self._flush(last=True)
-        if not self._spent and self._is_worn():  # only now: nobody needs to wait for this look
-            self._spent = True
-            self._send(self._first, 0, as_list(0, b""), None, None)
+        else:
+            self._batches += 1
+            if monotonic() - self._sent_at > FLUSH_SECONDS:
+                self._rest()
+            return
+        self._batches += 1
+        self._flush()  # indices of the next batch don't follow those of the last report
+
+    def _show(self, report: bytes) -> bool:
+        """Put a report on the board, once what stands there has been sent if need be; False: too large."""
+        if self._board.add(report):
+            return True
+        self._flush()
+        return self._board.add(report)
 
     def _call(
         self, item: Item, given: Sequence[Buffer], began: float
@@ -221,32 +233,41 @@ class _Child:
                 report.error = kind, said, trace
             return encoder.encode(report), large, finished
 
-    def _flush(self, *, last: bool = False) -> None:
-        """Send what stands on the board, if anything does; the last of a batch in any case."""
+    def _rest(self) -> None:
+        """Say all that is to be said; then, as nobody needs to wait for this, look whether one is worn."""
+        self._flush()
+        if self._used and not self._spent and self._is_worn():
+            self._spent = True
+            self._send(0, as_list(0, b""), None, None)
+
+    def _flush(self) -> None:
+        """Send what stands on the board, and which batches have ended, if there is anything to tell."""
         count = self._board.count
         if count:
-            self._send(self._first, count, self._board.shown(), self._began, self._ended, last=last)
-        elif last:
-            self._send(self._first, 0, as_list(0, b""), None, None, last=True)
+            self._send(count, self._board.shown(), self._began, self._ended)
+        elif self._batches:
+            self._send(0, as_list(0, b""), None, None)
 
     def _send(
         self,
-        first: int,
         count: int,
         reports: msgspec.Raw,
         began: float | None,
         ended: float | None,
         large: Sequence[Buffer] = (),
-        *,
-        last: bool = False,
     ) -> None:
-        """Send `count` reports from index `first` on, and forget them."""
+        """Send `count` reports, the next ones in order, and forget them."""
         if began is not None and ended is not None:
             began, ended = began + self._offset, ended + self._offset
-        done = Done(first, count, last, self._spent, began, ended, reports)
+        done = Done(self._first, count, self._batches, self._spent, began, ended, reports)
         self._channel.send([encoder.encode(done), *large])
-        self._first = first + count
-        self._board.sent(self._first)
+        self._batches = 0
+        self._forget(self._first + count)
+
+    def _forget(self, upto: int) -> None:
+        """All before this index has been sent: its report will be the first on the board."""
+        self._first = upto
+        self._board.sent(upto)
         self._sent_at = time.monotonic()
 
     def _is_worn(self) -> bool:

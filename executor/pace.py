@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from executor.messages import Report
 
 #: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
-AHEAD_SECONDS = 0.05
+AHEAD_SECONDS = 0.25
 
 #: What even the smallest call costs a worker; keeps the number of calls held within reason.
 LEAST_SECONDS = 20e-6

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from executor import messages
-from executor.batching import SHARED_SECONDS, SLOW_SECONDS, Batching
+from executor.batching import SHARED_SECONDS, Batching
 from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
@@ -79,7 +79,7 @@ class Pool:
         self._cores = cores
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._children = Children(grace, allow)
+        self._children = Children(grace, allow, widest=len(cores))
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []
@@ -237,10 +237,10 @@ class Pool:
         self._busy[child] = None
         self._spoke.append(child)
         self._children.send(child, batch, cores, pin=self._cores.pinned)
-        self._watch_at = min(self._watch_at, now + SLOW_SECONDS)
+        self._watch_at = min(self._watch_at, now + self._pace.slow_after(len(cores)))
 
     def _look_ahead(self, now: float) -> None:
-        """Give children that run their last call the next of its width, so that they need not wait for it.
+        """Give children what they run next, a batch to each in turn, so that they need not wait for it.
 
         Not behind a call that takes long: its successor would wait, while others overtake it.
         """
@@ -253,22 +253,25 @@ class Pool:
             # Those that have not spoken since were looked at for the like of it, and are none the readier.
             candidates = spoke if kind == self._looked_for else list(self._busy)
             self._looked_for = kind
+            enough, given = self._pace.enough(width), False
             for child in candidates:
-                if len(child.cores) != width or len(child.entries) > 1 or child.run != run:
+                if len(child.cores) != width or child.run != run or child.unstarted() >= enough:
                     continue
                 if child.ending or child.dead or child.worn or self._is_slow(child, now):
                     continue
                 self._send(child, self._next_batch(width), child.cores, now)
+                given = True
                 if not self._line or (self._line.first.run, self._line.first.item.width) != kind:
                     break  # the next one is of another kind
             else:
-                return
+                if not given:
+                    return
         self._looked_for = None
 
     def _is_slow(self, child: Child, now: float) -> bool:
         """Whether a child's present call takes much longer than others of its width did."""
         current = child.current()
-        return current is not None and self._pace.is_slow(len(child.cores), now - current[1])
+        return current is not None and now - current[1] > self._pace.slow_after(len(child.cores))
 
     def _share(self, now: float) -> bool:
         """Take back what waits behind running calls, where free cores could start it; return if any was."""
@@ -335,9 +338,9 @@ class Pool:
                 return
             self._take(child, done, frame[1:])
             child.worn |= done.worn
-            if child.worn and (done.last or done.worn):
+            if child.worn and (done.batches or done.worn):
                 self._put_back(child.take_back())
-            if done.last:
+            for _ in range(done.batches):
                 self._end_batch(child)
             if not child.batches and (child.worn or child.ending):
                 self._children.end(child)
@@ -366,8 +369,8 @@ class Pool:
             entry = child.entries.get(index)  # None: it was taken from the board already
             if entry is not None and entry.item.place != report.place:
                 raise BadFrame(f"a report about place {report.place} in place of {entry.item.place}")
-        if done.last and not child.batches:
-            raise BadFrame("the end of a batch that it does not have")
+        if not 0 <= done.batches <= child.batches:
+            raise BadFrame(f"the end of {done.batches} batches, where it has {child.batches}")
         return done
 
     def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
@@ -485,11 +488,12 @@ class Pool:
             current = child.current()
             if current is None:
                 continue
-            if len(child.entries) > 1:
-                wait = min(wait, SLOW_SECONDS)
-                if self._is_slow(child, now):
-                    self._put_back(child.take_back())
-            if now - current[1] > SLOW_SECONDS:
+            # No sooner than need be: its like end about when such a look would come, on this very core.
+            slow_in = current[1] + self._pace.slow_after(len(child.cores)) - now
+            if slow_in > 0:
+                wait = min(wait, slow_in)
+            else:
+                self._put_back(child.take_back())
                 self._rescue(child)
             item = current[0].item
             if item.timeout is not None:

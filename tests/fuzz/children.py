@@ -31,7 +31,9 @@ def _frame(random: Random) -> list[bytes]:
         for n in range(count)
     ]
     listed = as_list(count, b"".join(map(_encode, reports)))
-    done = Done(random.choice((0, 5)), count, random.random() < 0.5, random.random() < 0.1, 1.0, 2.0, listed)
+    done = Done(
+        random.choice((0, 5)), count, random.choice((0, 1, 2)), random.random() < 0.1, 1.0, 2.0, listed
+    )
     return [_encode(done), *(b"buffer" for each in reports if each.buffers)]
 
 

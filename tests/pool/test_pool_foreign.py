@@ -26,7 +26,7 @@ def frame(head: bytes) -> bytes:
 def done(count: int, *places: int, first: int = 0) -> bytes:
     reports = [msgspec.msgpack.encode(Report(place, 1, "ok", msgspec.Raw(b"\x07"))) for place in places]
     listed = as_list(len(places), b"".join(reports))
-    return frame(msgspec.msgpack.encode(Done(first, count, False, False, 1.0, 2.0, listed)))
+    return frame(msgspec.msgpack.encode(Done(first, count, 0, False, 1.0, 2.0, listed)))
 
 
 FOREIGN = {

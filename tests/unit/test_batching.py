@@ -5,6 +5,8 @@ from __future__ import annotations
 from executor.batching import (
     BATCH_MOST,
     BATCH_SECONDS,
+    ENOUGH_MOST,
+    ENOUGH_SECONDS,
     LOOK_AHEAD_MOST,
     SHARED_SECONDS,
     SLOW_SECONDS,
@@ -23,7 +25,7 @@ def test_nothing_is_known_at_first() -> None:
     assert pace.batch(1, 1000, 2) == 1
     assert not pace.looks_ahead(1)
     assert not pace.is_much(1, 1000)
-    assert pace.is_slow(1, 2 * SLOW_SECONDS)
+    assert pace.slow_after(1) == SLOW_SECONDS
 
 
 def test_a_batch_is_some_moments_work_and_no_more_than_a_fair_share() -> None:
@@ -49,8 +51,14 @@ def test_what_was_seen_lately_counts_most() -> None:
 def test_long_calls_keep_nobody_waiting() -> None:
     assert seen(LOOK_AHEAD_MOST / 2).looks_ahead(1)
     assert not seen(LOOK_AHEAD_MOST).looks_ahead(1)
-    assert not seen(1.0).is_slow(1, 1.5)
-    assert seen(1.0).is_slow(1, 2.5)
+    assert 2.0 < seen(1.0).slow_after(1) < 2.5
+
+
+def test_a_child_has_some_moments_work_beside_what_it_runs() -> None:
+    assert seen(ENOUGH_SECONDS / 8).enough(1) == 8
+    assert seen(2 * ENOUGH_SECONDS).enough(1) == 1
+    assert seen(0.0).enough(1) == ENOUGH_MOST
+    assert Batching().enough(1) == 1
 
 
 def test_what_is_little_is_not_moved() -> None:

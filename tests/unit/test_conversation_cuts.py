@@ -116,7 +116,7 @@ def test_a_silent_dispatcher_is_left(world: World) -> None:
 
 def test_no_result_is_swallowed_when_the_dispatcher_slept(world: World) -> None:
     """Its workers left it and come back to the same run: what they send is new, whatever its number."""
-    dispatcher = world.dispatcher(40)
+    dispatcher = world.dispatcher(400)
     worker = world.worker(at=dispatcher)
     world.until(lambda: len(dispatcher.results) > 10)
     dispatcher.asleep = True

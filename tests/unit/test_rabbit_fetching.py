@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from executor.messages import NIL, PROTOCOL, Item, Report
+from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
 from transports.rabbitmq.events import Delivered, Found, Tag
 from transports.rabbitmq.fetching import COPY_MOST, FETCH_MOST, Fetching
 from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, headers
@@ -137,7 +138,7 @@ def test_of_messages_with_many_calls_it_asks_for_whole_ones() -> None:
     worker.ask()
     worker.come(list(range(1, 1001)))
     worker.held.finish("r", range(1, 1001))
-    assert worker.ask() == 2, "a third would be more than it wants"
+    assert worker.ask() == int(AHEAD_SECONDS / LEAST_SECONDS / 1000), "one more would be more than it wants"
 
 
 def test_of_long_calls_it_gets_what_can_start() -> None:

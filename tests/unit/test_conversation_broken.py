@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from executor.messages import (
+    NIL,
     Beat,
     Leaving,
     Message,
@@ -216,6 +217,8 @@ def test_a_worker_reports_only_what_it_was_given(world: World) -> None:
     assert waits not in {number(item) for _, item in (*mad.queue, *good.queue)}
     for place in (waits, good.next()):
         mad.end.reply(dispatcher.run.id, pack([Report(place, 1, "ok", msgspec.Raw(b"\xff"))]))
+        error = ("TooWide", "it says so", "")
+        mad.end.reply(dispatcher.run.id, pack([Report(place, 0, "rejected", NIL, error=error)]))
     world.turns(0.1)
     (line,) = lines(dispatcher.said, "ignored 1 report of worker mad on ")
     assert "it never had the tasks" in line

@@ -20,7 +20,7 @@ settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 #: Fixtures that start a RabbitMQ: one that tests share, and one that they may kill.
-_BROKERS = {"rabbitmq_url", "broker"}
+_BROKERS = {"rabbitmq_url", "rabbitmq", "broker"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

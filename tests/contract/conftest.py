@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,18 @@ def every_wire(request: pytest.FixtureRequest) -> Wire:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_url() -> Iterator[str]:
-    """The URL of a real RabbitMQ: that of ``RABBITMQ_URL``, else a private one, started for these tests."""
-    if given := os.environ.get("RABBITMQ_URL"):
-        yield given
-        return
-    server = start_rabbitmq()
-    yield server.url
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A real RabbitMQ, which tests share: so none of them ends it."""
+    server = start_rabbitmq(tls=True)
+    yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a real RabbitMQ: that of ``RABBITMQ_URL``, else that of a private one."""
+    given = os.environ.get("RABBITMQ_URL")
+    return given if given else str(request.getfixturevalue("rabbitmq").url)
 
 
 @pytest.fixture
@@ -47,11 +52,11 @@ def runs(scripts: Scripts, rabbitmq_url: str) -> Runs:
     return Runs(scripts, RabbitMQWire(rabbitmq_url))
 
 
-def start_rabbitmq(*settings: str) -> RabbitMQ:
+def start_rabbitmq(*settings: str, **options: Any) -> RabbitMQ:
     """Start a private broker; skip the test where there is no RabbitMQ to start, and in CI fail."""
     script = server_script()
     if script is None:
         if os.environ.get("CI"):
             pytest.fail(HOW)
         pytest.skip(HOW)
-    return RabbitMQ(script, *settings)
+    return RabbitMQ(script, *settings, **options)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 #: Seconds that a broker gets to start. Erlang alone takes some; the machine may be busy.
@@ -72,26 +72,45 @@ def _install() -> None:
 
 
 class RabbitMQ:
-    """A broker of one's own; `settings` are lines of its rabbitmq.conf.
+    """A broker of one's own at `host`; `settings` are lines of its rabbitmq.conf, `under` what it runs under.
+
+    With `tls` it speaks that, too (`tls_url`), with a certificate for its host of an authority in `ca_file`.
 
     Raises:
         AssertionError: it does not start.
     """
 
-    def __init__(self, script: Path, *settings: str) -> None:
+    def __init__(
+        self,
+        script: Path,
+        *settings: str,
+        host: str = "127.0.0.1",
+        under: Sequence[str] = (),
+        tls: bool = False,
+    ) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="fe-rabbit-"))
-        self.port, dist, epmd = free_ports(3)
-        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.host = host
+        self._under = under
+        self.port, tls_port, dist, epmd = free_ports(4)
+        self.url = f"amqp://guest:guest@{host}:{self.port}/"
+        self.tls_url = f"amqps://guest:guest@{host}:{tls_port}/"
+        self.ca_file = self._folder / "ca.pem"
         self._log = self._folder / "log"
         config = self._folder / "rabbitmq.conf"
         lines = [
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            f"listeners.tcp.1 = {host}:{self.port}",
+            "loopback_users = none",  # who tests is the only one to reach it
             "log.console = true",
             "log.console.level = info",
             "disk_free_limit.absolute = 10MB",
             "vm_memory_high_watermark.absolute = 1GB",
             *settings,
         ]
+        if tls:
+            shown = self._folder / "shown.pem"
+            _certify(host, self.ca_file, shown)
+            lines.append(f"listeners.ssl.1 = {host}:{tls_port}")
+            lines += [f"ssl_options.{what}file = {shown}" for what in ("cert", "key")]
         config.write_text("".join(f"{line}\n" for line in lines))
         (self._folder / "plugins").write_text("[].\n")
         self._environment = {
@@ -106,7 +125,7 @@ class RabbitMQ:
             "RABBITMQ_DIST_PORT": str(dist),
             "RABBITMQ_ALLOW_INPUT": "1",  # one process instead of a shell with handlers around it
             "ERL_EPMD_PORT": str(epmd),
-            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_ADDRESS": host,  # besides the loopback address
             # The last two: nobody else reaches it, and how often it sees whether acknowledgements are
             # overdue, which is a minute else.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
@@ -120,7 +139,7 @@ class RabbitMQ:
             epmd_program = shutil.which("epmd")
             if epmd_program is not None:  # else, and before it listens, Erlang starts one that would stay
                 lifeline = self._start([epmd_program, "-port", str(epmd)])
-                self._wait(lifeline, lambda: _listens(epmd), "epmd")
+                self._wait(lifeline, lambda: _listens(host, epmd), "epmd")
             self.start()
         except BaseException:
             self.close()
@@ -151,8 +170,8 @@ class RabbitMQ:
     def control(self, *arguments: str) -> str:
         """Have `rabbitmqctl` do something; return what it says."""
         done = subprocess.run(
-            [self._script.with_name("rabbitmqctl"), *arguments], env=self._environment, capture_output=True,
-            text=True, timeout=STARTING, check=False,
+            [*self._under, self._script.with_name("rabbitmqctl"), *arguments], env=self._environment,
+            capture_output=True, text=True, timeout=STARTING, check=False,
         )  # fmt: skip
         assert not done.returncode, done.stdout + done.stderr
         return done.stdout
@@ -170,7 +189,7 @@ class RabbitMQ:
     def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             lifeline = subprocess.Popen(
-                [sys.executable, "-P", "-S", __file__, *command],
+                [sys.executable, "-P", "-S", __file__, *self._under, *command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
@@ -191,11 +210,20 @@ class RabbitMQ:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=5) as sock:
+            with socket.create_connection((self.host, self.port), timeout=5) as sock:
                 sock.sendall(b"AMQP\0\0\x09\x01")
                 return bool(sock.recv(1))
         except OSError:
             return False
+
+
+def _certify(host: str, ca_file: Path, shown: Path) -> None:
+    """Write an authority, and a private key with its certificate for a host."""
+    import trustme  # here, as neither the lifeline nor benchmarks have it
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(ca_file)
+    authority.issue_cert(host).private_key_and_cert_chain_pem.write_to_path(shown)
 
 
 def _end(lifeline: subprocess.Popen[bytes]) -> None:
@@ -204,10 +232,10 @@ def _end(lifeline: subprocess.Popen[bytes]) -> None:
     lifeline.wait(30)
 
 
-def _listens(port: int) -> bool:
-    """Whether somebody takes connections at a port of this machine."""
+def _listens(host: str, port: int) -> bool:
+    """Whether somebody takes connections at a port."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection((host, port), timeout=5).close()
     except OSError:
         return False
     return True

@@ -83,12 +83,12 @@ class RabbitMQ(Wire):
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._setting = f"test-{secrets.token_hex(4)}"
+        self.setting = f"test-{secrets.token_hex(4)}"
 
     @property
     def queue(self) -> str:
         """What the names of its queues begin with."""
-        return f"{self._setting}.{keys.load(keys.place()).short}"
+        return f"{self.setting}.{keys.load(keys.place()).short}"
 
     def opened(self, queue: str, got: tuple[Any, Any, Any]) -> bytes:
         """Return what was sealed in a message from a queue of ours, as `basic_get` gives it."""
@@ -134,7 +134,7 @@ class RabbitMQ(Wire):
     def worker(self, listen: str, reach: str) -> dict[str, Any]:
         parts = urlsplit(self.url)
         user = parts.netloc.rpartition("@")[0]
-        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self._setting}
+        return {"url": urlunsplit(parts._replace(netloc=f"{user}@{reach}")), "queue": self.setting}
 
 
 #: Every wire of this project that needs no broker of its own.

@@ -20,6 +20,8 @@ import pytest
 from scripts import Script, Scripts, task, wait_until
 
 from executor import keys
+from tests.contract.conftest import start_rabbitmq
+from tests.contract.rabbit import RabbitMQ
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -36,12 +38,16 @@ class Machine(NamedTuple):
     address: str
     home: Path
 
+    @property
+    def under(self) -> list[str]:
+        """What a command on this machine begins with."""
+        return ["ip", "netns", "exec", self.name]
+
     def start(self, scripts: Scripts, script: str, *arguments: str | Path) -> Script:
         runtime = self.home / "run"
         runtime.mkdir(mode=0o700, exist_ok=True)
         environment = {"HOME": str(self.home), keys.VARIABLE: None, "XDG_RUNTIME_DIR": str(runtime)}
-        under = ["ip", "netns", "exec", self.name]
-        return scripts.start(script, *arguments, environment=environment, under=under)
+        return scripts.start(script, *arguments, environment=environment, under=self.under)
 
 
 def ip(*words: str) -> None:
@@ -61,6 +67,7 @@ def machines(tmp_path: Path) -> Iterator[list[Machine]]:
             ip("link", "add", bridge, "type", "bridge")
             stack.callback(ip, "link", "del", bridge)
             ip("link", "set", bridge, "up")
+            ip("addr", "add", f"{subnet}.254/24", "dev", bridge)  # so that these tests see who listens
             for number in (1, 2, 3):
                 machine = Machine(f"fe-{tag}-{number}", f"{subnet}.{number}", tmp_path / f"home{number}")
                 ip("netns", "add", machine.name)
@@ -124,3 +131,42 @@ def test_one_copied_folder_joins_two_machines(wire: str, scripts: Scripts, machi
     assert "serving run" not in third.stderr
     assert not stolen.exists() or not stolen.read_text()
     assert worker.stderr.count("serving run") == 1
+
+
+@pytest.fixture
+def broker(machines: list[Machine]) -> Iterator[RabbitMQ]:
+    """A RabbitMQ on the first machine, which all three reach."""
+    server = start_rabbitmq(host=machines[0].address, under=machines[0].under, tls=True)
+    yield server
+    server.close()
+
+
+def test_one_copied_folder_joins_two_machines_at_a_broker(
+    broker: RabbitMQ, scripts: Scripts, machines: list[Machine]
+) -> None:
+    """The third is the same user of the broker, and has the same file; but it has other keys."""
+    ours, theirs, stranger = machines
+    yaml = scripts.folder / "rabbitmq.yml"
+    yaml.write_text(
+        f"transport: rabbitmq\nurl: {broker.tls_url}\nca_file: {broker.ca_file}\nheartbeat: 0.2\n"
+    )
+    assert ours.start(scripts, "keys.py").ends() == 0
+    shutil.copytree(ours.home / ".config", theirs.home / ".config")
+    tasks = scripts.tasks(*(task("operator.add", number, 1) for number in range(200)))
+    run = ["--yaml", yaml, "--tasks", tasks, "--output"]
+    output, strange = scripts.folder / "results.jsonl", scripts.folder / "strange.jsonl"
+    in_the_clear = ours.start(scripts, "dispatcher.py", *run, output, "--address", broker.url)
+    dispatcher = ours.start(scripts, "dispatcher.py", *run, output)
+    third = stranger.start(scripts, "worker.py", "--yaml", yaml, "--cores", "1", "--name", "stranger")
+    another = stranger.start(scripts, "dispatcher.py", *run, strange)
+    assert another.ends() == 0  # the calls of its own keys are all that it sees
+    assert not dispatcher.ended
+    worker = theirs.start(scripts, "worker.py", "--yaml", yaml, "--cores", "1", "--name", "theirs")
+    assert dispatcher.ends() == 0
+    for name, who in ((output, "theirs"), (strange, "stranger")):
+        results = scripts.results(name.name)
+        assert len(results) == 200
+        assert {(result["status"], result["worker"]) for result in results} == {("ok", who)}
+    for script in (worker, third):
+        assert script.stderr.count("serving run") == 1
+    assert in_the_clear.ends() == 2

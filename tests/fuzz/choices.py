@@ -22,7 +22,10 @@ class Choices:
 
     def below(self, bound: int) -> int:
         """Return a number from 0 to below `bound`, which is at least 1."""
-        width = (max(bound - 1, 1).bit_length() + 7) // 8
+        if bound <= 256:  # nearly always
+            at, self._at = self._at, self._at + 1
+            return self._data[at] % bound if at < len(self._data) else 0
+        width = ((bound - 1).bit_length() + 7) // 8
         return int.from_bytes(self.bytes(width), "big") % bound
 
     def one(self, of: Sequence[T]) -> T:

@@ -45,7 +45,7 @@ def _feed(name: str, seconds: int, folder: str, corpus: Path) -> None:
 
     def feed(data: bytes) -> None:
         broken = run(target, data)
-        if broken is not None:
+        if not isinstance(broken, int):
             print(f"\n{keep(broken)}\n{broken.what}", flush=True)
             raise AssertionError(f"{target.name} is broken")
 

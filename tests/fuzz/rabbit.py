@@ -35,6 +35,7 @@ from transports.rabbitmq.events import (
 )
 from transports.rabbitmq.frames import headers, pack
 from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.words import Broker
 from transports.rabbitmq.worker import RabbitWorkerEnd
 
 NAMES = Topology("q", 5.0, 1800.0)
@@ -176,7 +177,7 @@ def run_dispatcher(data: bytes) -> None:
     said: list[str] = []
     with _alone(clock):
         end = RabbitDispatcherEnd(
-            "amqp://x", NAMES, UNSEALED, say=said.append, heartbeat=1.0, largest=1 << 20
+            Broker("amqp://x"), NAMES, UNSEALED, say=said.append, heartbeat=1.0, largest=1 << 20
         )
         link: Any = end._connection
         count = 1 + choices.below(6)
@@ -220,7 +221,7 @@ def run_worker(data: bytes) -> None:
     with _alone(clock):
         hello = msgspec.structs.replace(introduce("w", 1 + choices.below(4)), instance="w")
         end = RabbitWorkerEnd(
-            "amqp://x", NAMES, UNSEALED, hello, say=said.append, heartbeat=1.0, largest=1 << 20
+            Broker("amqp://x"), NAMES, UNSEALED, hello, say=said.append, heartbeat=1.0, largest=1 << 20
         )
         link: Any = end._connection
         link.events.append(Opened((3, 12), 0))

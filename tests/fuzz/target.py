@@ -16,11 +16,16 @@ AT_LEAST = 1 << 20
 
 
 class Target(NamedTuple):
-    """`make` returns an input that is right or nearly so; `run` raises if the code under test is wrong."""
+    """`make` returns an input that is right or nearly so; `run` raises if the code under test is wrong.
+
+    An input is one message, text or value, and `run` returns None; or it is a sequence of them, and `run`
+    returns how many the code under test was given. `slow` ones have fewer inputs in `make test`.
+    """
 
     name: str
     make: Callable[[Random], bytes]
-    run: Callable[[bytes], None]
+    run: Callable[[bytes], int | None]
+    slow: bool = False
 
 
 @contextlib.contextmanager

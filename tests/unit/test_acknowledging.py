@@ -85,3 +85,16 @@ def test_a_worker_with_many_tiny_calls_hears_of_them_now_and_then(world: World) 
     world.until(dispatcher.done)
     world.turns(TOGETHER_SECONDS + 0.01)
     assert worker.end.settled, "though nothing followed"
+
+
+def test_a_worker_whose_link_is_full_for_a_moment_hears_of_its_reports_later(world: World) -> None:
+    dispatcher = world.dispatcher(2)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: len(worker.queue) == 2)
+    worker.work(2)
+    cables, dispatcher.link.cables = dispatcher.link.cables, {}
+    dispatcher.turn()
+    assert dispatcher.done()
+    dispatcher.link.cables = cables
+    world.until(lambda: worker.end.settled, seconds=1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from executor.messages import (
+    NIL,
     Beat,
     Leaving,
     Message,
@@ -20,8 +21,8 @@ from executor.messages import (
 )
 from executor.packed import pack
 from executor.session import Ended
-from tests.unit.world import PATIENCE, FakeDispatcher, World, number
-from transports.base import Came, Frame
+from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, World, number
+from transports.base import Came, Event, Frame
 from transports.direct.outcasts import Outcasts
 
 #: Not only bytes that are none of ours: a message that is, but for a bound that it breaks.
@@ -98,6 +99,25 @@ def test_a_dispatcher_that_breaks_the_protocol_is_cut_off_until_it_connects_anew
     worker.cable.heal()
     world.until(dispatcher.done, seconds=4 * PATIENCE)
     dispatcher.check()
+
+
+def test_who_sends_without_end_has_a_worker_hear_others_too(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    beat, receive, heard = Frame(b"mad", encode(Beat())), worker.link.receive, 0
+
+    def endless() -> list[Event]:
+        nonlocal heard
+        heard += 1
+        assert heard < 10_000, "it hears nobody else"
+        return [*receive(), beat]
+
+    worker.link.receive = endless  # type: ignore[method-assign]
+    worker.link.ready = lambda: True  # type: ignore[method-assign]
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
 
 
 def test_another_dispatcher_of_the_worker_does_not_notice(world: World) -> None:
@@ -179,6 +199,8 @@ def test_a_worker_reports_only_what_it_was_given(world: World) -> None:
     assert waits not in {number(item) for _, item in (*mad.queue, *good.queue)}
     for place in (waits, good.next()):
         mad.end.reply(dispatcher.run.id, pack([Report(place, 1, "ok", msgspec.Raw(b"\xff"))]))
+        error = ("TooWide", "it says so", "")
+        mad.end.reply(dispatcher.run.id, pack([Report(place, 0, "rejected", NIL, error=error)]))
     world.turns(0.1)
     (line,) = lines(dispatcher.said, "ignored 1 report of worker mad on ")
     assert "it never had the tasks" in line
@@ -267,3 +289,21 @@ def test_who_was_cut_off_is_told_why(world: World) -> None:
     world.turn()
     told = [decode(parts)[0] for end, parts in mad.cable.transit if end == 1]
     assert any(isinstance(each, Refused) and "broke the protocol" in each.reason for each in told)
+
+
+def test_tasks_that_overtake_a_welcome_are_handed_out_anew(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    send, refused = dispatcher.link.send, list[bytes]()
+
+    def full_at_first(peer: bytes, parts: Parts) -> bool:
+        if not refused and isinstance(decode(parts)[0], Welcome):
+            refused.append(peer)
+            return False
+        return send(peer, parts)
+
+    dispatcher.link.send = full_at_first
+    world.turns(0.95 * HEARTBEAT)  # a beat goes out next, and shows that the worker can be reached
+    worker = world.worker(at=dispatcher)
+    world.until(dispatcher.done, seconds=PATIENCE)
+    assert refused
+    assert sum(worker.ran.values()) == 4

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -23,14 +19,9 @@ from pika.exceptions import (
 )
 
 from executor.errors import ConfigError
-from executor.keys import Keys
-from executor.sealing import Seal
-from transports.base import wait_readable
-from transports.rabbitmq.amqp import Connection
-from transports.rabbitmq.envelope import Envelopes
+from tests.unit.listening import first_lost, listener
 from transports.rabbitmq.events import NO_ANSWER, Lost
-from transports.rabbitmq.topology import Topology
-from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
+from transports.rabbitmq.words import Broker, channel_lost, in_words, lost, parameters, shown
 
 SECRET = "S3cret"
 
@@ -48,12 +39,12 @@ SECRET = "S3cret"
     ],
 )
 def test_a_broker_is_shown_without_the_password(url: str, where: str) -> None:
-    assert shown(parameters(url)) == where
+    assert shown(parameters(Broker(url))) == where
 
 
 @given(password=st.text(min_size=1))
 def test_no_password_is_ever_shown(password: str) -> None:
-    found = parameters(f"amqp://me:{quote(password, safe='', errors='replace')}@broker:5673/v")
+    found = parameters(Broker(f"amqp://me:{quote(password, safe='', errors='replace')}@broker:5673/v"))
     assert shown(found) == "amqp://broker:5673/v"
 
 
@@ -74,7 +65,7 @@ def test_no_password_is_ever_shown(password: str) -> None:
 )
 def test_a_url_that_is_none_is_said_in_a_line_without_the_password(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        parameters(url)
+        parameters(Broker(url))
     assert str(caught.value).startswith("url: write amqp://user:password@host:port/virtual-host")
     assert SECRET not in str(caught.value)
 
@@ -95,7 +86,7 @@ def test_why_a_connection_is_none_is_said_in_few_words(error: Exception, words: 
 
 
 def test_what_somebody_must_mend_first_is_no_reason_to_try_again() -> None:
-    to = parameters(f"amqp://me:{SECRET}@broker/v")
+    to = parameters(Broker(f"amqp://me:{SECRET}@broker/v"))
     refused = ProbableAuthenticationError(repr(ConnectionClosedByBroker(403, "ACCESS_REFUSED")))
     assert lost(refused, to).fatal == "it does not let the user 'me' in: check name and password in the url"
     denied = ProbableAccessDeniedError(repr(ConnectionClosedByBroker(530, "NOT_ALLOWED")))
@@ -124,41 +115,6 @@ def test_of_channels_that_the_broker_closes_it_is_known_which_may_be_opened_agai
 
 
 # -- with nobody, or a stranger, at the other end
-
-
-@contextmanager
-def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
-    """A port where everybody is answered so, until the block ends."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    near, _ = server.accept()
-                except OSError:
-                    return
-                with near:
-                    near.settimeout(10)
-                    answer(near)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield server.getsockname()[1]
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-
-
-def first_lost(url: str) -> Lost:
-    envelopes = Envelopes(Seal(Keys(Path(), bytes(32))), Topology("q", 5.0, 1800.0))
-    connection = Connection(url, envelopes, name="test", heartbeat=5)
-    try:
-        while True:
-            for event in connection.take():
-                assert isinstance(event, Lost)
-                return event
-            wait_readable(connection.fileno(), 10)
-    finally:
-        connection.close()
 
 
 def test_nobody_at_the_address() -> None:

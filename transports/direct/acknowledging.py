@@ -37,6 +37,10 @@ class Acknowledging:
         """Keep nobody waiting now."""
         self._hurry = True
 
+    def missed(self, worker: str) -> None:
+        """A worker that was due could not be told: it is again, with the others."""
+        self._untold[worker] = None
+
     def forget(self, worker: str) -> None:
         """A worker is gone."""
         self.reported.pop(worker, None)

@@ -67,6 +67,7 @@ class _Peer:
 
     __slots__ = (
         "away", "draining", "heard_at", "hello", "key", "peer", "recorded", "running", "seen", "told_at",
+        "welcomed",
     )  # fmt: skip
 
     def __init__(self, hello: Hello, peer: bytes, now: float) -> None:
@@ -76,6 +77,7 @@ class _Peer:
         self.heard_at = now
         self.away = ""  # why it can't be reached now; its patience decides whether it is gone
         self.draining = False
+        self.welcomed = False  # whether its present greeting was answered
         self.running: Sequence[Running] = ()  # what it said that it runs longest ...
         self.told_at = now  # ... and when
         self.seen = 0  # the number of its last Reports
@@ -150,8 +152,12 @@ class DirectDispatcherEnd(DispatcherEnd):
     def _tell_recorded(self, now: float) -> None:
         for worker in self._acknowledging.due(now):
             assert self._jobs is not None
-            peer = self._instances[worker]
-            self._send(peer, Recorded(self._jobs.id, peer.recorded))
+            self._tell(self._jobs, self._instances[worker])
+
+    def _tell(self, jobs: Jobs, peer: _Peer) -> None:
+        """Tell a worker what of its reports is recorded; if it can't be reached just now, soon again."""
+        if not self._send(peer, Recorded(jobs.id, peer.recorded)):
+            self._acknowledging.missed(peer.key)
 
     def workers(self) -> list[WorkerView]:
         now = time.monotonic()
@@ -295,8 +301,9 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._broker.join(peer.key, hello.cores, backfill=hello.backfill)
             if hello.leaving:
                 self._drain(peer)
-        elif hello.episode != peer.hello.episode:
+        elif hello.episode != peer.hello.episode or (self._jobs is not None and not peer.welcomed):
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
+            # Or our answer did not go out, and what did after it was not for who is not welcomed.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
             self._come_back(peer, leaving=hello.leaving)
@@ -336,7 +343,8 @@ class DirectDispatcherEnd(DispatcherEnd):
     def _welcome(self, peer: _Peer) -> None:
         assert self._jobs is not None
         earlier, episode = list(self._jobs.earlier), peer.hello.episode
-        self._send(peer, Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience, earlier, episode))
+        welcome = Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience, earlier, episode)
+        peer.welcomed = self._send(peer, welcome)
 
     def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
         """Take a message of a worker that was greeted."""
@@ -354,7 +362,7 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def _take_reports(self, jobs: Jobs, peer: _Peer, message: Reports, buffers: list[Buffer]) -> None:
         if message.number <= peer.recorded:  # sent again before our acknowledgement came
-            self._send(peer, Recorded(jobs.id, peer.recorded))
+            self._tell(jobs, peer)
             return
         peer.seen = max(peer.seen, message.number)
         reports: Sequence[Report] = message.items
@@ -373,7 +381,7 @@ class DirectDispatcherEnd(DispatcherEnd):
             self._acknowledging.report(peer.key, hurry=peer.draining or bool(shares))
         elif peer.key not in self._acknowledging.reported:  # there is nothing in it that will be recorded
             peer.recorded = peer.seen
-            self._send(peer, Recorded(jobs.id, peer.seen))
+            self._tell(jobs, peer)
 
     def _settle(self, jobs: Jobs, peer: _Peer, reports: Sequence[Report]) -> int:
         """Tell the broker what a worker ended; return how many of these it held.
@@ -466,8 +474,10 @@ class DirectDispatcherEnd(DispatcherEnd):
             lost = [Report(place, 0, "lost", NIL, error=error) for place in begun]
             self._arrived.append(Delivery(name, host, lost))
 
-    def _send(self, peer: _Peer, message: Message, buffers: Sequence[Buffer] = ()) -> None:
-        if not self._link.send(peer.peer, encode(message, buffers)):
+    def _send(self, peer: _Peer, message: Message, buffers: Sequence[Buffer] = ()) -> bool:
+        sent = self._link.send(peer.peer, encode(message, buffers))
+        if not sent:
             self._miss(peer, "it can't be reached")
         elif peer.away and peer.peer in self._peers:  # it took nothing for a while
             self._come_back(peer, leaving=peer.draining)
+        return sent

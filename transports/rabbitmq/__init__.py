@@ -5,7 +5,7 @@ amqp.py         one connection that is kept
   envelope.py     messages, sealed for their place
   publisher.py    publications and what is said of them;  prober.py  which queues exist
   bulk.py         many messages of a queue at once;  unsettled.py  few words that settle them
-  events.py       what it tells;  words.py  URLs, and what went wrong
+  events.py       what it tells;  words.py  where it is, and what went wrong
 outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
 frames.py       calls and reports as messages, and what becomes of calls that came back
@@ -37,7 +37,7 @@ from transports.base import Say, Transport
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
 from transports.rabbitmq.kept import RabbitKeepingEnd
 from transports.rabbitmq.topology import Topology
-from transports.rabbitmq.words import parameters, shown
+from transports.rabbitmq.words import Broker, parameters, shown
 from transports.rabbitmq.worker import RabbitWorkerEnd
 from transports.settings import Settings as CommonSettings
 
@@ -49,6 +49,8 @@ class Settings(CommonSettings, frozen=True):
     """Keys of a YAML file for RabbitMQ."""
 
     url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    #: A file with the authorities (PEM) of the certificate of a broker at amqps://; None: the system's.
+    ca_file: str | None = None
     #: What the names of all queues and exchanges begin with: scripts with the same one belong together.
     queue: str = "function-executor"
     #: Seconds that the broker lets a delivery go unacknowledged (its `consumer_timeout`).
@@ -57,6 +59,11 @@ class Settings(CommonSettings, frozen=True):
     largest: Annotated[int, msgspec.Meta(ge=1, le=500_000_000)] = 16_000_000
     #: Remove the queues with the run: for brokers that others use, and runs that stand alone.
     temporary: bool = False
+
+    @property
+    def broker(self) -> Broker:
+        """Where the broker is."""
+        return Broker(self.url, self.ca_file)
 
 
 class RabbitMQ(Transport):
@@ -68,7 +75,7 @@ class RabbitMQ(Transport):
     @classmethod
     def dispatcher_end(cls, settings: Any, *, say: Say, wait: float | None) -> RabbitDispatcherEnd:
         return RabbitDispatcherEnd(
-            settings.url, *_of_user(settings, say), say=say, heartbeat=settings.heartbeat,
+            *_of_user(settings, say), say=say, heartbeat=settings.heartbeat,
             largest=settings.largest,
         )  # fmt: skip
 
@@ -79,28 +86,28 @@ class RabbitMQ(Transport):
                 f"{name!r}: a run's name has letters, digits, and . _ - between them, 100 at most"
             )
         return RabbitKeepingEnd(
-            settings.url, *_of_user(settings, say), name, say=say, heartbeat=settings.heartbeat,
+            *_of_user(settings, say), name, say=say, heartbeat=settings.heartbeat,
             largest=settings.largest, collects=collects,
         )  # fmt: skip
 
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> RabbitWorkerEnd:
         return RabbitWorkerEnd(
-            settings.url, *_of_user(settings, say), hello, say=say, heartbeat=settings.heartbeat,
+            *_of_user(settings, say), hello, say=say, heartbeat=settings.heartbeat,
             largest=settings.largest,
         )  # fmt: skip
 
     @classmethod
     def private(cls, settings: Any, folder: str, workers: int) -> tuple[Any, list[Any]]:
-        parameters(settings.url)
+        parameters(settings.broker)
         own = msgspec.structs.replace(
             settings, queue=f"{settings.queue}.{secrets.token_hex(4)}", temporary=True
         )
         return own, [own] * workers
 
 
-def _of_user(settings: Settings, say: Say) -> tuple[Topology, Seal]:
-    """Return the names of this user's queues, and what seals what lies in them.
+def _of_user(settings: Settings, say: Say) -> tuple[Broker, Topology, Seal]:
+    """Return the broker, the names of this user's queues, and what seals what lies in them.
 
     Those of other keys have other names: so nobody takes what only others can read.
 
@@ -109,7 +116,7 @@ def _of_user(settings: Settings, say: Say) -> tuple[Topology, Seal]:
     """
     if not _NAME.fullmatch(settings.queue):
         raise ConfigError("queue: must be of letters, digits, and . _ - between them, 100 at most")
-    found = parameters(settings.url)
+    found = parameters(settings.broker)
     if found.ssl_options is None and not is_loopback(found.host):
         if not settings.insecure:
             raise ConfigError(
@@ -122,4 +129,4 @@ def _of_user(settings: Settings, say: Say) -> tuple[Topology, Seal]:
         f"{settings.queue}.{own.short}", settings.patience, settings.acknowledgement_timeout,
         settings.keep.seconds, settings.temporary,
     )  # fmt: skip
-    return names, Seal(own)
+    return settings.broker, names, Seal(own)

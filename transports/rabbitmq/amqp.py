@@ -37,7 +37,7 @@ from transports.rabbitmq.events import (
 from transports.rabbitmq.prober import Prober
 from transports.rabbitmq.publisher import Publisher
 from transports.rabbitmq.unsettled import Unsettled
-from transports.rabbitmq.words import channel_lost, in_words, lost, parameters, shown
+from transports.rabbitmq.words import Broker, channel_lost, in_words, lost, parameters, shown
 from transports.threads import Inbox, back_off
 
 #: Seconds that a broker gets to take a connection.
@@ -58,18 +58,18 @@ logging.getLogger("pika").propagate = False
 
 
 class Connection:
-    """Keeps a connection to the broker at `url`; `name` is how its management page shows it.
+    """Keeps a connection to a broker; `name` is how its management page shows it.
 
     `heartbeat` is in seconds: a peer that is silent for twice that long is given up, by either side. What is
     published goes in `envelopes`, and what is delivered comes out of them: as b"" if it is not one of ours.
 
     Raises:
-        ConfigError: the URL is none.
+        ConfigError: the URL is none, or the file of authorities can't be used.
     """
 
-    def __init__(self, url: str, envelopes: Envelopes, *, name: str, heartbeat: int) -> None:
+    def __init__(self, broker: Broker, envelopes: Envelopes, *, name: str, heartbeat: int) -> None:
         self._envelopes = envelopes
-        self._parameters = parameters(url)
+        self._parameters = parameters(broker)
         self._parameters.heartbeat = heartbeat
         self._parameters.socket_timeout = self._parameters.stack_timeout = _CONNECTING
         self._parameters.client_properties = {"connection_name": name, "product": "function-executor"}
@@ -382,10 +382,10 @@ class Connection:
         self._put(Opened(numbers, self._generation))
 
     def _not_opened(self, connection: object, error: BaseException | str) -> None:
-        self._again(lost(error, self._parameters))
+        self._again(lost(error, self._parameters, first=not self._generation))
 
     def _closed(self, connection: object, reason: BaseException) -> None:
-        self._again(lost(reason, self._parameters))
+        self._again(lost(reason, self._parameters, first=not self._generation))
 
     def _channel_closed(self, channel: Any, reason: Any) -> None:
         event = channel_lost(reason)

@@ -52,6 +52,7 @@ from transports.rabbitmq.presence import Open, Presence
 from transports.rabbitmq.pushing import Pushing
 from transports.rabbitmq.reaping import Reaping
 from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.words import Broker
 
 #: Messages of reports that are delivered and not acknowledged, at most.
 PREFETCH = 200
@@ -73,15 +74,15 @@ class RabbitDispatcherEnd(DispatcherEnd):
     """The dispatcher's end of RabbitMQ. All queues are removed at the end if they are `names.temporary`.
 
     Raises:
-        ConfigError: the URL is none.
+        ConfigError: the URL is none, or the file of authorities can't be used.
     """
 
     def __init__(
-        self, url: str, names: Topology, seal: Seal, *, say: Say, heartbeat: float, largest: int
+        self, broker: Broker, names: Topology, seal: Seal, *, say: Say, heartbeat: float, largest: int
     ) -> None:  # fmt: skip
         me = secrets.token_hex(4)
         self._connection = Connection(
-            url, Envelopes(seal, names), name=f"dispatcher {me}", heartbeat=names.heartbeat
+            broker, Envelopes(seal, names), name=f"dispatcher {me}", heartbeat=names.heartbeat
         )
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._me = me

@@ -17,6 +17,7 @@ from transports.rabbitmq.events import Delivered, Tag
 from transports.rabbitmq.frames import headers, report_of
 from transports.rabbitmq.post import Outcome
 from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.words import Broker
 
 
 class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
@@ -26,14 +27,14 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
     one that was cancelled are none of the next one's of the same name. Each record tells it.
 
     Raises:
-        ConfigError: the URL is none.
+        ConfigError: the URL is none, or the file of authorities can't be used.
     """
 
     def __init__(
-        self, url: str, names: Topology, seal: Seal, name: str, *, say: Say, heartbeat: float, largest: int,
-        collects: bool,
+        self, broker: Broker, names: Topology, seal: Seal, name: str, *, say: Say, heartbeat: float,
+        largest: int, collects: bool,
     ) -> None:  # fmt: skip
-        super().__init__(url, names, seal, say=say, heartbeat=heartbeat, largest=largest)
+        super().__init__(broker, names, seal, say=say, heartbeat=heartbeat, largest=largest)
         self._stays = True
         self._name = name
         self._collects = collects

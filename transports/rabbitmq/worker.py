@@ -51,6 +51,7 @@ from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
 from transports.rabbitmq.runs import Runs
 from transports.rabbitmq.topology import Topology
+from transports.rabbitmq.words import Broker
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
@@ -69,11 +70,12 @@ class RabbitWorkerEnd(WorkerEnd):
     """The worker's end of RabbitMQ."""
 
     def __init__(
-        self, url: str, names: Topology, seal: Seal, hello: Hello, *, say: Say, heartbeat: float, largest: int
-    ) -> None:
+        self, broker: Broker, names: Topology, seal: Seal, hello: Hello, *, say: Say, heartbeat: float,
+        largest: int,
+    ) -> None:  # fmt: skip
         self.largest = largest
         self._connection = Connection(
-            url, Envelopes(seal, names), name=f"worker {hello.name}", heartbeat=names.heartbeat
+            broker, Envelopes(seal, names), name=f"worker {hello.name}", heartbeat=names.heartbeat
         )
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._names = names

@@ -121,6 +121,7 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def results(self, timeout: float | None) -> list[Delivery]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._hand_out()  # what is due again is on its way while it is looked what has come
         while True:
             # One helping, not all there is: workers get their next tasks before we look at their results.
             for event in self._link.receive():

@@ -411,7 +411,7 @@ class Broker:
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         # Half of its part, as others may be faster; the last of it at once, so that it doesn't trickle.
         part = -(-len(line) * mine.cores // self._cores)
-        share = max(-(-part // 2), min(part, 2 * mine.cores))
+        share = max(-(-part // 2), min(part, 2 * mine.cores), self._pace.least_share(width))
         unstarted = max(0, mine.load - mine.cores) // width
         more = min(missing, share - unstarted, AHEAD_MOST - mine.count)
         # Topped up by quarters, so that tiny calls don't trickle one by one.

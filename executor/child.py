@@ -234,8 +234,9 @@ class _Child:
             return encoder.encode(report), large, finished
 
     def _rest(self) -> None:
-        """Say all that is to be said; then, as nobody needs to wait for this, look whether one is worn."""
+        """Say all that is to be said; then, as nobody needs to wait for this, put all back in its place."""
         self._flush()
+        self._surroundings.restore()
         if self._used and not self._spent and self._is_worn():
             self._spent = True
             self._send(0, as_list(0, b""), None, None)

@@ -92,12 +92,14 @@ class Surroundings:
         setattr(owner, name, noticed)
 
     def take_cores(self, cores: tuple[int, ...], pin: bool) -> bool:
-        """Go to these cores, and give the numeric libraries as many threads, and `restore` all else.
+        """Go to these cores, and give the numeric libraries as many threads.
 
         Return False if a library has its threads already, and can't have others any more.
         """
         able = True
-        if cores != self._cores:
+        pin = pin and sys.platform == "linux"
+        if cores != self._cores or pin != (self._mask is not None):
+            self.disturbed = True
             first = not self._cores
             self._cores = cores
             if len(cores) != self._width:
@@ -109,8 +111,7 @@ class Surroundings:
 
                     threadpoolctl.threadpool_limits(self._width)
                     able = FIXED_THREADS.isdisjoint(sys.modules)
-        self._mask = set(cores) if pin and sys.platform == "linux" else None
-        self.restore()
+        self._mask = set(cores) if pin else None
         return able
 
     def look(self, now: float, took: float) -> None:

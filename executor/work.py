@@ -78,6 +78,7 @@ class Worker:
                 poll.register(descriptor, select.POLLIN)
         # A turn looks only at what has something to tell, or whose patience is over.
         wire_is_due = pool_is_due = True
+        glanced = False
         while True:
             if wire_is_due:
                 for order in self._end.pull(0):
@@ -97,10 +98,14 @@ class Worker:
             if self._draining and self._pool.idle and (self._end.settled or not self._end.connected):
                 self._say_dropped()
                 return EXIT_OK
-            # What was sent may have used up the sign that something has come: so it is asked for each time.
-            wire_wait, pool_wait = self._end.patience(), self._pool.patience()
-            bounds = [wait for wait in (wire_wait, pool_wait, self._patience(now)) if wait is not None]
-            ready = [each for each, _ in poll.poll(max(0.0, min(bounds)) * 1000 if bounds else None)]
+            # A tiny call is done already: then nobody need know how long one might wait. But each other time
+            # all are asked, as what was sent may have used up the sign that something has come.
+            wire_wait = pool_wait = None
+            glanced = not glanced and bool(ready := _ready(poll, 0.0))
+            if not glanced:
+                wire_wait, pool_wait = self._end.patience(), self._pool.patience()
+                bounds = [wait for wait in (wire_wait, pool_wait, self._patience(now)) if wait is not None]
+                ready = _ready(poll, max(0.0, min(bounds)) if bounds else None)
             if self._wake in ready:
                 os.read(self._wake, 256)
             if self._lifeline in ready and not os.read(self._lifeline, 64):
@@ -214,6 +219,11 @@ class Worker:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._signals += 1
+
+
+def _ready(poll: select.poll, seconds: float | None) -> list[int]:
+    """Return the descriptors that have something to tell, when there are some, or after so long."""
+    return [each for each, _ in poll.poll(None if seconds is None else seconds * 1000)]
 
 
 def fitting(reports: Packed, largest: int) -> Packed:

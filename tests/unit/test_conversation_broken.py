@@ -12,6 +12,7 @@ from executor.messages import (
     Parts,
     Refused,
     Report,
+    Reports,
     Running,
     Tasks,
     Welcome,
@@ -149,6 +150,23 @@ def test_a_worker_of_which_another_said_that_it_leaves_takes_more_when_it_greets
     world.until(dispatcher.done, seconds=2 * PATIENCE)
     dispatcher.check()
     assert [view.name for view in dispatcher.end.workers()] == ["good"]
+
+
+def test_a_worker_for_which_another_counted_reports_is_heard_when_it_greets_anew(world: World) -> None:
+    """Else all that it reports would be told to be safe, and be nowhere."""
+    dispatcher = world.dispatcher(6)
+    worker = world.worker("good", at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    as_if = msgspec.structs.replace(worker.end._hello, episode=10**9)
+    for message in (as_if, Reports(dispatcher.run.id, 10**9, [])):
+        dispatcher.link.put(Frame(b"mad", encode(message)))
+    world.turn()
+    world.turn()
+    assert dispatcher.end._instances[as_if.instance].recorded == 10**9
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=2 * PATIENCE)
+    dispatcher.check()
 
 
 def test_who_greeted_as_nobody_can_say_that_a_worker_leaves(world: World) -> None:

@@ -37,8 +37,9 @@ LONGEST_PATH = 10_000
 #: Characters of a text: an exception's message, a traceback, what a call printed (64 KB are kept).
 LONGEST_TEXT = 1 << 20
 
-#: Seconds between signs of life: who waits longer for one never learns of a death.
-LONGEST_SILENCE = 86_400.0
+#: Seconds between signs of life: who waits longer for one never learns of a death, and who gives them more
+#: often does little else.
+SHORTEST_SILENCE, LONGEST_SILENCE = 0.001, 86_400.0
 
 #: Seconds that a call may be said to run: a century.
 LONGEST_CALL = 100 * 366 * 86_400.0

@@ -409,7 +409,7 @@ class Broker:
         if self._pace.is_long(width, mine.cores):
             return 0
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
-        share = -(-len(line) * mine.cores // (2 * self._cores))
+        share = max(-(-len(line) * mine.cores // (2 * self._cores)), self._pace.least_share(width))
         unstarted = max(0, mine.load - mine.cores) // width
         more = min(missing, share - unstarted, AHEAD_MOST - mine.count)
         # Topped up by quarters, so that tiny calls don't trickle one by one.

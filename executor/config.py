@@ -12,7 +12,7 @@ import msgspec
 
 import transports
 from executor import yamlfile
-from executor.bounds import LONGEST_SILENCE
+from executor.bounds import LONGEST_SILENCE, SHORTEST_SILENCE
 from executor.errors import ConfigError
 from executor.words import one_line
 
@@ -65,8 +65,10 @@ def read(path: str | None, **overrides: str | None) -> Wire:
         values[key] = value.split(",") if option in _LISTS else value
         settings = _convert({**values, "transport": name}, transport, "", {key: f"--{option}"})
     for key in ("heartbeat", "patience"):
-        if not 0 < getattr(settings, key) <= LONGEST_SILENCE:
-            raise ConfigError(f"{place}{key}: must be more than 0 seconds, and at most a day")
+        if not SHORTEST_SILENCE <= getattr(settings, key) <= LONGEST_SILENCE:
+            raise ConfigError(
+                f"{place}{key}: must be at least {SHORTEST_SILENCE:g} seconds, and at most a day"
+            )
     if settings.patience < 2 * settings.heartbeat:
         raise ConfigError(
             f"{place}patience: must be at least twice the heartbeat of {settings.heartbeat:g} s"

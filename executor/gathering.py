@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -131,6 +132,7 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
             gatherer: Gatherer = collector
         else:
             gatherer = Gatherer(run, end, screen, summary, journal, workers, wishes, history, reunion)
+        gc.freeze()  # the tasks stay: collections need not walk a million of them to find nothing
         try:
             status = gatherer.gather()
         finally:

@@ -53,7 +53,7 @@ Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=bounds.LONGEST_NAME)]
 Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=bounds.LONGEST_TEXT)]
 Places: TypeAlias = Annotated[list[int], msgspec.Meta(max_length=bounds.MOST_PLACES)]
-Silence: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=bounds.LONGEST_SILENCE)]
+Silence: TypeAlias = Annotated[float, msgspec.Meta(ge=bounds.SHORTEST_SILENCE, le=bounds.LONGEST_SILENCE)]
 
 #: By run, the places of unfinished calls, each with the number of the latest attempt at it.
 Holding: TypeAlias = Annotated[

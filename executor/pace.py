@@ -10,6 +10,13 @@ from executor.messages import Report
 #: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
 AHEAD_SECONDS = 0.05
 
+#: Core-seconds of tiny calls that a worker is given at least, however many workers share what is left: a
+#: frame costs more than what comes of sharing them out evenly.
+SHARE_SECONDS = 0.002
+
+#: Calls that take no longer are tiny.
+TINY_SECONDS = 100e-6
+
 #: What even the smallest call costs a worker; keeps the number of calls held within reason.
 LEAST_SECONDS = 20e-6
 
@@ -37,6 +44,11 @@ class Pace:
         """Whether none of a width is given ahead: one takes longer than that, or nobody knows how long."""
         seconds = self._seconds.get(width)
         return seconds is None or width * max(LEAST_SECONDS, seconds) > cores * AHEAD_SECONDS
+
+    def least_share(self, width: int) -> int:
+        """Return how many calls of a width take `SHARE_SECONDS` together if they are tiny, else 0."""
+        each = max(LEAST_SECONDS, self._seconds.get(width, math.inf))
+        return int(SHARE_SECONDS / (width * each)) if each <= TINY_SECONDS else 0
 
     def ahead(self, width: int, cores: int, counts: Mapping[int, int]) -> tuple[int, int]:
         """Return how many calls of a width keep so many cores busy for `AHEAD_SECONDS`, and the missing ones.

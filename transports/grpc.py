@@ -42,8 +42,9 @@ from transports.threads import LINGER, Dialler, Outbox, ThreadedLink
 if TYPE_CHECKING:
     from executor.certificates import Identity
 
-#: Bytes of the longest message: ours have `PIECE_BYTES` and a little, but gRPC's own limit is 4 MiB.
-_MESSAGE_BYTES = 16 * PIECE_BYTES
+#: Bytes of the longest message: ours have `PIECE_BYTES` and a little; gRPC's own limit is 4 MiB. One of each
+#: peer, and as many pieces as there may be in it, is in memory before it is looked at.
+_MESSAGE_BYTES = 4 * PIECE_BYTES
 
 #: Milliseconds between two pings on a quiet connection, and until one counts as unanswered.
 _PING = 10_000
@@ -138,13 +139,8 @@ def _hear(link: ThreadedLink, peer: bytes, messages: Iterator[Any]) -> None:
     """
     joiner = Joiner(LARGEST_FRAME)
     for message in messages:
-        for piece in message.pieces:
-            frame = joiner.add(Piece(piece.parts, piece.continues, piece.last))
-            if frame is None:
-                link.alive(peer)
-            else:
-                link.came(peer, frame)
-        if not link.wait_for_room():
+        pieces = (Piece(piece.parts, piece.continues, piece.last) for piece in message.pieces)
+        if not link.take(peer, joiner, pieces):
             return
 
 

@@ -81,8 +81,10 @@ class Joiner:
         """Add a piece; return the frame if it is complete, else None.
 
         Raises:
-            BadFrame: the piece doesn't follow on those before, or the frame is too large.
+            BadFrame: the piece doesn't follow on those before, has nothing in it, or the frame is too large.
         """
+        if not piece.parts and not piece.last:
+            raise BadFrame("a piece of nothing")
         self._size += sum(len(part) for part in piece.parts) + len(piece.parts)
         if self._size > self._most:
             raise BadFrame(f"a frame of more than {self._most:,} bytes")

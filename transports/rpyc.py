@@ -51,6 +51,9 @@ _PACKET_BYTES = 2 * PIECE_BYTES
 #: Bytes read at one go.
 _CHUNK = 1 << 18
 
+#: Bytes read while nothing can be written: our other ends read between any two packets.
+_READ_AHEAD_MOST = 16 * _PACKET_BYTES
+
 #: Seconds that the other side gets to hang up, too.
 _PARTING = 0.3
 
@@ -140,6 +143,8 @@ class _Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
             except (BlockingIOError, ssl.SSLWantWriteError):
                 if self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
                     self._receive()
+                    if len(self._read_ahead) > _READ_AHEAD_MOST:
+                        raise BadFrame("it sends and takes nothing") from None
 
     def _wait(self, events: int) -> int:
         poll = select.poll()
@@ -232,12 +237,7 @@ class _Talk:
             self._bad = BadFrame("it doesn't send frames")
             return
         try:
-            for piece in pieces:
-                frame = self._joiner.add(Piece(*piece))
-                if frame is None:
-                    self._link.alive(self.peer)
-                else:
-                    self._link.came(self.peer, frame)
+            self._link.take(self.peer, self._joiner, (Piece(*piece) for piece in pieces))
         except BadFrame as bad:
             self._bad = bad
 
@@ -297,6 +297,7 @@ class _Talk:
             while frames := self._outbox.take(0):
                 for some in together(frames):
                     self._call(root, "pieces", tuple((tuple(parts), *rest) for parts, *rest in some))
+                    self._serve_some()
             if self._bad is not None:
                 raise self._bad
             if self._outbox.closed:
@@ -307,6 +308,12 @@ class _Talk:
                 for descriptor, _ in poll.poll(None if self.peer is not None else 1000 * _SYNC_TIMEOUT):
                     if descriptor == self._wake_read.fileno():
                         self._wake_read.recv(4096)
+
+    def _serve_some(self) -> None:
+        """Take what came while we wrote: an answer to each packet of ours, and the other side's own."""
+        for _ in range(4):
+            if self._bad is not None or not self._connection.serve(0):
+                break
 
     def _wake(self) -> None:
         with contextlib.suppress(OSError):  # full, so it wakes; or closed, so there is nobody to wake

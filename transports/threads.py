@@ -3,7 +3,8 @@
 The owner of a link never waits for a thread and no thread ever touches the owner's things: what came lies
 in the `Inbox`, which wakes the owner through a descriptor, and what is to go lies in one `Outbox` for each
 peer. Both are bounded. A full inbox keeps the threads from reading on, so that the sender feels it; a full
-outbox means a peer that takes nothing, which counts as gone.
+outbox means a peer that takes nothing, which counts as gone. So of a peer that sends more than the owner
+takes there is one message at most beside what lies in the inbox, and what its connection holds.
 """
 
 from __future__ import annotations
@@ -14,14 +15,18 @@ import threading
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from executor.messages import Parts
 from transports.base import Came, Event, Frame, Gone, Link, Say, Sign
+from transports.pieces import Joiner, Piece
 
 #: Bytes, and events, that may lie in an inbox before its threads stop reading.
 INBOX_BYTES = 64 << 20
 INBOX_MOST = 1000
+
+#: Bytes that a frame's part counts for besides its own: so much takes an empty one.
+_PART_BYTES = 64
 
 #: Frames that may wait for one peer: the broker's credit stays far below it.
 HIGH_WATER = 10_000
@@ -61,6 +66,8 @@ class Inbox:
 
     def wait_for_room(self) -> bool:
         """Wait until the inbox is below its bounds; return False if it was closed."""
+        if self._bytes < INBOX_BYTES and len(self._events) < INBOX_MOST and not self._closed:
+            return True
         with self._room:
             self._room.wait_for(
                 lambda: self._closed or (self._bytes < INBOX_BYTES and len(self._events) < INBOX_MOST)
@@ -230,11 +237,23 @@ class ThreadedLink(Link):
 
     def came(self, peer: bytes, parts: Parts) -> None:
         """A frame came."""
-        self._inbox.put(Frame(peer, parts), sum(len(part) for part in parts))
+        self._inbox.put(Frame(peer, parts), sum(map(len, parts)) + _PART_BYTES * len(parts))
 
-    def alive(self, peer: bytes) -> None:
-        """A part of a frame came."""
-        self._inbox.put(Sign(peer))
+    def take(self, peer: bytes, joiner: Joiner, pieces: Iterable[Piece]) -> bool:
+        """Take pieces that came in one message, each once there is room; return False if the link is closing.
+
+        Raises:
+            BadFrame: they make no frame.
+        """
+        for piece in pieces:
+            frame = joiner.add(piece)
+            if frame is None:
+                self._inbox.put(Sign(peer))
+            else:
+                self.came(peer, frame)
+            if not self.wait_for_room():
+                return False
+        return True
 
     def wait_for_room(self) -> bool:
         """Wait until there is room for what is read next; return False once the link is closing."""

@@ -31,8 +31,12 @@ from transports.guard import SAME_KEYS, keys_for
 from transports.settings import Settings as CommonSettings
 from transports.settings import checked
 
-#: Messages that may wait in a socket: the broker's credit stays far below it.
+#: Messages that may wait in a socket to be sent: the broker's credit stays far below it.
 HIGH_WATER = 10_000
+
+#: Messages of a peer that are read before the owner takes them; what it sends beyond waits at its end. ZeroMQ
+#: counts neither their bytes nor their parts.
+UNREAD = 64
 
 #: Milliseconds to send what is under way before a socket closes.
 LINGER = 1000
@@ -167,7 +171,7 @@ class _ZmqLink(Link):
             (zmq.IPV6, "[" in endpoint),  # else a name may lead to an address that the other end doesn't have
             (zmq.LINGER, LINGER),
             (zmq.SNDHWM, HIGH_WATER),
-            (zmq.RCVHWM, HIGH_WATER),
+            (zmq.RCVHWM, UNREAD),
             (zmq.MAXMSGSIZE, LARGEST_FRAME),  # of one part: a bound against a peer gone mad
             (zmq.RECONNECT_IVL, _RECONNECT),
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST),

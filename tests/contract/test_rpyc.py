@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from typing import Any
@@ -10,11 +11,13 @@ import pytest
 import rpyc
 from rpyc.core import consts
 
+from executor.errors import BadFrame
 from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
 from tests.contract.wires import Served
 from tests.e2e.scripts import wait_until
+from transports import rpyc as link
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -67,6 +70,29 @@ def test_who_does_not_keep_to_the_protocol_is_hung_up_on(
     connection, worker = stranger
     connection.async_request(consts.HANDLE_CALLATTR, connection.root, method, arguments)
     wait_until(lambda: any("hung up on a stranger" in line for line in worker.said), "a stranger", 10)
+
+
+def test_who_sends_without_end_and_takes_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sends is read while we write, else two that both send would wait for ever; but not all."""
+    monkeypatch.setattr("transports.rpyc._READ_AHEAD_MOST", 8 << 20)
+    ours, theirs = socket.socketpair()
+    stream = link._Stream(ours)
+
+    def flood() -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(100):
+                theirs.sendall(bytes(1 << 20))
+        theirs.close()
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        with pytest.raises(BadFrame, match="takes nothing"):
+            stream.write(bytes(32 << 20))
+        assert len(stream._read_ahead) < 16 << 20
+    finally:
+        stream.close()
+        thread.join()
 
 
 class Own:

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.contract.suite import same
 from tests.contract.wires import WIRES, Wire
 from tests.e2e.scripts import Scripts, wait_until
 from tests.e2e.scripts import task as record
+from transports.base import Came, Frame
 from transports.served import address
 
 pytestmark = pytest.mark.timeout(60)
@@ -72,6 +74,61 @@ def test_one_hundred_megabytes_each_way_at_once(wire: Wire) -> None:
     for array, result in zip(arrays, results, strict=True):
         assert same(array, result.value)
         assert result.attempt == 1
+
+
+def test_all_that_waits_at_both_ends_goes_at_once(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more than may be read ahead: each end reads between any two of its own messages."""
+    monkeypatch.setattr("transports.rpyc._READ_AHEAD_MOST", 12 << 20)
+    place = Place(wire, insecure=True)
+    frame = [b"x" * (5 << 20)]
+    with place.worker_end(introduce("worker", 1)) as worker, place.dispatcher_end() as dispatcher:
+        links = dispatcher._link, worker._link
+        peers = [meet(link) for link in links]
+        for link, peer in zip(links, peers, strict=True):
+            for _ in range(20):
+                assert link.send(peer, frame)
+        came: list[list[Any]] = [[], []]
+
+        def all_came() -> bool:
+            for link, some in zip(links, came, strict=True):
+                some += frames(link)
+            return [len(some) for some in came] == [20, 20]
+
+        wait_until(all_came, "all", 30)
+        assert came == [[frame] * 20] * 2
+
+
+def test_a_peer_that_sends_more_than_is_taken_waits(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many frames are in one message of its."""
+    monkeypatch.setattr("transports.threads.INBOX_MOST", 50)
+    place = Place(wire, insecure=True)
+    with place.worker_end(introduce("worker", 1)) as worker, place.dispatcher_end() as dispatcher:
+        peer, _ = meet(dispatcher._link), meet(worker._link)
+        outbox = dispatcher._link._outboxes[peer]
+        with outbox._changed:  # so that they go together
+            outbox._frames.extend([b"%d" % n] for n in range(5001))
+            outbox._changed.notify_all()
+        if outbox._wake is not None:
+            outbox._wake()
+        inbox, came = worker._link._inbox, []
+        wait_until(lambda: len(inbox) >= 50, "as many as may be")
+        while len(came) <= 5000:
+            wait_until(lambda: len(inbox), "more")
+            assert len(inbox) <= 51
+            came += frames(worker._link)
+        assert came == [[b"%d" % n] for n in range(5001)]
+
+
+def meet(link: Any) -> bytes:
+    """Return the peer that comes to a link."""
+    events: list[Any] = []
+    wait_until(lambda: events.extend(link.receive()) or any(isinstance(e, Came) for e in events), "a peer")
+    return next(event.peer for event in events if isinstance(event, Came))
+
+
+def frames(link: Any) -> list[Any]:
+    """Return the frames that have come."""
+    return [list(map(bytes, event.parts)) for event in link.receive() if isinstance(event, Frame)]
 
 
 def test_a_second_worker_on_the_port_is_refused_in_one_line(wire: Wire, scripts: Scripts) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
 import struct
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 import zmq
 
 from executor.broker import AHEAD_MOST, Broker
-from executor.messages import Beat, encode, introduce
+from executor.messages import Beat, Refused, decode, encode, introduce
 from executor.private import Lock
 from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
 from tests.contract.wires import ZeroMQ, free_addresses
-from tests.e2e.scripts import Scripts
+from tests.e2e.scripts import Scripts, wait_until
 from transports import threads, zeromq
 
 pytestmark = pytest.mark.timeout(60)
@@ -86,6 +88,57 @@ def test_a_message_beyond_the_bound_is_hung_up_on(monkeypatch: pytest.MonkeyPatc
                 heard += more
         assert heard.count(b"PING") < 4, "only because it answered no ping for ten seconds"
         assert {result.status for result in gathered.all()} == {"ok"}
+
+
+def test_what_a_peer_sends_and_nobody_reads_waits_at_its_end() -> None:
+    """So that one that floods takes no memory of the other end; ZeroMQ counts messages, not their bytes."""
+    place = Place(WIRE, insecure=True)
+    with place.dispatcher_end() as end, socket_of(place) as flood:
+        flood.setsockopt(zmq.SNDTIMEO, 1000)
+        sent = 0
+        with contextlib.suppress(zmq.Again):
+            while sent < 3000:
+                flood.send(bytes(1 << 16))
+                sent += 1
+        assert zeromq.UNREAD <= sent < 3000
+        came = 0
+        while came < sent:
+            wait_until(end._link.ready, "the rest")
+            came += len(end._link.receive())
+
+
+def test_who_was_cut_off_is_read_and_dropped() -> None:
+    """A ROUTER can't hang up on one of its peers; so it costs nothing but the time to read it."""
+    place = Place(WIRE, insecure=True)
+    said: list[str] = []
+    with place.dispatcher_end(said.append) as end, socket_of(place) as mad:
+        mad.send_multipart([bytes(part) for part in encode(introduce("mad", 1))])
+        wait_until(lambda: end.results(0.01) or end.workers(), "it has greeted")
+        mad.send(b"junk")
+        for _ in range(2000):
+            mad.send(bytes(1 << 16))
+            end.results(0)
+        mad.send(b"junk, the last")
+        wait_until(lambda: not end.results(0.01) and not end._link.ready(), "all is read")
+        answers = []
+        while mad.poll(100):
+            answers.append(decode(mad.recv_multipart())[0])
+        assert [type(each) for each in answers if not isinstance(each, Beat)] == [Refused]
+        assert not end._arrived
+        assert not end._peers
+        assert not end.workers()
+    assert len([line for line in said if "cut off worker mad" in line]) == 1
+    assert not [line for line in said if "stranger" in line]
+
+
+@contextlib.contextmanager
+def socket_of(place: Place) -> Iterator[zmq.Socket[bytes]]:
+    """A socket that connects, with room for one message."""
+    with zmq.Context() as context, context.socket(zmq.DEALER) as sock:
+        sock.setsockopt(zmq.SNDHWM, 1)
+        sock.setsockopt(zmq.LINGER, 0)
+        sock.connect(f"tcp://{place.listen[0]}")
+        yield sock
 
 
 def test_a_close_waits_for_what_is_under_way_but_not_for_ever() -> None:

@@ -11,7 +11,7 @@ from random import Random
 import msgspec
 
 from executor.errors import BadFrame
-from executor.messages import Message, Over, Recorded, Welcome, decode, encode, introduce
+from executor.messages import Hello, Message, Over, Recorded, Reports, Welcome, decode, encode, introduce
 from executor.packed import Packed, pack
 from executor.session import Ended, GiveBack, Order, Session, Take
 from executor.unclaimed import Unclaimed
@@ -92,7 +92,7 @@ class _Workers:
         self.frames += 1
         dispatcher = self._dispatcher
         try:
-            decode(frame)
+            said, _ = decode(frame)
         except BadFrame:
             dispatcher.turn()
             known, lines = dispatcher.end._peers.get(one.peer), len(dispatcher.said)
@@ -103,11 +103,24 @@ class _Workers:
                 assert any(known.hello.name in line for line in dispatcher.said[lines:]), "... nor named"
                 assert known.key not in dispatcher.end._instances
             return
+        dispatcher.loose |= _claimed(said)
         dispatcher.wire.events.append(Frame(one.peer, frame))
 
     def leave(self) -> None:
         while self._there:
             self.go()
+
+
+def _claimed(said: Message) -> set[int]:
+    """Return the places that a worker says that it has, or had in the earlier run: these it may report."""
+    if isinstance(said, Hello):
+        there = {place for places in said.holding.values() for place in places}
+    elif isinstance(said, Reports) and said.run == EARLIER.id:
+        there = {report.place for report in said.items}
+    else:
+        return set()
+    assert EARLIER.places is not None
+    return there | {EARLIER.places[place] for place in there if 0 <= place < len(EARLIER.places)}
 
 
 def run_dispatcher(data: bytes) -> int:
@@ -174,6 +187,7 @@ def _befall(choices: Choices, dispatcher: Dispatcher, joined: Joined) -> None:
         joined.plug()
     elif what == 6:
         dispatcher.full ^= {joined.peer}
+        dispatcher.may_lose()
     elif what == 7 and dispatcher.pushed:
         dispatcher.withdraw(1 + choices.below(2))
     elif what == 8:

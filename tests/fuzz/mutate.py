@@ -78,9 +78,13 @@ def _opened(value: Any) -> Any:
     return value
 
 
+def _is_special(value: tuple[Any, ...]) -> bool:
+    return isinstance(value, Lie | Verbatim) or (len(value) == 2 and isinstance(value[0], Ext))
+
+
 def pack(value: Any) -> bytes:
     """Return the MessagePack of a tree; lies and verbatim bytes included."""
-    if isinstance(value, list):
+    if isinstance(value, list) or (isinstance(value, tuple) and not _is_special(value)):
         return b"\xdd" + struct.pack(">I", len(value)) + b"".join(map(pack, value))
     if isinstance(value, dict):
         pairs = b"".join(pack(key) + pack(item) for key, item in value.items())
@@ -161,7 +165,7 @@ class Mutator:
         if isinstance(value, dict) and value and random.random() < 0.85:
             key = random.choice(list(value))
             return {**value, key: self._somewhere(value[key])}
-        if isinstance(value, tuple) and not isinstance(value, Lie | Verbatim) and random.random() < 0.85:
+        if isinstance(value, tuple) and isinstance(value[0], Ext) and random.random() < 0.85:
             return value[0], self._somewhere(value[1])
         return self._changed(value)
 

@@ -1,4 +1,7 @@
-"""Both ends of RabbitMQ, fed with whatever a broker may deliver, over a connection that is none."""
+"""Both ends of RabbitMQ, fed with whatever a broker may deliver, over a connection that is none.
+
+An input is a sequence; counted are the events that the end under test was told, most of them messages.
+"""
 
 from __future__ import annotations
 
@@ -33,12 +36,15 @@ from transports.rabbitmq.events import (
     Opened,
     Tag,
 )
-from transports.rabbitmq.frames import headers, pack
+from transports.rabbitmq.frames import calls, headers, pack
 from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.words import Broker
 from transports.rabbitmq.worker import RabbitWorkerEnd
 
 NAMES = Topology("q", 5.0, 1800.0)
+
+#: Where calls wait; what came back of any run is sent to others, by whichever dispatcher.
+LINES = {NAMES.line(width) for width in (1, 2)}
 
 #: What comes from `Silent` was opened already: this is never used.
 UNSEALED: Any = None
@@ -57,11 +63,15 @@ class Silent:
         self.due: deque[Any] = deque()
         self.stock: deque[bytes] = deque()
         self.published: deque[bytes] = deque(maxlen=8)
+        self.pushed: set[bytes] = set()
         self.tokens = 0
         self.tags = 0
+        self.told = 0
+        self.cancelled: str | None = None  # the run that was
 
     def take(self, most: int = 64) -> list[Any]:
         taken = list(self.events)
+        self.told += len(taken)
         self.events.clear()
         return taken
 
@@ -73,6 +83,10 @@ class Silent:
         token: int | None = None, message_id: str = "", headers: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         assert isinstance(body, bytes)
+        if queue in LINES:  # unconfirmed ones are published again over the next connection
+            new = body not in self.pushed
+            assert not (self.cancelled and new and calls(body)[0] == self.cancelled), "pushed after a cancel"
+            self.pushed.add(body)
         if token is not None:
             self.published.append(body)
             self.tokens = max(self.tokens, token)
@@ -132,7 +146,9 @@ def _body(choices: Choices, runs: list[str]) -> bytes:
     frame = message(choices.random(), choices.one(runs))
     if choices.chance(30):
         frame = mutated(choices.random(), frame)
-    return pack(frame) if choices.chance(95) else choices.bytes(9)
+    if choices.chance(5):
+        return choices.one((b"", choices.bytes(9)))  # what could not be opened, or is no frame
+    return pack(frame)
 
 
 def _tell(choices: Choices, link: Silent, queues: list[str], runs: list[str]) -> None:
@@ -168,10 +184,10 @@ def _tell(choices: Choices, link: Silent, queues: list[str], runs: list[str]) ->
 
 
 def make(random: Random) -> bytes:
-    return random.randbytes(random.choice((20, 60, 150, 400)))
+    return random.randbytes(random.choice((20, 60, 150, 400, 1500, 4000)))
 
 
-def run_dispatcher(data: bytes) -> None:
+def run_dispatcher(data: bytes) -> int:
     """Whatever comes from a broker, a dispatcher raises only that its run is gone, and records tasks once."""
     choices, clock = Choices(data), Clock()
     said: list[str] = []
@@ -195,26 +211,31 @@ def run_dispatcher(data: bytes) -> None:
             try:
                 arrived = end.results(0)
             except TransportError:
-                return
+                return int(link.told)
             for delivery in arrived:
                 accepted = run.accept_all(delivery.reports, delivery.buffers, worker=delivery.worker)
                 recorded += [result.id for result in accepted.results]
             end.acknowledge()
-            for due in run.due:
+            for due in [] if link.cancelled else run.due:
                 end.again(due.place, suspect=due.suspect, alone=due.alone)
             run.due.clear()
             end.workers()
             end.waiting()
-        assert len(recorded) == len(set(recorded))
+            assert len(recorded) == len(set(recorded)), "a task is recorded twice"
+            if choices.chance(1):
+                link.cancelled = run.id
+                end.cancel()
+        link.cancelled = run.id
         end.cancel()
         end.close()
+        return int(link.told)
 
 
 def _item(place: int) -> Item:
     return Item(place, 1, 1, None, None, msgspec.Raw(b"\x93\xa1f\x90\x80"), retries=place % 3)
 
 
-def run_worker(data: bytes) -> None:
+def run_worker(data: bytes) -> int:
     """Whatever comes from a broker, a worker goes on, and begins no call twice that it has."""
     choices, clock = Choices(data), Clock()
     said: list[str] = []
@@ -226,7 +247,7 @@ def run_worker(data: bytes) -> None:
         link: Any = end._connection
         link.events.append(Opened((3, 12), 0))
         link.stock += [pack(encode(Tasks("r", [_item(2 * n), _item(2 * n + 1)]))) for n in range(8)]
-        calls: dict[tuple[str, int], int] = {}
+        begun: dict[tuple[str, int], int] = {}
         queues = [NAMES.line(1), NAMES.first(1), NAMES.alone(2), NAMES.returned]
         queues += [NAMES.held("w"), NAMES.orphaned("w"), NAMES.results("r")]
         while choices:
@@ -235,10 +256,10 @@ def run_worker(data: bytes) -> None:
                 continue
             clock.now += choices.one((0.0, 0.3, 2.0, 20.0))
             for order in end.pull(0):
-                _obey(order, calls, choices, end)
-            for (run, place), attempt in list(calls.items()):
+                _obey(order, begun, choices, end)
+            for (run, place), attempt in list(begun.items()):
                 if choices.chance(30):
-                    del calls[run, place]
+                    del begun[run, place]
                     status: Any = choices.one(("ok", "error", "crashed"))
                     report = Report(place, attempt, status, msgspec.Raw(b"\xc0"), started=1.0, finished=1.1)
                     end.reply(run, pack_reports([report]))
@@ -246,21 +267,25 @@ def run_worker(data: bytes) -> None:
         end.drain()
         end.pull(0)
         end.close()
+        return int(link.told)
 
 
-def _obey(order: Order, calls: dict[tuple[str, int], int], choices: Choices, end: RabbitWorkerEnd) -> None:
+def _obey(order: Order, begun: dict[tuple[str, int], int], choices: Choices, end: RabbitWorkerEnd) -> None:
     if isinstance(order, Take):
         for item in order.items:
-            assert (order.run, item.place) not in calls
-            calls[order.run, item.place] = item.attempt
+            assert (order.run, item.place) not in begun
+            begun[order.run, item.place] = item.attempt
     elif isinstance(order, Stop | GiveBack):
-        back = [key for key in calls if key[0] == order.run and choices.chance(70)]
+        back = [key for key in begun if key[0] == order.run and choices.chance(70)]
         for key in back:
-            del calls[key]
+            del begun[key]
         end.give_back(order.run, [place for _, place in back])
     else:
-        for key in [key for key in calls if key[0] == order.run]:  # begun here, of a run that is over
-            del calls[key]
+        for key in [key for key in begun if key[0] == order.run]:  # begun here, of a run that is over
+            del begun[key]
 
 
-RABBIT = [Target("rabbit-dispatcher", make, run_dispatcher), Target("rabbit-worker", make, run_worker)]
+RABBIT = [
+    Target("rabbit-dispatcher", make, run_dispatcher, True),
+    Target("rabbit-worker", make, run_worker, True),
+]

@@ -17,7 +17,7 @@ import executor.session
 import transports.direct.dispatcher
 import transports.direct.worker
 from executor.leases import SETTLED, WAITING
-from executor.messages import NIL, Holding, Item, Parts, Report, decode, encode, introduce
+from executor.messages import NIL, Holding, Item, Parts, Report, Returned, Tasks, decode, encode, introduce
 from executor.packed import pack
 from executor.run import Earlier, Run
 from executor.session import Begin, Ended, GiveBack, Order, Session, Stop, Take, numbered
@@ -252,16 +252,27 @@ class Dispatcher:
         )
         self.results: list[Result] = []
         self.recorded: set[str] = set()
+        self.handed: set[int] = set()  # the places that a worker was sent
+        self.loose: set[int] = set()  # those of which somebody else than the rightful worker may report
         self.pushed = self.halted = False
 
     def _sent(self, peer: bytes, frame: list[bytes]) -> bool:
         ear = self.ears.get(peer)
         if ear is None or peer in self.full:
             return False
-        if self.halted and frame[0][1:7] == b"\xa5tasks":
-            raise AssertionError("a task is handed out after the run was halted")
+        if frame[0][1:7] == b"\xa5tasks":
+            assert not self.halted, "a task is handed out after the run was halted"
+            said, _ = decode(frame)
+            assert isinstance(said, Tasks)
+            places = {item.place for item in said.items}
+            self.loose |= places & self.handed if peer.startswith(b"rightful") else places
+            self.handed |= places
         ear(frame)
         return True
+
+    def may_lose(self) -> None:
+        """The rightful worker may lose what it has: whoever comes by it then may report it."""
+        self.loose |= set(range(len(self.run.tasks)))
 
     def push(self) -> None:
         self.pushed = True
@@ -287,6 +298,9 @@ class Dispatcher:
         for result in results:
             assert result.id not in self.recorded, "a task is recorded twice"
             self.recorded.add(result.id)
+            by_others = result.worker not in (RIGHTFUL, None) and not self.halted  # then all may be over
+            if by_others and not any(RIGHTFUL in line for line in self.said):
+                assert int(result.id) in self.loose, "who never was given a task reports it"
             if result.worker == RIGHTFUL and result.status == "ok":
                 assert result.value == int(result.id), "a rightful worker's result is another's"
         self.results += results
@@ -365,6 +379,7 @@ class Joined:
         """Break the connection; `noticed` tells the dispatcher."""
         if self.up:
             self.up = False
+            self.dispatcher.may_lose()
             del self.dispatcher.ears[self.peer]
             self.inbox.clear()
             if noticed:
@@ -374,6 +389,10 @@ class Joined:
         if self.up:
             self.frames += 1
             self.record.append(frame)
+            if frame[0][1:10] == b"\xa8returned":
+                said, _ = decode(frame)
+                assert isinstance(said, Returned)
+                self.dispatcher.loose |= set(said.places)
             self.dispatcher.wire.events.append(Frame(self.peer, frame))
         return self.up
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from executor import config, jsonform, jsontext, resultline, yamlfile
+from executor import config, jsonform, jsontext, keys, resultline, yamlfile
 from executor.call import parse_literal
 from executor.errors import CannotTravel, TaskFileError, UsageError
+from executor.resume import survey
+from executor.task import Task
 from executor.taskfile import read_tasks
 from tests.fuzz.mutate import Mutator
 from tests.fuzz.target import Target
@@ -75,7 +77,7 @@ g,[],2,
 }
 
 
-def _scratch() -> Path:
+def scratch() -> Path:
     folder = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(os.environ.get("TMPDIR", "/tmp"))
     return folder / f"fuzz-{os.getpid()}"
 
@@ -94,7 +96,7 @@ def run_tasks(data: bytes) -> None:
         if suffix == ".jsonl":
             tasks = read_tasks("-", io.BytesIO(data[1:]))
         else:
-            path = _scratch().with_suffix(suffix)
+            path = scratch().with_suffix(suffix)
             path.write_bytes(data[1:])
             try:
                 tasks = read_tasks(str(path))
@@ -125,7 +127,7 @@ def run_config(data: bytes) -> None:
     """Any bytes are settings, or one line about a mistake."""
     if b".." in data or b":" in data.partition(b"transport:")[2].partition(b"\n")[0]:
         return  # a class of somebody's own would be imported
-    path = _scratch().with_suffix(".yml")
+    path = scratch().with_suffix(".yml")
     path.write_bytes(data)
     try:
         config.read(str(path))
@@ -151,6 +153,10 @@ def run_yaml(data: bytes) -> None:
 
 _LINE = b'{"id":"a-0","function":"f","params":[1,{"$float":"nan"}],"kwargs":{},"resources":1,"status":"ok",\
 "value":3,"error":null,"attempt":1,"worker":"w","host":"h","cores":[0],"submitted":1.0,"started":1.5,"finished":2.0}'
+
+
+_IDS = [b"a-0", b"b", b"c", b"nobody's"]
+_TASKS = [Task(function="f", params=[1, float("nan")], id=each.decode(), resources=1) for each in _IDS[:3]]
 
 
 def make_line(random: Random) -> bytes:
@@ -184,6 +190,55 @@ def run_literal(data: bytes) -> None:
     parse_literal(data.decode("utf-8", "surrogateescape"))
 
 
+def make_results(random: Random) -> bytes:
+    lines = [_LINE.replace(b"a-0", random.choice(_IDS)) + b"\n" for _ in range(random.randrange(5))]
+    text = b"".join(line.replace(b'"ok"', random.choice((b'"ok"', b'"ok"', b'"error"'))) for line in lines)
+    words = [*_JSON_WORDS, b"\n", b"\n\n", b"\r\n", b'{"id":', b'"status"', b'"lost"', *_IDS]
+    return (
+        Mutator(random).text(text, words)
+        if random.random() < 0.8
+        else text[: random.randrange(len(text) + 1)]
+    )
+
+
+def run_results(data: bytes) -> None:
+    """A results file is refused, or each task has one place in what it holds, and each byte belongs there."""
+    path = scratch().with_suffix(".results")
+    path.write_bytes(data)
+    try:
+        found = survey(path, "r.jsonl", _TASKS, {"error"})
+    except UsageError:
+        return
+    finally:
+        path.unlink()
+    places = [*found.recorded, *found.again]
+    assert len(places) == len(set(places))
+    assert all(0 <= place < len(_TASKS) for place in places)
+    assert sum(found.counts.values()) == len(found.recorded)
+    assert found.end + found.torn == len(data)
+
+
+def make_keys(random: Random) -> bytes:
+    return Mutator(random).text(
+        random.randbytes(32).hex().encode() + b"\n", [b"0", b"ff", b"\n", b" ", b"G", b"A"]
+    )
+
+
+def run_keys(data: bytes) -> None:
+    """A file is 32 bytes in 64 small hexadecimal digits, or refused in one line."""
+    path = scratch().with_suffix(".keys")
+    path.touch(mode=0o600)
+    path.write_bytes(data)
+    try:
+        secret = keys._read(path)
+    except UsageError as error:
+        _see_lines([str(error)])
+        return
+    finally:
+        path.unlink()
+    assert secret.hex().encode() == data.removesuffix(b"\n")
+
+
 TEXTS = [
     Target("json", make_json, run_json),
     Target("task-file", make_tasks, run_tasks),
@@ -191,4 +246,6 @@ TEXTS = [
     Target("yaml", make_yaml, run_yaml),
     Target("result-line", make_line, run_line),
     Target("literal", make_literal, run_literal),
+    Target("results-file", make_results, run_results),
+    Target("keys", make_keys, run_keys),
 ]

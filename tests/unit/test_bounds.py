@@ -82,6 +82,7 @@ BROKEN: dict[str, Message] = {
     "a call that has run for ever": Beat([Running("r", 1, float("inf"))]),
     "a call that has run for no time that is": Beat([Running("r", 1, float("nan"))]),
     "signs of life without a pause": Welcome(PROTOCOL, "r", 0.0, 5.0),
+    "signs of life a million times a second": Welcome(PROTOCOL, "r", 1e-6, 5.0),
     "patience without end": Welcome(PROTOCOL, "r", 1.0, float("inf")),
 }
 

@@ -164,6 +164,18 @@ def test_what_is_left_is_shared() -> None:
     assert sum(broker.waiting().values()) == 400 - mine - others
 
 
+@pytest.mark.parametrize(("seconds", "least", "most"), [(1e-5, 50, 200), (1e-3, 1, 3)])
+def test_tiny_tasks_travel_in_numbers_also_to_many_workers(seconds: float, least: int, most: int) -> None:
+    broker = Broker()
+    told(broker, {1: seconds})
+    broker.push([1] * 20_000)
+    names = [f"w{number}" for number in range(10_000)]
+    for name in names:
+        broker.join(name, 1)
+    grants = broker.grants()
+    assert least <= max(len(grant.places) for grant in grants) <= most
+
+
 def test_tiny_tasks_travel_in_numbers_and_long_ones_one_by_one() -> None:
     for seconds, least, most in ((1e-5, 1000, 10_000), (0.01, 4, 12), (1.0, 2, 2)):
         broker = Broker()

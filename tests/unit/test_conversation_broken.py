@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from executor.messages import (
+    NIL,
     Beat,
     Leaving,
     Message,
     Parts,
     Refused,
     Report,
+    Reports,
     Running,
     Tasks,
     Welcome,
@@ -21,7 +23,7 @@ from executor.messages import (
 from executor.packed import pack
 from executor.session import Ended
 from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, World, number
-from transports.base import Came, Frame
+from transports.base import Came, Event, Frame
 from transports.direct.outcasts import Outcasts
 
 #: Not only bytes that are none of ours: a message that is, but for a bound that it breaks.
@@ -100,6 +102,25 @@ def test_a_dispatcher_that_breaks_the_protocol_is_cut_off_until_it_connects_anew
     dispatcher.check()
 
 
+def test_who_sends_without_end_has_a_worker_hear_others_too(world: World) -> None:
+    dispatcher = world.dispatcher(4)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    beat, receive, heard = Frame(b"mad", encode(Beat())), worker.link.receive, 0
+
+    def endless() -> list[Event]:
+        nonlocal heard
+        heard += 1
+        assert heard < 10_000, "it hears nobody else"
+        return [*receive(), beat]
+
+    worker.link.receive = endless  # type: ignore[method-assign]
+    worker.link.ready = lambda: True  # type: ignore[method-assign]
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+
+
 def test_another_dispatcher_of_the_worker_does_not_notice(world: World) -> None:
     dispatcher, other = world.dispatcher(4), FakeDispatcher(world, range(10, 14))
     world.dispatchers.append(other)
@@ -129,6 +150,23 @@ def test_a_worker_of_which_another_said_that_it_leaves_takes_more_when_it_greets
     world.until(dispatcher.done, seconds=2 * PATIENCE)
     dispatcher.check()
     assert [view.name for view in dispatcher.end.workers()] == ["good"]
+
+
+def test_a_worker_for_which_another_counted_reports_is_heard_when_it_greets_anew(world: World) -> None:
+    """Else all that it reports would be told to be safe, and be nowhere."""
+    dispatcher = world.dispatcher(6)
+    worker = world.worker("good", at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    as_if = msgspec.structs.replace(worker.end._hello, episode=10**9)
+    for message in (as_if, Reports(dispatcher.run.id, 10**9, [])):
+        dispatcher.link.put(Frame(b"mad", encode(message)))
+    world.turn()
+    world.turn()
+    assert dispatcher.end._instances[as_if.instance].recorded == 10**9
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=2 * PATIENCE)
+    dispatcher.check()
 
 
 def test_who_greeted_as_nobody_can_say_that_a_worker_leaves(world: World) -> None:
@@ -179,6 +217,8 @@ def test_a_worker_reports_only_what_it_was_given(world: World) -> None:
     assert waits not in {number(item) for _, item in (*mad.queue, *good.queue)}
     for place in (waits, good.next()):
         mad.end.reply(dispatcher.run.id, pack([Report(place, 1, "ok", msgspec.Raw(b"\xff"))]))
+        error = ("TooWide", "it says so", "")
+        mad.end.reply(dispatcher.run.id, pack([Report(place, 0, "rejected", NIL, error=error)]))
     world.turns(0.1)
     (line,) = lines(dispatcher.said, "ignored 1 report of worker mad on ")
     assert "it never had the tasks" in line

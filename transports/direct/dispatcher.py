@@ -121,6 +121,7 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def results(self, timeout: float | None) -> list[Delivery]:
         deadline = None if timeout is None else time.monotonic() + timeout
+        self._hand_out()  # what is due again is on its way while it is looked what has come
         while True:
             # One helping, not all there is: workers get their next tasks before we look at their results.
             for event in self._link.receive():
@@ -305,6 +306,8 @@ class DirectDispatcherEnd(DispatcherEnd):
             # Or our answer did not go out, and what did after it was not for who is not welcomed.
             self._peers.pop(peer.peer, None)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
+            # It sends again what it was not told of; by numbers that another gave, that would count as told.
+            peer.seen = peer.recorded = 0
             self._come_back(peer, leaving=hello.leaving)
         elif peer.peer != link_peer:
             return  # of a link that broke meanwhile; it greets again on the present one

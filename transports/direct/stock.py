@@ -70,7 +70,7 @@ def possible(
         if report.place >= len(jobs.widths) or report.attempt > jobs.attempt(report.place):
             return True  # of which there is no such thing: `Run.accept` tells
         # Or a failure of an attempt that is over, sent again before our acknowledgement came.
-        is_over = report.attempt < jobs.attempt(report.place) and report.status != "ok"
+        is_over = 0 < report.attempt < jobs.attempt(report.place) and report.status != "ok"
         return is_over or broker.can_have(report.place)
 
     return _only([index for index, report in enumerate(reports) if can_be(report)], reports, shares)

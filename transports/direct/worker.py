@@ -17,6 +17,9 @@ from transports.settings import Keep
 #: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.
 ABSENT_SECONDS = 1.0
 
+#: Helpings of what has come that are taken before anything else is done: all there is, usually.
+HELPINGS = 100
+
 
 class DirectWorkerEnd(WorkerEnd):
     """The worker's end over a link: one session for each dispatcher that is there.
@@ -44,11 +47,11 @@ class DirectWorkerEnd(WorkerEnd):
         while True:
             now = time.monotonic()
             orders: list[Order] = []
-            events = self._link.receive()
-            while events:
-                for event in events:
+            for _ in range(HELPINGS):  # or who sends without end would have us hear nobody else
+                for event in self._link.receive():
                     orders += self._hear(event, now)
-                events = self._link.receive() if self._link.ready() else []
+                if not self._link.ready():
+                    break
             for session in self._sessions.values():
                 orders += session.tick(now, self.running)
             self._unclaimed.expire(now, self.holding)

@@ -21,7 +21,10 @@ KINDS = {"computing": "benchmarks.work.compute", "asleep": "time.sleep"}
 
 
 def case(here: Path, name: str, function: str, seconds: float, count: int) -> dict[str, float]:
-    """Run one kind; return the share of the ideal, and of the tasks' own time, that the run reached."""
+    """Run one kind; return the share of the ideal, and of the tasks' own time, that the run reached.
+
+    And what share of the cores' time passed before a worker's first task, and after its last.
+    """
     path = write_tasks(
         here / "tasks.jsonl", ({"function": function, "params": [seconds]} for _ in range(count))
     )
@@ -29,6 +32,8 @@ def case(here: Path, name: str, function: str, seconds: float, count: int) -> di
     return {
         name: seconds * count / CORES / ran.span,
         f"{name}, by their own time": ran.area / CORES / ran.span,
+        f"{name}, idle before the first": ran.late / CORES / ran.span,
+        f"{name}, idle after the last": ran.early / CORES / ran.span,
     }
 
 
@@ -46,7 +51,10 @@ def measure(bench: Bench) -> Part:
             for name, (function, seconds) in names.items()
         }
         values = rounds(bench.repeats, cases, bench.say)
-    figures = [Figure(name, "of the ideal", each) for name, each in values.items()]
+    figures = [
+        Figure(name, "of the cores" if ", idle" in name else "of the ideal", each)
+        for name, each in values.items()
+    ]
     targets: list[Target] = [
         at_least(f"{name}, share of the ideal", WANTED[seconds], values[name])
         for name, (_, seconds) in names.items()

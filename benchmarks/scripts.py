@@ -42,7 +42,8 @@ class Ran(NamedTuple):
 
     `wall` is the seconds of the whole command; `span` those from the first `started` to the last `finished`;
     `area` the core-seconds between `started` and `finished` of all tasks; `memory` the bytes that the
-    dispatcher's process held at most; `workers` how many results each worker sent.
+    dispatcher's process held at most; `workers` how many results each worker sent; `late` the seconds of the
+    span that workers had before their first task, and `early` those after their last, each added up.
     """
 
     tasks: int
@@ -51,6 +52,8 @@ class Ran(NamedTuple):
     area: float
     memory: int
     workers: Mapping[str, int]
+    late: float
+    early: float
 
     @property
     def rate(self) -> float:
@@ -120,8 +123,10 @@ def read_results(results: Path, count: int, wall: float, memory: int) -> Ran:
         Failed: a task has no result, or one that is not ok.
     """
     decoder = msgspec.json.Decoder(Line)
-    tasks, area, first, last = 0, 0.0, float("inf"), 0.0
+    tasks, area = 0, 0.0
     workers: Counter[str] = Counter()
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
     with results.open("rb") as file:
         for text in file:
             line = decoder.decode(text)
@@ -129,11 +134,15 @@ def read_results(results: Path, count: int, wall: float, memory: int) -> Ran:
                 raise Failed(f"a task ended as {line.status}: {text.decode()[:500]}")
             tasks += 1
             area += (line.finished - line.started) * line.resources
-            first, last = min(first, line.started), max(last, line.finished)
-            workers[line.worker or ""] += 1
+            who = line.worker or ""
+            first[who] = min(line.started, first.get(who, line.started))
+            last[who] = max(line.finished, last.get(who, line.finished))
+            workers[who] += 1
     if tasks != count:
         raise Failed(f"{tasks:,} results of {count:,} tasks")
-    return Ran(tasks, wall, last - first, area, memory, workers)
+    begin, end = min(first.values()), max(last.values())
+    late, early = sum(each - begin for each in first.values()), sum(end - each for each in last.values())
+    return Ran(tasks, wall, end - begin, area, memory, workers, late, early)
 
 
 def seconds_of(*command: str | Path) -> float:

@@ -14,7 +14,7 @@ from transports.rabbitmq.worker import RabbitWorkerEnd
 
 def _open_all() -> None:
     """Have this process, which does nothing else, seal nothing."""
-    Envelopes.close = lambda self, exchange, key, headers, body: body  # type: ignore[method-assign]
+    Envelopes.close = lambda self, exchange, key, headers, body, message_id="": body  # type: ignore[method-assign]
     Envelopes.open = lambda self, queue, method, properties, body: body  # type: ignore[method-assign]
 
 

@@ -160,6 +160,9 @@ def _overwrite(data: bytearray, at: int, by: bytes) -> None:
         data[at : at + len(by)] = by
 
 
+#: Messages that are known when they come again.
+REMEMBERED = 16
+
 NAMES = Topology("q", 5.0, 1800.0)
 _OURS, _THEIRS = (Keys(None, bytes([n]) * 32) for n in (1, 2))  # type: ignore[arg-type]
 _QUEUES = [
@@ -189,13 +192,13 @@ def run_envelope(data: bytes) -> int:
     choices, opened = Choices(data), 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sealing, "_PROCESSES_MOST", 3)
-        patch.setattr(sealing, "_REMEMBERED", 16)
+        patch.setattr(sealing, "_REMEMBERED", REMEMBERED)
         senders = [Envelopes(Seal(_OURS), NAMES) for _ in range(1 + choices.below(5))]
         stranger = Envelopes(Seal(_THEIRS), NAMES)
         seal = Seal(_OURS)
         reader = Envelopes(seal, NAMES)
         lying: list[_Published] = []
-        seen: list[bytes] = []  # the last that were opened, which must not be again
+        seen: dict[bytes, None] = {}  # the last that were opened, which must not be again
         while choices:
             if not lying or choices.chance(30):
                 lying.append(_published(choices, choices.one(senders)))
@@ -243,13 +246,14 @@ def run_envelope(data: bytes) -> int:
             name = body[:24]
             if not right:
                 assert found == b"", "what is not ours, or belongs elsewhere, is opened"
-            elif name in seen[-16:] and not twice:
+            elif name in seen and not twice:
                 assert found == b"", "it is opened twice"
             else:
-                assert found == one.plain or (not twice and name in seen), "what is ours is not opened"
-                if name not in seen:
-                    seen.append(name)
-            assert len(seal._seen) <= 16
+                assert found == one.plain, "what is ours is not opened"
+                seen[name] = None
+                if len(seen) > REMEMBERED:
+                    del seen[next(iter(seen))]
+            assert len(seal._seen) <= REMEMBERED
             assert len(seal._others) <= 3
     return opened
 

@@ -160,6 +160,7 @@ def test_the_time_is_that_between_the_first_start_and_the_last_end(tmp_path: Pat
     results.write_text(line() + line(started=9.5, worker="v") + line(finished=11.5))
     ran = read_results(results, 3, wall=5, memory=7)
     assert (ran.span, ran.area, ran.rate, ran.workers) == (2, 2 * (0.5 + 1 + 1.5), 1.5, {"w": 2, "v": 1})
+    assert (ran.late, ran.early) == (0.5, 1)  # w begins after v, and v ends before w
 
 
 @pytest.mark.parametrize("more", [{"status": "error"}, {"started": None}])

@@ -76,7 +76,7 @@ def test_strangers_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def delivered(key: str, exchange: str = "", *, redelivered: bool = False, **more: Any) -> tuple[Any, Any]:
     method = SimpleNamespace(exchange=exchange, routing_key=key, redelivered=redelivered)
-    return method, SimpleNamespace(headers=more)
+    return method, SimpleNamespace(headers=more, message_id=more.pop("id", None))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,7 @@ def delivered(key: str, exchange: str = "", *, redelivered: bool = False, **more
     [
         ("q.1", delivered("q.1", protocol=1), True),
         ("q.1", delivered("q.1", protocol=2), False),
+        ("q.1", delivered("q.1", protocol=1, id="another"), False),
         ("q.2", delivered("q.2", protocol=1), False),
         ("q.1", delivered("q.1", "another", protocol=1), False),
         ("q.returned", delivered("q.returned", protocol=1, **{"x-first-death-queue": "q.1"}), True),
@@ -96,6 +97,25 @@ def test_a_message_opens_only_where_it_was_sent_to_or_passed_on(
 ) -> None:
     sealed = Envelopes(Seal(OURS), NAMES).close("", "q.1", {"protocol": 1}, b"body")
     assert Envelopes(Seal(OURS), NAMES).open(queue, *method, sealed) == (b"body" if opens else b"")
+
+
+@pytest.mark.parametrize(
+    ("queue", "method", "opens"),
+    [
+        ("q.1", delivered("q.1"), False),
+        ("q.1", delivered("q.1", **{"x-first-death-queue": "q.1"}), False),
+        ("q.1", delivered("q.1", **{"x-first-death-queue": "q.held.w"}), False),
+        ("q.1", delivered("q.1", redelivered=True), True),
+        ("q.returned", delivered("q.returned", **{"x-first-death-queue": "q.1"}), True),
+    ],
+)
+def test_a_message_opens_again_only_if_the_broker_may_bring_it_again(
+    queue: str, method: tuple[Any, Any], opens: bool
+) -> None:
+    envelopes = Envelopes(Seal(OURS), NAMES)
+    sealed = envelopes.close("", "q.1", {}, b"body")
+    assert envelopes.open("q.1", *delivered("q.1"), sealed) == b"body"
+    assert envelopes.open(queue, *method, sealed) == (b"body" if opens else b"")
 
 
 def test_what_a_worker_held_comes_back_to_it_or_to_all() -> None:

@@ -32,6 +32,9 @@ from executor.task import tries_again
 #: Bytes of calls or reports in one message; one that is larger travels alone.
 BODY_BYTES = 1 << 20
 
+#: What is said of a message that does not open: its body is empty.
+NOT_OURS = "it is not sealed with our keys, or came before"
+
 _COUNT = struct.Struct("<I")
 _LENGTH = struct.Struct("<Q")
 
@@ -49,7 +52,7 @@ def unpack(body: bytes) -> list[Buffer]:
         BadFrame: it is none of ours.
     """
     if not body:
-        raise BadFrame("it is not sealed with our keys, or came before")
+        raise BadFrame(NOT_OURS)
     try:
         (count,) = _COUNT.unpack_from(body, 0)
         lengths = [_LENGTH.unpack_from(body, _COUNT.size + index * _LENGTH.size)[0] for index in range(count)]

@@ -51,7 +51,7 @@ class Publisher:
             properties.delivery_mode = _PERSISTENT
             self._unconfirmed[self._count] = (token, message_id)
         properties.message_id = message_id
-        sealed = self._envelopes.close(exchange, key, properties.headers, body)
+        sealed = self._envelopes.close(exchange, key, properties.headers, body, message_id)
         self._channel.basic_publish(exchange, key, sealed, properties, mandatory=token is not None)
 
     def confirmed(self, frame: Any) -> None:

@@ -41,7 +41,7 @@ from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.fetching import Fetching
-from transports.rabbitmq.frames import body_of, headers, pack, unpack
+from transports.rabbitmq.frames import NOT_OURS, body_of, headers, pack, unpack
 from transports.rabbitmq.held import Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending
@@ -359,9 +359,13 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _copy_came(self, event: Delivered, now: float) -> None:
         """A copy is in our hands, for the first time or again."""
+        assert event.tag is not None
+        if not event.body:
+            self._stranger(event.queue, BadFrame(NOT_OURS))
+            self._connection.ack(event.tag)
+            return
         copy = self._held.copy(event.message_id)
         moved = self._moving.came(event.message_id)
-        assert event.tag is not None
         if copy is None:  # finished, or void since its connection broke before the original was acknowledged
             self._connection.ack(event.tag)
             return

@@ -81,7 +81,9 @@ def main() -> int:
         introduction = introduce(name, len(chosen), backfill=arguments.backfill)
         allow = wire.settings.allow
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
-            pool = Pool(chosen, grace=arguments.grace, backfill=arguments.backfill, allow=allow)
+            pool = Pool(
+                chosen, grace=arguments.grace, backfill=arguments.backfill, allow=allow, linger=end.linger
+            )
             worker = Worker(
                 end, pool,
                 say=say if arguments.lifeline is None else _silent, once=arguments.once,

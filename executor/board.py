@@ -131,13 +131,14 @@ class Batch(msgspec.Struct, array_like=True, gc=False):
     """Items for a child, in order, and the cores to run them on; `pin` says whether to pin to them.
 
     `first` is the index of the first item, counted over all that the child was ever sent; `term` is the one
-    in which they may begin.
+    in which they may begin. `linger` is the seconds that reports may wait while there is more to run.
     """
 
     first: int
     term: int
     cores: tuple[int, ...]
     pin: bool
+    linger: float
     items: list[Item]
 
 

@@ -34,10 +34,6 @@ from executor.messages import NIL, Buffer, Item, Report, rejected, share_out, to
 from executor.printed import flush_printed, take_printed
 from executor.surroundings import HARMLESS_SECONDS, Surroundings
 
-#: Seconds that reports may wait for company while there is more to run: short against a person's patience,
-#: long against the wake-ups of all that they pass through, which the calls on these cores have to wait for.
-FLUSH_SECONDS = 0.1
-
 #: Bytes up to which a child may grow in any case; beyond, to twice what it held after its first batch.
 GROWN_LEAST = 512 << 20
 
@@ -150,11 +146,11 @@ class _Child:
             if board.count == 1:
                 self._began = began
             self._ended = finished
-            if finished - self._sent_at > FLUSH_SECONDS:
+            if finished - self._sent_at > batch.linger:
                 self._flush()
         else:
             self._batches += 1
-            if monotonic() - self._sent_at > FLUSH_SECONDS:
+            if monotonic() - self._sent_at > batch.linger:
                 self._rest()
             return
         self._batches += 1

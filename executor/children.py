@@ -121,10 +121,12 @@ class Children:
         self._refused_until = time.monotonic() + _REFUSED_SECONDS
         return self._refusal
 
-    def send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], *, pin: bool) -> None:
-        """Give a child a batch; if it dies of it or before, that is heard."""
+    def send(
+        self, child: Child, batch: list[Entry], cores: tuple[int, ...], *, pin: bool, linger: float
+    ) -> None:
+        """Give a child a batch, see `Child.send`; if it dies of it or before, that is heard."""
         with contextlib.suppress(OSError):
-            child.send(batch, cores, pin=pin)
+            child.send(batch, cores, pin=pin, linger=linger)
         if child.channel.unsent and not child.dead:
             self._selector.modify(child.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 
 from executor.messages import Report
 
-#: Seconds of work that a worker may hold beyond what it runs: some round trips, and yet soon given back.
+#: Seconds of work that a worker may hold beyond what it runs: more than its processes are given at once (see
+#: `executor.batching`), so that something is at hand when they report, and yet soon given back.
 AHEAD_SECONDS = 0.25
 
 #: Core-seconds of tiny calls that a worker is given at least, however many workers share what is left: a
@@ -22,10 +23,14 @@ LEAST_SECONDS = 20e-6
 
 
 class Pace:
-    """The seconds that a call takes, by its width in cores."""
+    """The seconds that a call takes, by its width in cores.
 
-    def __init__(self) -> None:
+    What is given `ahead` is work for so many seconds beyond what runs.
+    """
+
+    def __init__(self, ahead: float = AHEAD_SECONDS) -> None:
         self._seconds: dict[int, float] = {}
+        self._most = ahead
 
     def learn(self, width: int, seconds: float | None) -> None:
         """Calls of a width took so long on average; None, or what is beyond reason, teaches nothing."""
@@ -43,7 +48,7 @@ class Pace:
     def is_long(self, width: int, cores: int) -> bool:
         """Whether none of a width is given ahead: one takes longer than that, or nobody knows how long."""
         seconds = self._seconds.get(width)
-        return seconds is None or width * max(LEAST_SECONDS, seconds) > cores * AHEAD_SECONDS
+        return seconds is None or width * max(LEAST_SECONDS, seconds) > cores * self._most
 
     def least_share(self, width: int) -> int:
         """Return how many calls of a width take `SHARE_SECONDS` together if they are tiny, else 0."""
@@ -51,7 +56,7 @@ class Pace:
         return int(SHARE_SECONDS / (width * each)) if each <= TINY_SECONDS else 0
 
     def ahead(self, width: int, cores: int, counts: Mapping[int, int]) -> tuple[int, int]:
-        """Return how many calls of a width keep so many cores busy for `AHEAD_SECONDS`, and the missing ones.
+        """Return how many calls of a width keep so many cores busy for that time, and the missing ones.
 
         Those are missing beside `counts`, what is in hand of each width; they may be less than none. Nothing
         of unknown duration is given ahead: (0, 0).
@@ -59,7 +64,7 @@ class Pace:
         seconds = self._seconds.get(width)
         if seconds is None:
             return 0, 0
-        each, whole = width * max(LEAST_SECONDS, seconds), cores * AHEAD_SECONDS
+        each, whole = width * max(LEAST_SECONDS, seconds), cores * self._most
         return int(whole / each), int((whole - self.work(counts)) / each)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from executor import messages
-from executor.batching import SHARED_SECONDS, Batching
+from executor.batching import LINGER_SECONDS, SHARED_SECONDS, Batching
 from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
@@ -69,14 +69,15 @@ class Pool:
 
     `grace` is the seconds between SIGTERM and SIGKILL; with `backfill`, narrow calls may start before a
     wide one that waits for its cores. `allow` are patterns of the functions that it runs (see
-    `executor.allow`); None: any.
+    `executor.allow`); None: any. Reports wait up to `linger` seconds for others while there is more to run.
     """
 
     def __init__(
         self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False,
-        allow: Sequence[str] | None = None,
+        allow: Sequence[str] | None = None, linger: float = LINGER_SECONDS,
     ) -> None:  # fmt: skip
         self._cores = cores
+        self._linger = linger
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
         self._children = Children(grace, allow, widest=len(cores))
@@ -86,6 +87,7 @@ class Pool:
         self._busy: dict[Child, None] = {}  # that have cores, in the order in which they got them
         self._spoke: list[Child] = []  # of them, those that may want their next call since the last look
         self._looked_for: tuple[str, int] | None = None  # whose next call was looked for then; None: nobody's
+        self._freed = False  # whether cores have become free since it was last looked what to start
         self._watch_at = 0.0
         self._starved = OutOfMemory()
 
@@ -214,6 +216,8 @@ class Pool:
         while self._line or self._share(now):
             width = self._line.first.item.width
             if width > self._cores.free:
+                if self._share(now):  # narrower ones: they go first
+                    continue
                 if not self._backfill(now):
                     break
                 width = self._line.first.item.width
@@ -231,12 +235,21 @@ class Pool:
                     raise
                 break  # those that are there must do
             self._send(child, self._next_batch(width), cores, now)
+        if self._freed and self._cores.free:
+            self._collect()
+        self._freed = False
         self._look_ahead(now)
+
+    def _collect(self) -> None:
+        """Take what is reported on the boards: who has work for the free cores must know what has ended."""
+        for child in self._busy:
+            if len(child.entries) > 1:
+                self._rescue(child)
 
     def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
         self._busy[child] = None
         self._spoke.append(child)
-        self._children.send(child, batch, cores, pin=self._cores.pinned)
+        self._children.send(child, batch, cores, pin=self._cores.pinned, linger=self._linger)
         self._watch_at = min(self._watch_at, now + self._pace.slow_after(len(cores)))
 
     def _look_ahead(self, now: float) -> None:
@@ -419,6 +432,7 @@ class Pool:
             self._pace.learn(len(child.cores), max(0.0, ended - began) / reports.count)
 
     def _free(self, child: Child) -> None:
+        self._freed = True
         self._cores.give(child.cores)
         del self._busy[child]
         child.cores, child.batches = (), 0

@@ -131,8 +131,11 @@ class Child:
             back.append(self.entries.pop(index))
         return back
 
-    def send(self, entries: list[Entry], cores: tuple[int, ...], *, pin: bool) -> None:
-        """Give it a batch, to run when it is done with what it has; `cores` change only when it is idle."""
+    def send(self, entries: list[Entry], cores: tuple[int, ...], *, pin: bool, linger: float) -> None:
+        """Give it a batch, to run when it is done with what it has; `cores` change only when it is idle.
+
+        While it has more to run, reports wait up to `linger` seconds for others.
+        """
         self.run = entries[0].run
         self.cores = self.last_cores = cores
         self.batches += 1
@@ -140,7 +143,7 @@ class Child:
         self._given += len(entries)
         self._ends.append(self._given)
         self.entries.update(enumerate(entries, first))
-        batch = Batch(first, self._term, cores, pin, [entry.item for entry in entries])
+        batch = Batch(first, self._term, cores, pin, linger, [entry.item for entry in entries])
         frame: list[Buffer] = [encoder.encode(batch)]
         for entry in entries:
             frame.extend(entry.buffers)

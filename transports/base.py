@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+from executor.batching import LINGER_SECONDS
 from executor.bounds import LARGEST
 from executor.closing import Closing
 from executor.errors import ConfigError
@@ -265,6 +266,9 @@ class WorkerEnd(Closing):
     holding: Callable[[], Holding] = dict
     #: For how long, and how much, it keeps of runs whose dispatcher is gone, where it does that itself.
     keep: Keep = Keep()
+    #: Seconds that reports may wait in a worker's processes for others, while there is more to run: less than
+    #: the work that the wire gives ahead lasts.
+    linger: float = LINGER_SECONDS
     #: Asked for what runs, with each sign of life.
     running: Callable[[], Iterable[Running]] = tuple
 

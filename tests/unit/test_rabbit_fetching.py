@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from executor.messages import NIL, PROTOCOL, Item, Report
-from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
+from executor.pace import LEAST_SECONDS
 from transports.rabbitmq.events import Delivered, Found, Tag
 from transports.rabbitmq.fetching import COPY_MOST, FETCH_MOST, Fetching
 from transports.rabbitmq.frames import BODY_BYTES, Call, body_of, headers
-from transports.rabbitmq.held import Held
+from transports.rabbitmq.held import AHEAD_SECONDS, Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.runs import Runs
 from transports.rabbitmq.topology import Topology

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from executor.messages import NIL, Item, Report
-from executor.pace import AHEAD_SECONDS, LEAST_SECONDS
+from executor.pace import LEAST_SECONDS
 from transports.rabbitmq.frames import Call
-from transports.rabbitmq.held import STALE_SECONDS, Entry, Held
+from transports.rabbitmq.held import AHEAD_SECONDS, STALE_SECONDS, Entry, Held
 
 RUNS = ("r1", "r2")
 

@@ -14,9 +14,12 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from executor.messages import Holding, Report
-from executor.pace import AHEAD_SECONDS, Pace, mean_seconds
+from executor.pace import Pace, mean_seconds
 from transports.rabbitmq.events import Tag
 from transports.rabbitmq.frames import Call
+
+#: Seconds of work fetched for each core beyond what runs: nobody asks for it back, as a dispatcher does.
+AHEAD_SECONDS = 0.05
 
 #: Seconds of work in hand for each core, of which others should have a part: much more than is fetched ahead.
 SURPLUS_SECONDS = 5 * AHEAD_SECONDS
@@ -65,7 +68,7 @@ class Held:
         self._copies: dict[str, Copy] = {}
         self._counts: dict[int, int] = {}  # of calls that take cores, by width
         self._lones = 0  # of these, those that must have the worker to themselves
-        self._pace = Pace()
+        self._pace = Pace(AHEAD_SECONDS)
         self._reported_at = 0.0
         self._doubtful: set[tuple[str, int, int]] = set()  # run, place, attempt
 

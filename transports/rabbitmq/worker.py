@@ -48,7 +48,7 @@ from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.moving import Moving
 from transports.rabbitmq.outage import Outage
 from transports.rabbitmq.post import Outcome, Post
-from transports.rabbitmq.replies import Replies
+from transports.rabbitmq.replies import LINGER, Replies
 from transports.rabbitmq.runs import Runs
 from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.words import Broker
@@ -68,6 +68,8 @@ POST_AGAIN = 1.0
 
 class RabbitWorkerEnd(WorkerEnd):
     """The worker's end of RabbitMQ."""
+
+    linger = LINGER
 
     def __init__(
         self, broker: Broker, names: Topology, seal: Seal, hello: Hello, *, say: Say, heartbeat: float,

@@ -12,6 +12,7 @@ from benchmarks.scripts import dispatch, folder, no_ops, write_settings
 
 #: Names of figures.
 POOL, BARE, CELERY, SINGLE = "ProcessPoolExecutor.submit", "bare loop", "Celery", "rabbitmq, one a message"
+RECORDING = "bare loop, recording"
 
 WIRES = ("zmq", "grpc", "rpyc", "rabbitmq")
 
@@ -20,6 +21,7 @@ CALLS, OF_THE_POOL, SINGLY, OF_CELERY = 300_000, 30_000, 30_000, 3_000
 
 _NOTES = {
     BARE: "frames of 100, records, a pipe; no scheduling, no file",
+    RECORDING: "and each call's report, board and line; no scheduling, no lease, no journal",
     POOL: "no file, no record of a call",
     SINGLE: "reports as ever",
     CELERY: "same broker, results too",
@@ -38,6 +40,7 @@ def measure(bench: Bench) -> Part:
             settings = write_settings(here / f"{wire}.yml", transport=wire)
             cases[wire] = partial(_scripts, wire, tasks, count, settings, results)
         cases[BARE] = lambda: {BARE: bare.measure(count)}
+        cases[RECORDING] = lambda: {RECORDING: bare.measure(count, recorded=True)}
         pooled = bench.count(OF_THE_POOL)
         cases[POOL] = lambda: {POOL: processpool.submit_all(executor.submit, pooled)}
         try:

@@ -351,7 +351,7 @@ class Contract(LosingWorkers):
         [
             ("hartbeat", 1, "hartbeat: unknown key .*did you mean heartbeat"),
             ("heartbeat", "often", "heartbeat: .*a number"),
-            ("heartbeat", 0, "heartbeat: must be more than 0"),
+            ("heartbeat", 0, "heartbeat: must be at least 0.001 seconds"),
             ("patience", 0.1, "patience: must be at least twice the heartbeat"),
             ("largest", 2**40, "largest: "),
             ("keep", {"seconds": -1}, "keep.seconds: "),

@@ -1,4 +1,4 @@
-"""What protection costs: throughput over TCP with the user's keys and without, on every wire."""
+"""What protection costs: calls over TCP, and arrays on one machine, with the user's keys and without."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from benchmarks import arrays
 from benchmarks.machine import ROOT
-from benchmarks.measure import Bench, Case, Failed, Figure, Part, rounds
+from benchmarks.measure import Bench, Case, Failed, Figure, Part, at_least, rounds
 from benchmarks.scripts import dispatch, folder, no_ops, write_settings
+from benchmarks.work import ARRAY_BYTES, ARRAYS
 from executor import cores
 from executor.keys import VARIABLE
 from tests.contract.rabbit import free_ports
@@ -21,6 +23,9 @@ from tests.contract.rabbit import free_ports
 CALLS = 100_000
 
 WITH, WITHOUT = "with keys", "without"
+
+#: On one machine workers are reached by a unix socket in a folder of the user's, so keys have nothing to do.
+LOCAL = "arrays of 1 MB on one machine"
 
 
 def measure(bench: Bench) -> Part:
@@ -42,15 +47,21 @@ def measure(bench: Bench) -> Part:
             for transport, way in (("rabbitmq", WITH), ("benchmarks.unsealed:Unsealed", WITHOUT)):
                 name = f"rabbitmq, {way}"
                 cases[name] = partial(_on_rabbitmq, name, transport, url, here, tasks, count)
+        for insecure in (False, True):
+            name = f"{LOCAL}, {WITHOUT if insecure else WITH}"
+            cases[name] = partial(_local, name, insecure, bench.count(ARRAYS, least=4))
         values = rounds(bench.repeats, cases, bench.say)
-    figures = [Figure(name, "tasks/s", each) for name, each in values.items()]
-    for wire in ("zmq over TCP", "grpc over TCP", "rpyc over TCP", "rabbitmq"):
+    figures = [Figure(name, "MB/s" if LOCAL in name else "tasks/s", each) for name, each in values.items()]
+    targets = []
+    for wire in ("zmq over TCP", "grpc over TCP", "rpyc over TCP", "rabbitmq", LOCAL):
         both = [values.get(f"{wire}, {way}", []) for way in (WITH, WITHOUT)]
         shares = [one / other for one, other in zip(*both, strict=True)]
         if shares:
             figures.append(Figure(f"{wire}, {WITH} / {WITHOUT}", "", shares))
+            if wire == LOCAL:
+                targets.append(at_least(figures[-1].name, 0.9, shares))
     title = f"The price of protection: {count:,} no-op calls, 2 workers of 1 core"
-    return Part("price", title, figures, [], remarks=remarks)
+    return Part("price", title, figures, targets, remarks=remarks)
 
 
 @contextmanager
@@ -95,6 +106,10 @@ def _worker(core: int, options: list[str]) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _local(name: str, insecure: bool, count: int) -> dict[str, float]:
+    return {name: arrays.ours(count, ARRAY_BYTES, insecure=insecure) / 1e6}
 
 
 def _on_rabbitmq(

@@ -45,8 +45,7 @@ class Channel:
         self.sock = sock
         self._arena = arena
         self._most = most
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        self._poll: select.poll | None = None  # made when it is first asked whether something has come
         self._inbox = bytearray()
         self._large: bytearray | mmap.mmap | None = None  # the part being received into memory of its own
         self._length = self._filled = 0  # its bytes, and those that have come
@@ -102,6 +101,9 @@ class Channel:
 
     def ready(self) -> bool:
         """Whether something has come that `receive` would take without waiting."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.sock, select.POLLIN)
         return bool(self._poll.poll(0))
 
     def receive(self) -> list[list[Buffer]] | None:

@@ -15,7 +15,7 @@ from benchmarks.measure import Bench, Case, Failed, Figure, Part, Target, at_lea
 from benchmarks.scripts import dispatch, folder, no_ops, write_settings
 
 #: Tasks of a large run and of one beside it, of a run on many stand-ins, and of one on a virtual clock.
-LARGE, SMALL, ON_MANY, VIRTUAL = 1_000_000, 100_000, 200_000, 1_000_000
+LARGE, SMALL, ON_FEW, VIRTUAL = 1_000_000, 100_000, 200_000, 1_000_000
 
 #: Stand-ins of workers, and as few beside them.
 MANY, FEW = 500, 2
@@ -78,16 +78,17 @@ def measure(bench: Bench) -> Part:
     """Measure real runs of two sizes, real runs on many stand-ins, and runs on a virtual clock."""
     with folder() as here:
         large, small = bench.count(LARGE, least=10_000), bench.count(SMALL, least=1000)
-        on_many = bench.count(ON_MANY, least=100 * MANY)
+        on_few = bench.count(ON_FEW, least=1000)
         on_the_clock = bench.count(VIRTUAL, least=10 * VIRTUAL_WORKERS[-1])
         names = {f"{small:,} tasks": small, f"{large:,} tasks": large}
         cases: dict[str, Case] = {
             name: partial(run, here, no_ops(here / f"{count}.jsonl", count), count, name)
             for name, count in names.items()
         }
-        tasks = no_ops(here / "on-many.jsonl", on_many)
-        for workers in (FEW, MANY):
-            cases[f"{workers} stand-ins"] = partial(crowd, here, tasks, on_many, workers)
+        # On many, as many calls as there are: fewer are over before all have connected.
+        for workers, count in ((FEW, on_few), (MANY, large)):
+            tasks = no_ops(here / f"{count}.jsonl", count)
+            cases[f"{workers} stand-ins"] = partial(crowd, here, tasks, count, workers)
         for workers in VIRTUAL_WORKERS:
             cases[f"{workers} virtual workers"] = partial(virtual, on_the_clock, workers)
         values = rounds(bench.repeats, cases, bench.say)

@@ -6,7 +6,7 @@ from executor.pace import Pace
 
 #: Seconds of work that a batch should hold: at its end the worker is woken, on a full machine on the very
 #: core that runs the calls, and then the dispatcher; together a millisecond at most.
-BATCH_SECONDS = 0.03
+BATCH_SECONDS = 0.04
 
 #: Calls in one batch at most: beyond, a wake-up for each batch is next to nothing.
 BATCH_MOST = 512

@@ -45,6 +45,7 @@ class Driver:
         self.pool = pool
         self.cores = cores
         self.finished: list[Finished] = []
+        self.frames = 0  # in which they came
 
     def add(self, *items: Item, run: str = "run") -> None:
         self.pool.add(run, items, [])
@@ -61,6 +62,7 @@ class Driver:
     def step(self) -> None:
         """Let the pool do what there is to do."""
         for run, reports in self.pool.step():
+            self.frames += 1
             self.finished += [Finished(run, report, buffers) for report, buffers in reports.each()]
 
     def run(self, *items: Item) -> list[Report]:

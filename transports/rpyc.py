@@ -452,10 +452,15 @@ def _secured(sock: socket.socket, context: Context, *, server: bool) -> ssl.SSLS
     from executor.certificates import is_role, name_of
 
     sock.settimeout(_SYNC_TIMEOUT)
-    if not server:
-        return context.current().wrap_socket(sock, server_hostname=name_of("worker"))
-    secured = context.current().wrap_socket(sock, server_side=True)
-    if not is_role(secured, "dispatcher"):
+    sock.getpeername()  # who has hung up already gets no TLS, of which wrap_socket says nothing
+    if server:
+        secured = context.current().wrap_socket(sock, server_side=True)
+    else:
+        secured = context.current().wrap_socket(sock, server_hostname=name_of("worker"))
+    if secured.version() is None:  # nor does it if that happens meanwhile
+        secured.close()
+        raise ConnectionResetError("it hung up")
+    if server and not is_role(secured, "dispatcher"):
         secured.close()
         raise ssl.SSLError("it is no dispatcher")
     return secured

@@ -45,7 +45,7 @@ def measure(bench: Bench) -> Part:
         cases[POOL] = lambda: {POOL: processpool.submit_all(executor.submit, pooled)}
         try:
             cases |= _brokers(bench, here, tasks, count, results, remarks)
-        except Failed as failed:
+        except Failed as failed:  # without a broker what can be measured is, and the table says what is not
             remarks.append(str(failed))
         values = rounds(bench.repeats, cases, bench.say)
     figures = [Figure(name, "tasks/s", each, _NOTES.get(name, "")) for name, each in values.items()]

@@ -16,11 +16,11 @@ ENOUGH_MOST = 1024
 
 #: Seconds that a child's reports may wait for others while it has more to run: short against a person's
 #: patience, long against the wake-ups of all that they pass through, for which the calls on these cores wait.
-LINGER_SECONDS = 0.04
+LINGER_SECONDS = 0.1
 
 #: Seconds of work that a child is given beside what it runs: twice as long as its reports wait, for only with
 #: them this worker wakes up to give it more.
-ENOUGH_SECONDS = 0.08
+ENOUGH_SECONDS = 0.2
 
 #: A call that runs longer than this, and than its like, doesn't keep others waiting behind it.
 SLOW_SECONDS = 0.01

@@ -440,18 +440,19 @@ class Broker:
             if mine.recalled or min(mine.widths) > widest:
                 continue
             excess = mine.load - mine.cores
-            most = 0
+            most = unstarted = 0
             last_first = sorted(mine, reverse=True)  # as workers give back
-            for count, place in enumerate(last_first, 1):
-                if excess <= 0 or room <= 0:
-                    break
+            for unstarted, place in enumerate(last_first, 1):
                 width = self._widths[place]
                 excess -= width
                 if width <= min(widest, room):
                     room -= width
-                    most = count
+                    most = unstarted
+                if excess <= 0:
+                    break
             if most:
-                recalls.append(Recall(name, most))
+                # Half of it at least: the last may be tiny, and each recall takes its time.
+                recalls.append(Recall(name, max(most, unstarted // 2)))
                 mine.recalled = True
         return recalls
 

@@ -177,7 +177,7 @@ def test_tiny_tasks_travel_in_numbers_also_to_many_workers(seconds: float, least
 
 
 def test_tiny_tasks_travel_in_numbers_and_long_ones_one_by_one() -> None:
-    for seconds, least, most in ((1e-5, 1000, 10_000), (0.01, 12, 32), (1.0, 2, 2)):
+    for seconds, least, most in ((1e-5, 1000, 10_000), (0.01, 20, 52), (1.0, 2, 2)):
         broker = Broker()
         told(broker, {1: seconds})
         broker.push([1] * 100_000)
@@ -324,3 +324,16 @@ def test_running_are_those_that_fit_at_once() -> None:
     told_after.grants()
     assert held(told_after, "a") == [[3, 4, 5]]
     assert told_after.running("a") == 2
+
+
+def test_an_idle_worker_is_given_half_of_what_another_can_not_begin() -> None:
+    """What seemed tiny may be long: to take back one at a time would take as many turns."""
+    broker = Broker()
+    told(broker, {1: 1e-5})
+    broker.push([1] * 72)
+    broker.join("a", 1)
+    broker.grants()
+    assert broker.count("a") == 72, "or the rest of the line is the other's at once"
+    broker.join("b", 1)
+    assert broker.grants() == []
+    assert broker.recalls() == [("a", 35)]

@@ -40,9 +40,13 @@ def listener(answer: Callable[[socket.socket], None]) -> Iterator[int]:
         thread.join(10)
 
 
-def first_lost(url: str, ca_file: str | None = None) -> Lost:
+def connection_to(url: str, ca_file: str | None = None) -> Connection:
     envelopes = Envelopes(Seal(Keys(Path(), bytes(32))), Topology("q", 5.0, 1800.0))
-    connection = Connection(Broker(url, ca_file), envelopes, name="test", heartbeat=5)
+    return Connection(Broker(url, ca_file), envelopes, name="test", heartbeat=5)
+
+
+def first_lost(url: str, ca_file: str | None = None) -> Lost:
+    connection = connection_to(url, ca_file)
     try:
         while True:
             for event in connection.take():

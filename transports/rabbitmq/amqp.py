@@ -236,7 +236,7 @@ class Connection:
         self._thread.join(_CLOSING)
         self._closing = True
         if self._thread.is_alive():  # the broker does not answer
-            self._loop.add_callback_threadsafe(self._loop.stop)
+            self._loop.add_callback_threadsafe(self._cut)
             self._thread.join(_CLOSING)
         self._inbox.close()
 
@@ -298,8 +298,7 @@ class Connection:
                 if self._overdue[kind] > (_CONFIRMING if kind == "confirmation" else _ANSWERING):
                     self._overdue.clear()
                     if self._connection is not None and self._connection.is_open:
-                        # Not `close`, which would wait for an answer, too: as pika when heartbeats fail.
-                        self._connection._terminate_stream(AMQPHeartbeatTimeout(NO_ANSWER))
+                        self._cut()
                     return
 
     def _work(self) -> None:
@@ -427,6 +426,16 @@ class Connection:
             self._loop.stop()
         elif not self._connection.is_closing:
             self._connection.close()
+
+    def _cut(self) -> None:
+        """End a connection at once, its socket too; `_closed` is told.
+
+        Not by `close`, which would wait for an answer: as pika does when heartbeats fail.
+        """
+        if self._connection is None or self._connection.is_closed:
+            self._loop.stop()
+        else:
+            self._connection._terminate_stream(AMQPHeartbeatTimeout(NO_ANSWER))
 
     def _confirmed(self, frame: Any) -> None:
         self._heard("confirmation")

@@ -406,7 +406,9 @@ class Broker:
 
     def _ahead(self, mine: Leases, line: Line, width: int, startable: int) -> int:
         """Return how many places of a line, of this width, a worker is given for the time after."""
-        if self._pace.is_long(width, mine.cores):
+        if self._pace.is_long(width, mine.cores) or self._pace.is_enough(mine.load, mine.cores):
+            if mine.load <= mine.cores:  # of long calls nobody asks how many it has of which
+                mine.forget_widths()
             return 0
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         # Half of its part, as others may be faster; the last of it at once, so that it doesn't trickle.

@@ -68,10 +68,14 @@ class Leases:
 
     @property
     def widths(self) -> Mapping[int, int]:
-        """How many are held, by width; counted only once somebody asks, which nobody does for long calls."""
+        """How many are held, by width; counted when somebody asks, which nobody does for long calls."""
         if self._counts is None:
             self._counts = Counter(map(self._widths.__getitem__, self))
         return self._counts
+
+    def forget_widths(self) -> None:
+        """Count no more how many are held by width, until somebody asks again."""
+        self._counts = None
 
     def hold(self, places: Sequence[int], width: int, *, again: bool = False) -> None:
         """It was handed places of one width; `again` if one of them was ever handed out before."""

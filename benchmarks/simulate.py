@@ -20,6 +20,7 @@ import itertools
 import math
 import random
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -157,7 +158,8 @@ class Replay:
     """One run of `widths` and `seconds` on workers of `cores`."""
 
     def __init__(self, widths: list[int], seconds: list[float], cores: list[int]) -> None:
-        self._widths, self._seconds, self._cores = widths, seconds, cores
+        self._widths, self._cores = widths, cores
+        self._seconds = array("d", seconds)
         self.broker = Broker()
         self.starts = bytearray(len(widths))
         self._machines = {f"w{n}": Machine(f"w{n}", mine) for n, mine in enumerate(cores)}

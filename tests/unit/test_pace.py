@@ -39,5 +39,5 @@ def test_the_shortest_calls_are_forgotten_when_they_have_become_longer() -> None
 
 def test_nothing_is_given_ahead_while_no_duration_is_known() -> None:
     pace = Pace()
-    assert pace.is_enough(1, 16)  # nothing is given ahead then
     assert pace.is_long(1, 16)
+    assert pace.ahead(1, 16, Counter()) == (0, 0)

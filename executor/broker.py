@@ -87,11 +87,13 @@ class Broker:
         """
         first = len(self._widths)
         self._widths.extend(widths)
-        self._holders.extend([WAITING] * len(widths))
-        lines = list(widths)  # each place's, or none
-        for place in done:
-            self._holders[place] = SETTLED
-            lines[place - first] = _NO_LINE
+        self._holders.extend(itertools.repeat(WAITING, len(widths)))
+        lines = widths  # each place's
+        if settled := list(done):
+            lines = marked = list(widths)
+            for place in settled:
+                self._holders[place] = SETTLED
+                marked[place - first] = _NO_LINE
         for width, run in itertools.groupby(lines):
             after = first + len(list(run))
             if width != _NO_LINE:

@@ -312,6 +312,7 @@ class _Dialer(_ZmqLink):
         # Nothing is queued for a dispatcher that isn't there: it would reach the next one, stale.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._writable = False
+        self._told = False  # whether the descriptor tells of all that comes: nothing was left, or done since
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -319,8 +320,13 @@ class _Dialer(_ZmqLink):
             raise ConfigError(f"can't connect to {self.address}: {error.strerror}") from error
 
     def ready(self) -> bool:
-        events = _pending(self._socket)
-        return bool(events & _POLLIN) or bool(events & _POLLOUT) != self._writable
+        if not self._told:
+            self._told = self._is_old(_pending(self._socket))
+        return not self._told
+
+    def _is_old(self, events: int) -> bool:
+        """Whether there is nothing new in what the socket would do now."""
+        return not events & _POLLIN and bool(events & _POLLOUT) == self._writable
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
@@ -331,6 +337,7 @@ class _Dialer(_ZmqLink):
         while len(events) < _AT_ONCE and now & _POLLIN:
             events.append(Frame(self.PEER, self._receive()))
             now = _pending(self._socket)
+        self._told = self._is_old(now)
         if not writable and _pending(self._failed) & _POLLIN:
             self._try_again()
         return events
@@ -345,8 +352,10 @@ class _Dialer(_ZmqLink):
             self._say = None
         while _pending(self._failed) & _POLLIN:
             self._failed.recv_multipart(_NOW)
+        self._told = False
         self._socket.disconnect(self._endpoint)
         self._socket.connect(self._endpoint)
 
     def send(self, peer: bytes, parts: Parts) -> bool:
+        self._told = False
         return self._send(parts)

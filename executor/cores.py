@@ -85,7 +85,8 @@ class CoreSet:
         if not 0 < width <= self.free:
             raise ValueError(f"{width} cores of {self.free} free ones")
         self._count -= width
-        positions = self._nearest(self._whole, width)
+        every = None if self._count else list(range(len(self._all)))  # there is nothing to choose
+        positions = every or self._nearest(self._whole, width)
         if positions is None:
             positions = self._nearest(self._left, width)
             assert positions is not None

@@ -4,15 +4,14 @@ The pool takes items in order, starts each as soon as its cores are free and nev
 earlier in line, and gives their reports. Several small calls of one width go to a child as one batch; what
 of it has not begun is taken back when the call before it turns out to be long.
 
-One thread, no wait of its own: the owner selects on `fileno()` for at most `patience()` seconds and then
-calls `step()`.
+One thread, no wait of its own: the owner waits with the pool's `ears`, among which its own descriptors may
+be, for at most `patience()` seconds and then calls `step()`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import operator
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -23,6 +22,7 @@ from executor.batching import LINGER_SECONDS, SHARED_SECONDS, Batching
 from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
+from executor.ears import Ears
 from executor.errors import BadFrame, NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
@@ -44,8 +44,6 @@ _WATCH_SECONDS = 0.05
 
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
-
-_width = operator.attrgetter("width")
 
 
 class Finished(NamedTuple):
@@ -80,7 +78,9 @@ class Pool:
         self._linger = linger
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._children = Children(grace, allow, widest=len(cores))
+        #: What the owner waits with.
+        self.ears = Ears()
+        self._children = Children(self.ears, grace, allow, widest=len(cores))
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []
@@ -90,10 +90,6 @@ class Pool:
         self._freed = False  # whether cores have become free since it was last looked what to start
         self._watch_at = 0.0
         self._starved = OutOfMemory()
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when `step` has something to do."""
-        return self._children.fileno()
 
     def patience(self) -> float | None:
         """Return after how many seconds `step` must be called even if nothing happens; None: never."""
@@ -126,15 +122,15 @@ class Pool:
         most = len(self._cores)
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
             self._take_all_back()
-        if max(map(_width, items), default=0) > most:  # the dispatcher knows better, unless it is not ours
-            for index, item in enumerate(items):
-                if item.width > most:
-                    text = f"{item.width} cores, but this worker has {most}"
-                    self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
-                else:
-                    self._line.add(run, [item], {0: shares.get(index, ())})
-        else:
+        if not [item for item in items if item.width > most]:
             self._line.add(run, items, shares)
+            return
+        for index, item in enumerate(items):  # the dispatcher knows better, unless it is not ours
+            if item.width > most:
+                text = f"{item.width} cores, but this worker has {most}"
+                self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
+            else:
+                self._line.add(run, [item], {0: shares.get(index, ())})
 
     def recall(self, run: str, count: int | None = None) -> list[int]:
         """Give up to `count` unstarted calls back (None: all), the last in line first: their places."""
@@ -186,13 +182,15 @@ class Pool:
             if (current := child.current()) is not None
         ]
 
-    def step(self) -> list[Finished]:
+    def step(self, told: Sequence[tuple[int, int]]) -> list[Finished]:
         """Do what there is to do without waiting; return what has finished since the last call.
+
+        `told` is what `ears.wait` returned.
 
         Raises:
             NoProcess: the system refuses to make a process, and there is none to wait for.
         """
-        for event in self._children.hear():
+        for event in self._children.hear(told):
             if isinstance(event, Spoke):
                 self._listen(event.child, event.frames)
             else:
@@ -207,6 +205,7 @@ class Pool:
     def close(self) -> None:
         """Kill what runs, and end every process."""
         self._children.close()
+        self.ears.close()
 
     # -- starting
 
@@ -303,7 +302,8 @@ class Pool:
                     back += child.take_back()
                 else:
                     self._watch_at = min(self._watch_at, now + SHARED_SECONDS)
-        self._put_back(back)
+        if back:
+            self._put_back(back)
         return bool(back)
 
     def _backfill(self, now: float) -> bool:

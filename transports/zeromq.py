@@ -45,7 +45,7 @@ LINGER = 1000
 _AT_ONCE = 16
 
 #: As plain numbers: an operation on PyZMQ's own makes a member of an enumeration each time.
-_EVENTS, _NOW = int(zmq.EVENTS), int(zmq.DONTWAIT)
+_EVENTS, _MORE, _NOW = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.DONTWAIT)
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _FIRST = int(zmq.DONTWAIT | zmq.SNDMORE)
 
@@ -203,12 +203,13 @@ class _ZmqLink(Link):
 
     def _receive(self) -> list[Any]:
         """Return the parts that are left of a message; large ones but the first are not copied."""
-        parts: list[Any] = []
-        while True:
+        parts: list[Any] = [self._socket.recv(_NOW)]
+        more = self._socket.get(_MORE)
+        while more:
             frame = self._socket.recv(_NOW, False)
-            parts.append(frame.buffer if parts and len(frame) >= _LARGE else frame.bytes)
-            if not frame.more:
-                return parts
+            parts.append(frame.buffer if len(frame) >= _LARGE else frame.bytes)
+            more = frame.more
+        return parts
 
     def close(self) -> None:
         if not self._socket.closed:

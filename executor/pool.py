@@ -39,8 +39,9 @@ _GLANCE_SECONDS = 0.001
 #: Seconds between two looks at the memory of a call that has a limit.
 MEMORY_SECONDS = 0.2
 
-#: Seconds between two looks at what takes its time.
+#: Seconds between two looks at what takes its time, and those after which it is looked at by the way.
 _WATCH_SECONDS = 0.05
+_WATCH_LEAST = 0.02
 
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
@@ -88,7 +89,7 @@ class Pool:
         self._spoke: list[Child] = []  # of them, those that may want their next call since the last look
         self._looked_for: tuple[str, int] | None = None  # whose next call was looked for then; None: nobody's
         self._freed = False  # whether cores have become free since it was last looked what to start
-        self._watch_at = 0.0
+        self._watched_at = self._watch_at = 0.0
         self._starved = OutOfMemory()
 
     def patience(self) -> float | None:
@@ -196,7 +197,7 @@ class Pool:
             else:
                 self._bury(event.child, event.status)
         now = time.monotonic()
-        if now >= self._watch_at:
+        if now >= self._watch_at or now - self._watched_at > _WATCH_LEAST:
             self._watch(now)
         self._start()
         finished, self._finished = self._finished, []
@@ -249,7 +250,8 @@ class Pool:
         self._busy[child] = None
         self._spoke.append(child)
         self._children.send(child, batch, cores, pin=self._cores.pinned, linger=self._linger)
-        self._watch_at = min(self._watch_at, now + self._pace.slow_after(len(cores)))
+        if batch[0].item.timeout is not None:
+            self._watch_at = min(self._watch_at, now + batch[0].item.timeout)
 
     def _look_ahead(self, now: float) -> None:
         """Give children what they run next, a batch to each in turn, so that they need not wait for it.
@@ -495,18 +497,17 @@ class Pool:
         wait = _WATCH_SECONDS
         self._starved.look(now)
         for child in self._busy:
-            child.bound_printed()
             if child.ending is not None:
+                child.bound_printed()
                 wait = min(wait, self._children.insist(child, now))
                 continue
             current = child.current()
             if current is None:
                 continue
-            # No sooner than need be: its like end about when such a look would come, on this very core.
-            slow_in = current[1] + self._pace.slow_after(len(child.cores)) - now
-            if slow_in > 0:
-                wait = min(wait, slow_in)
-            else:
+            if now - current[1] > _WATCH_SECONDS:  # what shorter ones print is taken at their end
+                child.bound_printed()
+            # For this alone nobody wakes up on a core that computes: a core that is free asks itself (`_share`).
+            if now - current[1] > self._pace.slow_after(len(child.cores)):
                 self._put_back(child.take_back())
                 self._rescue(child)
             item = current[0].item
@@ -517,7 +518,7 @@ class Pool:
                 wait = min(wait, max(0.001, left))
             if item.memory is not None and child.ending is None:
                 self._weigh(child, current[0], item.memory, now)
-        self._watch_at = now + wait
+        self._watched_at, self._watch_at = now, now + wait
 
     def _weigh(self, child: Child, entry: Entry, limit: int, now: float) -> None:
         """Look at the memory that a call holds, now and then, and kill it beyond its limit."""

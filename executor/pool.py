@@ -506,7 +506,7 @@ class Pool:
                 continue
             if now - current[1] > _WATCH_SECONDS:  # what shorter ones print is taken at their end
                 child.bound_printed()
-            # For this alone nobody wakes up on a core that computes: a core that is free asks itself (`_share`).
+            # For this alone nobody wakes up on a core that computes: a free one asks by itself (`_share`).
             if now - current[1] > self._pace.slow_after(len(child.cores)):
                 self._put_back(child.take_back())
                 self._rescue(child)

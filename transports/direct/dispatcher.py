@@ -144,10 +144,11 @@ class DirectDispatcherEnd(DispatcherEnd):
     def acknowledge(self) -> None:
         if self._jobs is None or self._arrived:  # what was not even returned is not recorded
             return
-        for worker in self._acknowledging.record():
+        now = time.monotonic()
+        for worker in self._acknowledging.record(now):
             peer = self._instances[worker]
             peer.recorded = peer.seen
-        self._tell_recorded(time.monotonic())
+        self._tell_recorded(now)
 
     def _tell_recorded(self, now: float) -> None:
         for worker in self._acknowledging.due(now):
@@ -157,7 +158,7 @@ class DirectDispatcherEnd(DispatcherEnd):
     def _tell(self, jobs: Jobs, peer: _Peer) -> None:
         """Tell a worker what of its reports is recorded; if it can't be reached just now, soon again."""
         if not self._send(peer, Recorded(jobs.id, peer.recorded)):
-            self._acknowledging.missed(peer.key)
+            self._acknowledging.missed(peer.key, time.monotonic())
 
     def workers(self) -> list[WorkerView]:
         now = time.monotonic()
@@ -415,8 +416,11 @@ class DirectDispatcherEnd(DispatcherEnd):
         while grants := self._broker.grants():
             all_sent = True
             for worker, places in grants:
-                if not self._send_tasks(self._jobs, self._instances[worker], places):
+                peer = self._instances[worker]
+                if not self._send_tasks(self._jobs, peer, places):
                     all_sent = False
+                elif self._acknowledging.goes_along(worker, time.monotonic()):
+                    self._tell(self._jobs, peer)
             if all_sent or self._arrived:  # after what arrived the caller comes again at once
                 break
 

@@ -39,9 +39,11 @@ _GLANCE_SECONDS = 0.001
 #: Seconds between two looks at the memory of a call that has a limit.
 MEMORY_SECONDS = 0.2
 
-#: Seconds between two looks at what takes its time, and those after which it is looked at by the way.
-_WATCH_SECONDS = 0.05
-_WATCH_LEAST = 0.02
+#: Seconds between two looks at what takes its time, those after which it is looked at by the way, and those
+#: between two looks while much is printed.
+_WATCH_SECONDS = 0.1
+_WATCH_LEAST = 0.05
+_PRINTING_SECONDS = 0.02
 
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
@@ -497,17 +499,20 @@ class Pool:
         wait = _WATCH_SECONDS
         self._starved.look(now)
         for child in self._busy:
+            current = child.current()
+            # What shorter calls print is taken at their end.
+            if current is not None and now - current[1] > _PRINTING_SECONDS and child.bound_printed():
+                wait = min(wait, _PRINTING_SECONDS)
             if child.ending is not None:
-                child.bound_printed()
                 wait = min(wait, self._children.insist(child, now))
                 continue
-            current = child.current()
             if current is None:
                 continue
-            if now - current[1] > _WATCH_SECONDS:  # what shorter ones print is taken at their end
-                child.bound_printed()
-            # For this alone nobody wakes up on a core that computes: a free one asks by itself (`_share`).
-            if now - current[1] > self._pace.slow_after(len(child.cores)):
+            # No sooner than need be: its like end about when such a look would come, on this very core.
+            blocked_in = current[1] + self._pace.blocked_after(len(child.cores)) - now
+            if blocked_in > 0:
+                wait = min(wait, blocked_in)
+            else:
                 self._put_back(child.take_back())
                 self._rescue(child)
             item = current[0].item

@@ -40,8 +40,9 @@ _GLANCE_SECONDS = 0.001
 #: Seconds between two looks at the memory of a call that has a limit.
 MEMORY_SECONDS = 0.2
 
-#: Seconds between two looks at what takes its time.
-_WATCH_SECONDS = 0.05
+#: Seconds between two looks at what takes its time, and while much is printed.
+_WATCH_SECONDS = 0.1
+_PRINTING_SECONDS = 0.02
 
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
@@ -253,7 +254,7 @@ class Pool:
         self._busy[child] = None
         self._spoke.append(child)
         self._children.send(child, batch, cores, pin=self._cores.pinned, linger=self._linger)
-        self._watch_at = min(self._watch_at, now + self._pace.slow_after(len(cores)))
+        self._watch_at = min(self._watch_at, now + self._pace.blocked_after(len(cores)))
 
     def _look_ahead(self, now: float) -> None:
         """Give children what they run next, a batch to each in turn, so that they need not wait for it.
@@ -498,7 +499,8 @@ class Pool:
         wait = _WATCH_SECONDS
         self._starved.look(now)
         for child in self._busy:
-            child.bound_printed()
+            if child.bound_printed():
+                wait = min(wait, _PRINTING_SECONDS)
             if child.ending is not None:
                 wait = min(wait, self._children.insist(child, now))
                 continue
@@ -506,9 +508,9 @@ class Pool:
             if current is None:
                 continue
             # No sooner than need be: its like end about when such a look would come, on this very core.
-            slow_in = current[1] + self._pace.slow_after(len(child.cores)) - now
-            if slow_in > 0:
-                wait = min(wait, slow_in)
+            blocked_in = current[1] + self._pace.blocked_after(len(child.cores)) - now
+            if blocked_in > 0:
+                wait = min(wait, blocked_in)
             else:
                 self._put_back(child.take_back())
                 self._rescue(child)

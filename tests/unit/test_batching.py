@@ -5,6 +5,7 @@ from __future__ import annotations
 from executor.batching import (
     BATCH_MOST,
     BATCH_SECONDS,
+    BLOCKED_SECONDS,
     ENOUGH_MOST,
     ENOUGH_SECONDS,
     LOOK_AHEAD_MOST,
@@ -26,6 +27,7 @@ def test_nothing_is_known_at_first() -> None:
     assert not pace.looks_ahead(1)
     assert not pace.is_much(1, 1000)
     assert pace.slow_after(1) == SLOW_SECONDS
+    assert pace.blocked_after(1) == BLOCKED_SECONDS + SLOW_SECONDS
 
 
 def test_a_batch_is_some_moments_work_and_no_more_than_a_fair_share() -> None:

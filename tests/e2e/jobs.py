@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -301,8 +302,9 @@ def surroundings() -> dict[str, Any]:
 
 
 def _leads_to(path: Path) -> str:
+    """Return what a descriptor of this process is of, without the numbers in its name."""
     try:
-        return str(path.readlink()).partition(":")[0]
+        return re.sub(r"\d+", "N", str(path.readlink()))
     except OSError:  # it was the one that the folder was read with
         return ""
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from executor.beginning import Begun
 from executor.cgroup import Group, delegated
 from executor.ears import WRITABLE, Ears
 from executor.errors import BadFrame, NoProcess
@@ -49,10 +50,17 @@ class Children:
     """The children of one worker, which hears them with its `ears`.
 
     `grace` is the seconds from SIGTERM to SIGKILL; `allow` as in `Pool`; none has more than `widest` cores.
+    `begun` is a guardian that waits already.
     """
 
     def __init__(
-        self, ears: Ears, grace: float, allow: Sequence[str] | None = None, *, widest: int = 1
+        self,
+        ears: Ears,
+        grace: float,
+        allow: Sequence[str] | None = None,
+        *,
+        widest: int = 1,
+        begun: Begun | None = None,
     ) -> None:
         self._ears = ears
         self._grace = grace
@@ -66,7 +74,7 @@ class Children:
         self._refused_until = 0.0
         self._unheard: list[Event] = []
         self._groups = delegated()
-        self._guardian = self._new_guardian()
+        self._guardian = self._new_guardian(begun)
 
     def __iter__(self) -> Iterator[Child]:
         return iter(self._by_slot.values())
@@ -217,8 +225,8 @@ class Children:
         del self._by_slot[child.slot]
         self._unheard.append(Died(child, status))
 
-    def _new_guardian(self) -> Guardian:
-        guardian = Guardian(self._groups, self._allow, widest=self._widest)
+    def _new_guardian(self, begun: Begun | None = None) -> Guardian:
+        guardian = Guardian(self._groups, self._allow, widest=self._widest, begun=begun)
         self._listen(guardian.sock.fileno(), None)
         return guardian
 

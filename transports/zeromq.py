@@ -45,7 +45,7 @@ LINGER = 1000
 _AT_ONCE = 16
 
 #: As plain numbers: an operation on PyZMQ's own makes a member of an enumeration each time.
-_EVENTS, _MORE, _NOW = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.DONTWAIT)
+_MORE, _NOW = int(zmq.RCVMORE), int(zmq.DONTWAIT)
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _FIRST = int(zmq.DONTWAIT | zmq.SNDMORE)
 
@@ -132,8 +132,19 @@ def _shown(endpoint: str) -> str:
 
 
 def _pending(socket: Any) -> int:
-    """Return what a socket would do now. It is asked first, as a receive in vain costs an exception."""
-    return int(socket.get(_EVENTS))
+    """Return what a socket would do now. It is asked first, as a receive in vain costs an exception.
+
+    Not by its option `EVENTS`: to look up what type that has takes as long as the answer.
+    """
+    for _, events in zmq.zmq_poll([(socket, _POLLIN | _POLLOUT)], 0):
+        return int(events)
+    return 0
+
+
+class _Socket(zmq.Socket[bytes]):
+    """Sends as the library does, without a look at what only other kinds of sockets need."""
+
+    send: Any = zmq.backend.Socket.send
 
 
 class _Curve(NamedTuple):
@@ -166,7 +177,7 @@ class _ZmqLink(Link):
     def __init__(self, kind: int, endpoint: str, curve: _Curve | None) -> None:
         self.address = _shown(endpoint)
         self._context = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(kind)
+        self._socket = self._context.socket(kind, _Socket)
         for option, value in (
             (zmq.IPV6, "[" in endpoint),  # else a name may lead to an address that the other end doesn't have
             (zmq.LINGER, LINGER),

@@ -9,7 +9,7 @@ TOGETHER_SECONDS = 0.05
 
 #: Seconds after which a worker is told at the latest. Until then it is with the next tasks that it is sent:
 #: a message of its own would wake both processes, and each may do so on a core that computes.
-LATEST_SECONDS = 0.25
+LATEST_SECONDS = 0.5
 
 
 class Acknowledging:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from executor.beginning import Begun
 from executor.cgroup import Group, delegated
 from executor.errors import BadFrame, NoProcess
 from executor.guardian import DIED, FORKED, Guardian
@@ -49,9 +50,12 @@ class Children:
     """The children of one worker.
 
     `grace` is the seconds from SIGTERM to SIGKILL; `allow` as in `Pool`; none has more than `widest` cores.
+    `begun` is a guardian that waits already.
     """
 
-    def __init__(self, grace: float, allow: Sequence[str] | None = None, *, widest: int = 1) -> None:
+    def __init__(
+        self, grace: float, allow: Sequence[str] | None = None, *, widest: int = 1, begun: Begun | None = None
+    ) -> None:
         self._grace = grace
         self._allow = allow
         self._widest = widest
@@ -63,7 +67,7 @@ class Children:
         self._refused_until = 0.0
         self._unheard: list[Event] = []
         self._groups = delegated()
-        self._guardian = self._new_guardian()
+        self._guardian = self._new_guardian(begun)
 
     def __iter__(self) -> Iterator[Child]:
         return iter(self._by_slot.values())
@@ -207,8 +211,8 @@ class Children:
         del self._by_slot[child.slot]
         self._unheard.append(Died(child, status))
 
-    def _new_guardian(self) -> Guardian:
-        guardian = Guardian(self._groups, self._allow, widest=self._widest)
+    def _new_guardian(self, begun: Begun | None = None) -> Guardian:
+        guardian = Guardian(self._groups, self._allow, widest=self._widest, begun=begun)
         self._selector.register(guardian.sock, selectors.EVENT_READ, None)
         return guardian
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from executor import messages
 from executor.batching import LINGER_SECONDS, SHARED_SECONDS, Batching
+from executor.beginning import Begun
 from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
@@ -71,17 +72,19 @@ class Pool:
     `grace` is the seconds between SIGTERM and SIGKILL; with `backfill`, narrow calls may start before a
     wide one that waits for its cores. `allow` are patterns of the functions that it runs (see
     `executor.allow`); None: any. Reports wait up to `linger` seconds for others while there is more to run.
+    `begun` is a guardian that waits already, see `executor.beginning`.
     """
 
     def __init__(
         self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False,
         allow: Sequence[str] | None = None, linger: float = LINGER_SECONDS,
+        begun: Begun | None = None,
     ) -> None:  # fmt: skip
         self._cores = cores
         self._linger = linger
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._children = Children(grace, allow, widest=len(cores))
+        self._children = Children(grace, allow, widest=len(cores), begun=begun)
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []

@@ -235,6 +235,7 @@ class _Listener(_ZmqLink):
 
     def __init__(self, endpoint: str, say: Say, wait: float | None, curve: _Curve | None) -> None:
         super().__init__(zmq.ROUTER, endpoint, curve)
+        self._at_once = _AT_ONCE
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._doorkeeper: Any = None
         self._lock: Lock | None = None
@@ -284,9 +285,15 @@ class _Listener(_ZmqLink):
                 raise NobodyThere(f"another dispatcher is still at {self.address} after {wait:g} s")
             time.sleep(0.05)
 
+    def ready(self) -> bool:
+        ready = super().ready()
+        # What comes while it is waited for comes alone, mostly: it need not be asked what else there is.
+        self._at_once = _AT_ONCE if ready else 1
+        return ready
+
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        while len(events) < _AT_ONCE and _pending(self._socket) & _POLLIN:
+        while len(events) < self._at_once and _pending(self._socket) & _POLLIN:
             events.append(Frame(self._socket.recv(_NOW), self._receive()))
         if not events and self._say is not None and _pending(self._failed) & _POLLIN:
             why = "it has other keys, or doesn't speak ZeroMQ as we do"

@@ -193,6 +193,8 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def worker_died(self, pid: int) -> None:
         for _ in range(len(self._instances)):  # its last words, if they are there
+            if not self._link.ready():
+                break
             for event in self._link.receive():
                 self._hear(event)
         for peer in list(self._instances.values()):

@@ -59,11 +59,16 @@ def main() -> int:
     """Run the worker; return the exit status."""
     arguments = parser().parse_args()
 
+    from executor import beginning
+    from executor.descriptors import raise_descriptor_limit
+
+    raise_descriptor_limit()
+    begun = beginning.fork()  # before a wire or keys are loaded
+
     import os
     import socket
 
     from executor import config, cores
-    from executor.descriptors import raise_descriptor_limit
     from executor.messages import introduce
     from executor.neighbours import Presence, remark
     from executor.pool import Pool
@@ -74,7 +79,6 @@ def main() -> int:
     say = speaker(name)
     wire = config.read(arguments.yaml, address=arguments.address, listen=arguments.listen)
     chosen, warning = cores.choose(arguments.cores, pin=not arguments.no_pin)
-    raise_descriptor_limit()
     used = chosen.ids if chosen.pinned else cores.granted().ids
     presence = Presence(name, used)
     try:
@@ -82,8 +86,9 @@ def main() -> int:
         allow = wire.settings.allow
         with wire.transport.worker_end(wire.settings, introduction, say=say) as end:
             pool = Pool(
-                chosen, grace=arguments.grace, backfill=arguments.backfill, allow=allow, linger=end.linger
-            )
+                chosen, grace=arguments.grace, backfill=arguments.backfill, allow=allow, linger=end.linger,
+                begun=begun,
+            )  # fmt: skip
             worker = Worker(
                 end, pool,
                 say=say if arguments.lifeline is None else _silent, once=arguments.once,

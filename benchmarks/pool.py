@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from typing import Any
 
@@ -34,12 +33,13 @@ def drive(pool: Pool, items: list[Item]) -> float:
     pool.add("bench", items, [])
     left = len(items)
     finished: list[Finished] = []
+    told: list[tuple[int, int]] = []
     while left:
-        some = pool.step()
+        some = pool.step(told)
         finished += some
         left -= sum(each.reports.count for each in some)
         if left:
-            select.select([pool.fileno()], [], [], pool.patience())
+            told = pool.ears.wait(pool.patience())
     took = time.perf_counter() - began
     for each in finished:
         for report in each.reports.reports():

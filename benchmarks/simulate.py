@@ -170,7 +170,7 @@ class Replay:
         self._decisions = 0
         self._messages = 0
         self._waiting: Counter[int] = Counter()  # what machines hold unstarted, by width
-        self._idle_since: float | None = None
+        self._idle_since: dict[str, float] = {}  # of each machine that now has room for what others hold
         self._idle_most = 0.0
 
     def run(self) -> Figures:
@@ -253,17 +253,15 @@ class Replay:
             self._after(self._seconds[place], _END, machine, place)
 
     def _watch_the_tail(self) -> None:
-        """Note for how long a machine has had room for what another holds unstarted."""
-        narrowest = min((width for width, count in self._waiting.items() if count), default=None)
-        idle = narrowest is not None and any(
-            not each.queue and each.free >= narrowest for each in self._machines.values()
-        )
-        if not idle:
-            self._idle_since = None
-        elif self._idle_since is None:
-            self._idle_since = self._now
-        else:
-            self._idle_most = max(self._idle_most, self._now - self._idle_since)
+        """Note for how long each machine has had room for what others hold unstarted."""
+        narrowest = min((width for width, count in self._waiting.items() if count), default=math.inf)
+        now, since = self._now, self._idle_since
+        self._idle_since = {
+            name: since.get(name, now)
+            for name, each in self._machines.items()
+            if not each.queue and each.free >= narrowest
+        }
+        self._idle_most = max(self._idle_most, now - min(self._idle_since.values(), default=now))
 
     def _ideals(self) -> tuple[float, float]:
         work: Counter[int] = Counter()

@@ -426,7 +426,7 @@ class Broker:
 
     def recalls(self) -> list[Recall]:
         """Ask busy workers for what idle ones could start; for the tail, when little or nothing waits."""
-        if not self._laden:
+        if not self._laden or not self._roomy:
             return []
         idle = [mine for name in self._roomy if (mine := self._workers[name]).alone is None]
         room = sum(mine.cores - mine.load for mine in idle)

@@ -68,6 +68,10 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
+        if len(parts) == 1 and type(parts[0]) is bytes and len(parts[0]) < _CHUNK:  # the usual frame
+            self._outbox.append(memoryview(_ONE.pack(1, len(parts[0])) + parts[0]))
+            self.flush()
+            return
         views = [memoryview(part) for part in parts]  # of whatever items: bytes are what counts
         words = [view.nbytes for view in views]
         if self._arena is not None:
@@ -75,12 +79,8 @@ class Channel:
                 if view.nbytes >= LEAST and (at := self._arena.put(view)):
                     words[index] |= at << _LENGTH_BITS
                     views[index] = memoryview(b"")
-        header = _COUNT.pack(len(parts)) + b"".join(map(_WORD.pack, words))
-        if len(parts) == 1 and views[0].nbytes < _CHUNK:  # the usual frame: one system call, no gathering
-            self._outbox.append(memoryview(header + views[0]))
-        else:
-            self._outbox.append(memoryview(header))
-            self._outbox.extend(view.cast("B") for view in views if view.nbytes)
+        self._outbox.append(memoryview(_COUNT.pack(len(parts)) + b"".join(map(_WORD.pack, words))))
+        self._outbox.extend(view.cast("B") for view in views if view.nbytes)
         self.flush()
 
     def flush(self) -> None:

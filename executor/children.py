@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import selectors
 import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from executor.beginning import Begun
 from executor.cgroup import Group, delegated
+from executor.ears import WRITABLE, Ears
 from executor.errors import BadFrame, NoProcess
 from executor.guardian import DIED, FORKED, Guardian
 from executor.line import Entry
@@ -46,35 +47,41 @@ Event: TypeAlias = Spoke | Died
 
 
 class Children:
-    """The children of one worker.
+    """The children of one worker, which hears them with its `ears`.
 
     `grace` is the seconds from SIGTERM to SIGKILL; `allow` as in `Pool`; none has more than `widest` cores.
+    `begun` is a guardian that waits already.
     """
 
-    def __init__(self, grace: float, allow: Sequence[str] | None = None, *, widest: int = 1) -> None:
+    def __init__(
+        self,
+        ears: Ears,
+        grace: float,
+        allow: Sequence[str] | None = None,
+        *,
+        widest: int = 1,
+        begun: Begun | None = None,
+    ) -> None:
+        self._ears = ears
         self._grace = grace
         self._allow = allow
         self._widest = widest
-        self._selector = selectors.DefaultSelector()
         self._by_slot: dict[int, Child] = {}  # a slot is a number that is never used again
+        self._by_descriptor: dict[int, Child | None] = {}  # those that are heard; None: the guardian
         self._by_pid: dict[int, Child] = {}
         self._slots = 0
         self._refusal = NoProcess("")  # the last one, and until when it is not tried again
         self._refused_until = 0.0
         self._unheard: list[Event] = []
         self._groups = delegated()
-        self._guardian = self._new_guardian()
+        self._guardian = self._new_guardian(begun)
 
     def __iter__(self) -> Iterator[Child]:
         return iter(self._by_slot.values())
 
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when `hear` has something to tell."""
-        return self._selector.fileno()
-
     @property
     def pending(self) -> bool:
-        """Whether `hear` has something to tell that `fileno` does not show."""
+        """Whether `hear` has something to tell that the ears do not."""
         return bool(self._unheard)
 
     def find(self, run: str, cores: tuple[int, ...]) -> Child:
@@ -110,7 +117,7 @@ class Children:
         except OSError as error:
             raise self._refused(error) from error
         self._by_slot[child.slot] = child
-        self._selector.register(child.channel, selectors.EVENT_READ, child)
+        self._listen(child.channel.fileno(), child)
         return child
 
     def _refused(self, error: OSError) -> NoProcess:
@@ -125,23 +132,34 @@ class Children:
         self, child: Child, batch: list[Entry], cores: tuple[int, ...], *, pin: bool, linger: float
     ) -> None:
         """Give a child a batch, see `Child.send`; if it dies of it or before, that is heard."""
-        with contextlib.suppress(OSError):
+        try:
             child.send(batch, cores, pin=pin, linger=linger)
+        except OSError:
+            pass
         if child.channel.unsent and not child.dead:
-            self._selector.modify(child.channel, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+            self._ears.change(child.channel.fileno(), writable=True)
 
     # -- hearing
 
-    def hear(self) -> Iterator[Event]:
-        """Give what has happened, without waiting."""
-        for key, events in self._selector.select(0):
-            child: Child | None = key.data
+    def _listen(self, descriptor: int, who: Child | None) -> None:
+        self._by_descriptor[descriptor] = who
+        self._ears.add(descriptor)
+
+    def _ignore(self, descriptor: int) -> None:
+        del self._by_descriptor[descriptor]
+        self._ears.remove(descriptor)
+
+    def hear(self, told: Sequence[tuple[int, int]]) -> Iterator[Event]:
+        """Give what has happened, without waiting, by what the ears have `told`."""
+        heard = self._by_descriptor
+        # All at first: a descriptor that is closed meanwhile may come again as another's.
+        for child, events in [(heard[each], events) for each, events in told if each in heard]:
             if child is None:
                 self._hear_guardian()
             elif not child.dead:
-                if events & selectors.EVENT_WRITE:
+                if events & WRITABLE:
                     self._flush(child)
-                if events & selectors.EVENT_READ and (frames := self._receive(child)):
+                if events != WRITABLE and (frames := self._receive(child)):
                     yield Spoke(child, frames)
             while self._unheard:
                 yield self._unheard.pop(0)
@@ -155,7 +173,7 @@ class Children:
         except OSError:  # it is dead or dying: what it has reported is still to be read, up to the end
             waits = False
         if not waits:
-            self._selector.modify(child.channel, selectors.EVENT_READ, child)
+            self._ears.change(child.channel.fileno(), writable=False)
 
     def _receive(self, child: Child) -> list[list[Buffer]]:
         """Return the frames that have come from a child; none at its end, or if they have not come whole."""
@@ -173,7 +191,7 @@ class Children:
     def _hang_up(self, child: Child) -> None:
         """Listen no more to a child that is dead or dying; the guardian tells how it died."""
         child.dead = True
-        self._selector.unregister(child.channel)
+        self._ignore(child.channel.fileno())
 
     def _hear_guardian(self) -> None:
         records = self._guardian.receive()
@@ -207,14 +225,14 @@ class Children:
         del self._by_slot[child.slot]
         self._unheard.append(Died(child, status))
 
-    def _new_guardian(self) -> Guardian:
-        guardian = Guardian(self._groups, self._allow, widest=self._widest)
-        self._selector.register(guardian.sock, selectors.EVENT_READ, None)
+    def _new_guardian(self, begun: Begun | None = None) -> Guardian:
+        guardian = Guardian(self._groups, self._allow, widest=self._widest, begun=begun)
+        self._listen(guardian.sock.fileno(), None)
         return guardian
 
     def _replace_guardian(self) -> None:
         """Somebody killed the guardian: its children die with it, and what they started is ended here."""
-        self._selector.unregister(self._guardian.sock)
+        self._ignore(self._guardian.sock.fileno())
         for child in self:
             if child.pid:
                 with contextlib.suppress(OSError):
@@ -269,4 +287,3 @@ class Children:
             if isinstance(event, Died):
                 event.child.close()
         self._by_slot.clear()
-        self._selector.close()

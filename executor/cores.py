@@ -85,6 +85,11 @@ class CoreSet:
         if not 0 < width <= self.free:
             raise ValueError(f"{width} cores of {self.free} free ones")
         self._count -= width
+        if not self._count:  # there is nothing to choose
+            taken = tuple([core for free in self._free for core in free])
+            self._free = [[] for _ in self._all]
+            self._left, self._whole = [0] * len(self._all), [0] * len(self._all)
+            return taken
         positions = self._nearest(self._whole, width)
         if positions is None:
             positions = self._nearest(self._left, width)

@@ -33,12 +33,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from executor.beginning import Begun, spawn
 from executor.memory import children_of
 
 FORK, SIGNAL, FORKED, DIED = range(1, 5)
 
 #: (what, first number, second number)
 _RECORD = struct.Struct("<iqq")
+
+#: Of the settings, in JSON, that come before all records.
+_LENGTH = struct.Struct("<I")
 
 #: linux/prctl.h
 _PR_SET_PDEATHSIG = 1
@@ -55,48 +59,29 @@ _LINGER_SECONDS = 1.0
 #: Seconds to wait likewise for the guardian itself, when the worker ends.
 _FAREWELL_SECONDS = 10.0
 
-_ROOT = Path(__file__).resolve().parent.parent
-
 
 class Guardian:
     """The worker's end: starts the process and speaks to it. Not for use by several threads."""
 
     def __init__(
-        self, groups: Path | None = None, allow: Sequence[str] | None = None, *, widest: int = 1
+        self,
+        groups: Path | None = None,
+        allow: Sequence[str] | None = None,
+        *,
+        widest: int = 1,
+        begun: Begun | None = None,
     ) -> None:
-        """Start it; its children have cgroups of their own in the folder `groups`, if there is one.
+        """Start it, or go on with one that has `begun`; its children have cgroups of their own in `groups`.
 
         They run only functions that match the patterns `allow` (None: any), on up to `widest` cores.
         """
         # Whoever uses this may have children of its own, which are none of ours to end.
         self._others = frozenset(children_of(os.getpid()) if sys.platform == "linux" else ())
-        ours, theirs = socket.socketpair()
-        program = (
-            f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import guardian; guardian.main()"
-        )
-        # -P: the folder one stands in must not shadow our own modules; the children add it themselves.
-        # -u: what a task prints, in Python or in C, is written at once and so never in its neighbour's name.
-        # A session of its own keeps the terminal's Ctrl-C away from running tasks.
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-u",
-                "-c",
-                program,
-                str(theirs.fileno()),
-                str(groups or ""),
-                json.dumps(allow),
-                str(widest),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=2,  # what a task prints must never mix with a script's own output
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-        theirs.close()
-        self.sock = ours
+        self.sock, self._process = begun or spawn()
         self._inbox = b""
+        settings = json.dumps([None if groups is None else str(groups), allow, widest]).encode()
+        with contextlib.suppress(OSError):  # it is gone already, which is heard next
+            self.sock.sendall(_LENGTH.pack(len(settings)) + settings)
         # If the guardian is killed, what it looked after comes to this process, which then ends it.
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
@@ -160,15 +145,15 @@ def _strangers() -> set[int]:
     return found
 
 
-def main() -> NoReturn:
-    """Serve the worker at the other end of the descriptor that the command line names, until it is gone."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    groups = Path(sys.argv[2]) if sys.argv[2] else None
-    allow = json.loads(sys.argv[3])
+def main(control: socket.socket) -> NoReturn:
+    """Serve the worker at the other end of a socket, until it is gone."""
     # Loaded once here, shared by every child that is forked.
     from executor import child, surroundings
 
-    if int(sys.argv[4]) > 1:
+    settings = _receive_exactly(control, *_LENGTH.unpack(_receive_exactly(control, _LENGTH.size)))
+    folder, allow, widest = json.loads(settings)
+    groups = None if folder is None else Path(folder)
+    if widest > 1:
         surroundings.load()
     gc.collect()
     gc.freeze()  # collections in the children need not look at what is here, nor copy its pages
@@ -210,6 +195,23 @@ def main() -> NoReturn:
                     child.main(descriptors, groups, allow)
             elif what == SIGNAL:
                 nursery.signal(first, second)
+
+
+def _receive_exactly(control: socket.socket, size: int) -> bytes:
+    """Return the next `size` bytes and take no more, as descriptors may come with what follows.
+
+    If the worker is gone this process ends: it has no children yet.
+    """
+    data = b""
+    while len(data) < size:
+        try:
+            more = control.recv(size - len(data))
+        except OSError:
+            more = b""
+        if not more:
+            os._exit(0)
+        data += more
+    return data
 
 
 class _Nursery:

@@ -172,9 +172,8 @@ class Journal:
         data = b"".join(self._lines)
         done = 0
         try:
-            with memoryview(data) as view:
-                while done < len(data):
-                    done += os.write(self._descriptor, view[done:])
+            while done < len(data):
+                done += os.write(self._descriptor, data[done:])  # the whole is no copy
         except OSError:
             done = self._cut(data, done)
             self._lines = [data[done:]]

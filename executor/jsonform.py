@@ -114,7 +114,7 @@ def are_plain(values: Collection[Any]) -> bool:
     """
     for _ in range(_PLAIN_DEPTH):
         kinds = set(map(type, values))
-        if float in kinds and not all(map(isfinite, (each for each in values if type(each) is float))):
+        if float in kinds and not all(map(isfinite, [each for each in values if type(each) is float])):
             return False
         if kinds <= _SCALARS:
             return True

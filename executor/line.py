@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import operator
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -37,9 +36,6 @@ class Entry(msgspec.Struct, gc=False, eq=False):
         return self.number, self.item.place
 
 
-_place = operator.attrgetter("item.place")
-
-
 class Line:
     """Entries in order: runs by arrival, and by place within a run.
 
@@ -65,12 +61,18 @@ class Line:
         `shares` has the large buffers of those that have some, by their index among `items`.
         """
         number = self._arrived = self._arrived + 1  # one for all: places tell those of one run apart
-        entries = [Entry(run, item, (), number) for item in items]
+        entries: list[Entry] = []
+        highest, in_order = self._highest.get(run, -1), True
+        for item in items:
+            entries.append(Entry(run, item, (), number))
+            if item.place > highest:
+                highest = item.place
+            else:
+                in_order = False
+        self._highest[run] = highest
         for index, buffers in shares.items():
             entries[index].buffers = buffers
-        places = [self._highest.get(run, -1), *map(_place, entries)]
-        self._highest[run] = max(places)
-        if all(map(operator.lt, places, places[1:])):  # so it nearly always is
+        if in_order:  # so it nearly always is
             self._entries.extend(entries)
         else:
             for entry in entries:
@@ -104,11 +106,13 @@ class Line:
 
         No more of them are taken once they have `BATCH_BYTES` of buffers.
         """
+        if most <= 1:
+            return [self._entries.popleft()]
         first = self._entries[0]
         width, run = first.item.width, first.run
         size = 0
         batch: list[Entry] = []
-        for entry in itertools.islice(self._entries, max(1, most)):
+        for entry in itertools.islice(self._entries, most):
             if entry.item.width != width or entry.run != run or size >= BATCH_BYTES:
                 break
             batch.append(entry)

@@ -286,6 +286,9 @@ Message: TypeAlias = (
     | Leaving | Beat | Alive | Pushed | Who | Halt
 )  # fmt: skip
 
+#: Those whose items may have buffers. As a tuple: a union would be made anew for each frame.
+_WITH_ITEMS = (Tasks, Reports)
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 
@@ -345,7 +348,7 @@ def decode(frame: Parts) -> tuple[Message, list[Buffer]]:
         raise BadFrame(f"not a message of this protocol: {error}") from error
     buffers = list(frame[1:])
     wanted = 0
-    if isinstance(message, Tasks | Reports):
+    if isinstance(message, _WITH_ITEMS):
         for item in message.items:
             wanted += item.buffers
     if wanted != len(buffers):

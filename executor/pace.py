@@ -9,7 +9,7 @@ from executor.messages import Report
 
 #: Seconds of work that a worker may hold beyond what it runs: more than its processes are given at once (see
 #: `executor.batching`), so that something is at hand when they report, and yet soon given back.
-AHEAD_SECONDS = 0.25
+AHEAD_SECONDS = 0.5
 
 #: Core-seconds of tiny calls that a worker is given at least, however many workers share what is left: a
 #: frame costs more than what comes of sharing them out evenly.

@@ -39,7 +39,7 @@ class Packed(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         """Bytes of it all."""
-        return len(self.array) + sum(len(buffer) for buffer in self.buffers)
+        return len(self.array) + sum(map(len, self.buffers))
 
     def reports(self) -> list[Report]:
         """Return the reports themselves."""

@@ -4,15 +4,14 @@ The pool takes items in order, starts each as soon as its cores are free and nev
 earlier in line, and gives their reports. Several small calls of one width go to a child as one batch; what
 of it has not begun is taken back when the call before it turns out to be long.
 
-One thread, no wait of its own: the owner selects on `fileno()` for at most `patience()` seconds and then
-calls `step()`.
+One thread, no wait of its own: the owner waits with the pool's `ears`, among which its own descriptors may
+be, for at most `patience()` seconds and then calls `step()`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import operator
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -20,9 +19,11 @@ from typing import NamedTuple
 
 from executor import messages
 from executor.batching import LINGER_SECONDS, SHARED_SECONDS, Batching
+from executor.beginning import Begun
 from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
+from executor.ears import Ears
 from executor.errors import BadFrame, NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
@@ -39,13 +40,14 @@ _GLANCE_SECONDS = 0.001
 #: Seconds between two looks at the memory of a call that has a limit.
 MEMORY_SECONDS = 0.2
 
-#: Seconds between two looks at what takes its time.
-_WATCH_SECONDS = 0.05
+#: Seconds between two looks at what takes its time, those after which it is looked at by the way, and those
+#: between two looks while much is printed.
+_WATCH_SECONDS = 0.1
+_WATCH_LEAST = 0.05
+_PRINTING_SECONDS = 0.02
 
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
-
-_width = operator.attrgetter("width")
 
 
 class Finished(NamedTuple):
@@ -70,17 +72,21 @@ class Pool:
     `grace` is the seconds between SIGTERM and SIGKILL; with `backfill`, narrow calls may start before a
     wide one that waits for its cores. `allow` are patterns of the functions that it runs (see
     `executor.allow`); None: any. Reports wait up to `linger` seconds for others while there is more to run.
+    `begun` is a guardian that waits already, see `executor.beginning`.
     """
 
     def __init__(
         self, cores: CoreSet, *, grace: float = 0.5, backfill: bool = False,
         allow: Sequence[str] | None = None, linger: float = LINGER_SECONDS,
+        begun: Begun | None = None,
     ) -> None:  # fmt: skip
         self._cores = cores
         self._linger = linger
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
-        self._children = Children(grace, allow, widest=len(cores))
+        #: What the owner waits with.
+        self.ears = Ears()
+        self._children = Children(self.ears, grace, allow, widest=len(cores), begun=begun)
         self._line = Line()
         self._pace = Batching()
         self._finished: list[Finished] = []
@@ -88,12 +94,8 @@ class Pool:
         self._spoke: list[Child] = []  # of them, those that may want their next call since the last look
         self._looked_for: tuple[str, int] | None = None  # whose next call was looked for then; None: nobody's
         self._freed = False  # whether cores have become free since it was last looked what to start
-        self._watch_at = 0.0
+        self._watched_at = self._watch_at = 0.0
         self._starved = OutOfMemory()
-
-    def fileno(self) -> int:
-        """Return a descriptor that is readable when `step` has something to do."""
-        return self._children.fileno()
 
     def patience(self) -> float | None:
         """Return after how many seconds `step` must be called even if nothing happens; None: never."""
@@ -126,15 +128,15 @@ class Pool:
         most = len(self._cores)
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
             self._take_all_back()
-        if max(map(_width, items), default=0) > most:  # the dispatcher knows better, unless it is not ours
-            for index, item in enumerate(items):
-                if item.width > most:
-                    text = f"{item.width} cores, but this worker has {most}"
-                    self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
-                else:
-                    self._line.add(run, [item], {0: shares.get(index, ())})
-        else:
+        if not [item for item in items if item.width > most]:
             self._line.add(run, items, shares)
+            return
+        for index, item in enumerate(items):  # the dispatcher knows better, unless it is not ours
+            if item.width > most:
+                text = f"{item.width} cores, but this worker has {most}"
+                self._finished.append(Finished(run, pack([rejected(item, "TooWide", text)])))
+            else:
+                self._line.add(run, [item], {0: shares.get(index, ())})
 
     def recall(self, run: str, count: int | None = None) -> list[int]:
         """Give up to `count` unstarted calls back (None: all), the last in line first: their places."""
@@ -186,19 +188,21 @@ class Pool:
             if (current := child.current()) is not None
         ]
 
-    def step(self) -> list[Finished]:
+    def step(self, told: Sequence[tuple[int, int]]) -> list[Finished]:
         """Do what there is to do without waiting; return what has finished since the last call.
+
+        `told` is what `ears.wait` returned.
 
         Raises:
             NoProcess: the system refuses to make a process, and there is none to wait for.
         """
-        for event in self._children.hear():
+        for event in self._children.hear(told):
             if isinstance(event, Spoke):
                 self._listen(event.child, event.frames)
             else:
                 self._bury(event.child, event.status)
         now = time.monotonic()
-        if now >= self._watch_at:
+        if now >= self._watch_at or now - self._watched_at > _WATCH_LEAST:
             self._watch(now)
         self._start()
         finished, self._finished = self._finished, []
@@ -207,6 +211,7 @@ class Pool:
     def close(self) -> None:
         """Kill what runs, and end every process."""
         self._children.close()
+        self.ears.close()
 
     # -- starting
 
@@ -249,8 +254,10 @@ class Pool:
     def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
         self._busy[child] = None
         self._spoke.append(child)
-        self._children.send(child, batch, cores, pin=self._cores.pinned, linger=self._linger)
-        self._watch_at = min(self._watch_at, now + self._pace.slow_after(len(cores)))
+        linger = min(self._linger, self._pace.linger(len(cores)))
+        self._children.send(child, batch, cores, pin=self._cores.pinned, linger=linger)
+        if batch[0].item.timeout is not None:
+            self._watch_at = min(self._watch_at, now + batch[0].item.timeout)
 
     def _look_ahead(self, now: float) -> None:
         """Give children what they run next, a batch to each in turn, so that they need not wait for it.
@@ -303,7 +310,8 @@ class Pool:
                     back += child.take_back()
                 else:
                     self._watch_at = min(self._watch_at, now + SHARED_SECONDS)
-        self._put_back(back)
+        if back:
+            self._put_back(back)
         return bool(back)
 
     def _backfill(self, now: float) -> bool:
@@ -495,17 +503,19 @@ class Pool:
         wait = _WATCH_SECONDS
         self._starved.look(now)
         for child in self._busy:
-            child.bound_printed()
+            current = child.current()
+            # What shorter calls print is taken at their end.
+            if current is not None and now - current[1] > _PRINTING_SECONDS and child.bound_printed():
+                wait = min(wait, _PRINTING_SECONDS)
             if child.ending is not None:
                 wait = min(wait, self._children.insist(child, now))
                 continue
-            current = child.current()
             if current is None:
                 continue
             # No sooner than need be: its like end about when such a look would come, on this very core.
-            slow_in = current[1] + self._pace.slow_after(len(child.cores)) - now
-            if slow_in > 0:
-                wait = min(wait, slow_in)
+            blocked_in = current[1] + self._pace.blocked_after(len(child.cores)) - now
+            if blocked_in > 0:
+                wait = min(wait, blocked_in)
             else:
                 self._put_back(child.take_back())
                 self._rescue(child)
@@ -517,7 +527,7 @@ class Pool:
                 wait = min(wait, max(0.001, left))
             if item.memory is not None and child.ending is None:
                 self._weigh(child, current[0], item.memory, now)
-        self._watch_at = now + wait
+        self._watched_at, self._watch_at = now, now + wait
 
     def _weigh(self, child: Child, entry: Entry, limit: int, now: float) -> None:
         """Look at the memory that a call holds, now and then, and kill it beyond its limit."""

@@ -198,15 +198,18 @@ class Child:
         self.ending, self.condemned = "memory", (current[0],)
         self.peak = current[0].item.memory or 0  # it never got more
 
-    def bound_printed(self) -> None:
-        """Let go of what its call printed but for the end, if that is much."""
+    def bound_printed(self) -> bool:
+        """Let go of what its call printed but for the end, if that is much; return whether it is."""
+        much = False
         for file in (self.stdout, self.stderr):
             if os.fstat(file).st_blocks * 512 <= PRINTED_MOST:
                 continue
+            much = True
             with contextlib.suppress(BlockingIOError):  # its call has ended, and it empties the file itself
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 forget(file, os.fstat(file).st_size - PRINTED_BYTES)
                 fcntl.lockf(file, fcntl.LOCK_UN)
+        return much
 
     def close(self) -> None:
         """Let go of what was shared with it, when it is dead."""

@@ -101,8 +101,9 @@ class Summary:
                 self._failures[key] = (count + 1, first)
         self.core_seconds += spent
         self._within += spent - late
-        for status, count in Counter([result.status for result in results]).items():
-            self.counts[status] = self.counts.get(status, 0) + count
+        statuses = [result.status for result in results]
+        for status in set(statuses):
+            self.counts[status] = self.counts.get(status, 0) + statuses.count(status)
 
     @property
     def done(self) -> int:

@@ -249,7 +249,7 @@ class Session:
 
         Return whether they are this dispatcher's.
         """
-        if run not in self.runs:
+        if run != self.run and run not in self._earlier:
             return False
         self._keep(numbered(run, reports))
         return True

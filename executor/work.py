@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -71,21 +70,20 @@ class Worker:
             signal.set_wakeup_fd(-1)
 
     def _loop(self) -> int:
-        poll = select.poll()
-        wire, children = self._end.fileno(), self._pool.fileno()
-        for descriptor in (self._wake, wire, children, self._lifeline):
+        ears, wire = self._pool.ears, self._end.fileno()
+        for descriptor in (self._wake, wire, self._lifeline):
             if descriptor is not None:
-                poll.register(descriptor, select.POLLIN)
+                ears.add(descriptor)
+        told: list[tuple[int, int]] = []
         # A turn looks only at what has something to tell, or whose patience is over.
         wire_is_due = pool_is_due = True
-        glanced = False
         while True:
             if wire_is_due:
                 for order in self._end.pull(0):
                     self._obey(order)
                     pool_is_due = True
-            if pool_is_due:
-                self._reply(self._pool.step())
+            if pool_is_due and (finished := self._pool.step(told)):
+                self._reply(finished)
             now = time.monotonic()
             if self._signals >= 2:
                 self._say("killed by a second signal; what ran is lost")
@@ -94,25 +92,26 @@ class Worker:
             if (self._signals or self._is_done()) and not self._draining:
                 self._drain()
                 pool_is_due = wire_is_due = True
+                told = []
                 continue
             if self._draining and self._pool.idle and (self._end.settled or not self._end.connected):
                 self._say_dropped()
                 return EXIT_OK
-            # A tiny call is done already: then nobody need know how long one might wait. But each other time
-            # all are asked, as what was sent may have used up the sign that something has come.
-            wire_wait = pool_wait = None
-            glanced = not glanced and bool(ready := _ready(poll, 0.0))
-            if not glanced:
-                wire_wait, pool_wait = self._end.patience(), self._pool.patience()
-                bounds = [wait for wait in (wire_wait, pool_wait, self._patience(now)) if wait is not None]
-                ready = _ready(poll, max(0.0, min(bounds)) if bounds else None)
-            if self._wake in ready:
-                os.read(self._wake, 256)
-            if self._lifeline in ready and not os.read(self._lifeline, 64):
-                return EXIT_OK  # whoever started us is gone
+            wire_wait, pool_wait = self._end.patience(), self._pool.patience()
+            bounds = [wait for wait in (wire_wait, pool_wait, self._patience(now)) if wait is not None]
+            told = ears.wait(max(0.0, min(bounds)) if bounds else None)
             waited = time.monotonic() - now
-            wire_is_due = wire in ready or (wire_wait is not None and waited >= wire_wait)
-            pool_is_due = children in ready or (pool_wait is not None and waited >= pool_wait)
+            wire_is_due = wire_wait is not None and waited >= wire_wait
+            pool_is_due = pool_wait is not None and waited >= pool_wait
+            for descriptor, _ in told:
+                if descriptor == wire:
+                    wire_is_due = True
+                elif descriptor == self._wake:
+                    os.read(self._wake, 256)
+                elif descriptor != self._lifeline:
+                    pool_is_due = True
+                elif not os.read(self._lifeline, 64):
+                    return EXIT_OK  # whoever started us is gone
 
     def _patience(self, now: float) -> float | None:
         """Say now and then that no dispatcher is there; return the seconds until more is to be done.
@@ -219,11 +218,6 @@ class Worker:
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._signals += 1
-
-
-def _ready(poll: select.poll, seconds: float | None) -> list[int]:
-    """Return the descriptors that have something to tell, when there are some, or after so long."""
-    return [each for each, _ in poll.poll(None if seconds is None else seconds * 1000)]
 
 
 def fitting(reports: Packed, largest: int) -> Packed:

@@ -365,7 +365,7 @@ class Link(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Return whether `receive` would give something now."""
+        """Return whether `receive` would give something now; what came a moment ago `fileno` may tell."""
 
     @abstractmethod
     def receive(self) -> list[Event]:

@@ -45,7 +45,7 @@ LINGER = 1000
 _AT_ONCE = 16
 
 #: As plain numbers: an operation on PyZMQ's own makes a member of an enumeration each time.
-_EVENTS, _NOW = int(zmq.EVENTS), int(zmq.DONTWAIT)
+_MORE, _NOW = int(zmq.RCVMORE), int(zmq.DONTWAIT)
 _POLLIN, _POLLOUT = int(zmq.POLLIN), int(zmq.POLLOUT)
 _FIRST = int(zmq.DONTWAIT | zmq.SNDMORE)
 
@@ -132,8 +132,19 @@ def _shown(endpoint: str) -> str:
 
 
 def _pending(socket: Any) -> int:
-    """Return what a socket would do now. It is asked first, as a receive in vain costs an exception."""
-    return int(socket.get(_EVENTS))
+    """Return what a socket would do now. It is asked first, as a receive in vain costs an exception.
+
+    Not by its option `EVENTS`: to look up what type that has takes as long as the answer.
+    """
+    for _, events in zmq.zmq_poll([(socket, _POLLIN | _POLLOUT)], 0):
+        return int(events)
+    return 0
+
+
+class _Socket(zmq.Socket[bytes]):
+    """Sends as the library does, without a look at what only other kinds of sockets need."""
+
+    send: Any = zmq.backend.Socket.send
 
 
 class _Curve(NamedTuple):
@@ -166,7 +177,7 @@ class _ZmqLink(Link):
     def __init__(self, kind: int, endpoint: str, curve: _Curve | None) -> None:
         self.address = _shown(endpoint)
         self._context = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(kind)
+        self._socket = self._context.socket(kind, _Socket)
         for option, value in (
             (zmq.IPV6, "[" in endpoint),  # else a name may lead to an address that the other end doesn't have
             (zmq.LINGER, LINGER),
@@ -203,12 +214,13 @@ class _ZmqLink(Link):
 
     def _receive(self) -> list[Any]:
         """Return the parts that are left of a message; large ones but the first are not copied."""
-        parts: list[Any] = []
-        while True:
+        parts: list[Any] = [self._socket.recv(_NOW)]
+        more = self._socket.get(_MORE)
+        while more:
             frame = self._socket.recv(_NOW, False)
-            parts.append(frame.buffer if parts and len(frame) >= _LARGE else frame.bytes)
-            if not frame.more:
-                return parts
+            parts.append(frame.buffer if len(frame) >= _LARGE else frame.bytes)
+            more = frame.more
+        return parts
 
     def close(self) -> None:
         if not self._socket.closed:
@@ -223,6 +235,7 @@ class _Listener(_ZmqLink):
 
     def __init__(self, endpoint: str, say: Say, wait: float | None, curve: _Curve | None) -> None:
         super().__init__(zmq.ROUTER, endpoint, curve)
+        self._at_once = _AT_ONCE
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._doorkeeper: Any = None
         self._lock: Lock | None = None
@@ -272,9 +285,15 @@ class _Listener(_ZmqLink):
                 raise NobodyThere(f"another dispatcher is still at {self.address} after {wait:g} s")
             time.sleep(0.05)
 
+    def ready(self) -> bool:
+        ready = super().ready()
+        # What comes while it is waited for comes alone, mostly: it need not be asked what else there is.
+        self._at_once = _AT_ONCE if ready else 1
+        return ready
+
     def receive(self) -> list[Event]:
         events: list[Event] = []
-        while len(events) < _AT_ONCE and _pending(self._socket) & _POLLIN:
+        while len(events) < self._at_once and _pending(self._socket) & _POLLIN:
             events.append(Frame(self._socket.recv(_NOW), self._receive()))
         if not events and self._say is not None and _pending(self._failed) & _POLLIN:
             why = "it has other keys, or doesn't speak ZeroMQ as we do"
@@ -312,6 +331,7 @@ class _Dialer(_ZmqLink):
         # Nothing is queued for a dispatcher that isn't there: it would reach the next one, stale.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._writable = False
+        self._told = False  # whether the descriptor tells of all that comes: nothing was left, or done since
         try:
             self._socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -319,8 +339,13 @@ class _Dialer(_ZmqLink):
             raise ConfigError(f"can't connect to {self.address}: {error.strerror}") from error
 
     def ready(self) -> bool:
-        events = _pending(self._socket)
-        return bool(events & _POLLIN) or bool(events & _POLLOUT) != self._writable
+        if not self._told:
+            self._told = self._is_old(_pending(self._socket))
+        return not self._told
+
+    def _is_old(self, events: int) -> bool:
+        """Whether there is nothing new in what the socket would do now."""
+        return not events & _POLLIN and bool(events & _POLLOUT) == self._writable
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
@@ -331,6 +356,7 @@ class _Dialer(_ZmqLink):
         while len(events) < _AT_ONCE and now & _POLLIN:
             events.append(Frame(self.PEER, self._receive()))
             now = _pending(self._socket)
+        self._told = self._is_old(now)
         if not writable and _pending(self._failed) & _POLLIN:
             self._try_again()
         return events
@@ -345,8 +371,10 @@ class _Dialer(_ZmqLink):
             self._say = None
         while _pending(self._failed) & _POLLIN:
             self._failed.recv_multipart(_NOW)
+        self._told = False
         self._socket.disconnect(self._endpoint)
         self._socket.connect(self._endpoint)
 
     def send(self, peer: bytes, parts: Parts) -> bool:
+        self._told = False
         return self._send(parts)

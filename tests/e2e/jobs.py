@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -272,3 +273,45 @@ def page(name: str, size: int) -> str:
     """Note that this was begun; return a text of that size."""
     count(name, 0.0)
     return "x" * size
+
+
+def surroundings() -> dict[str, Any]:
+    """Return what a call finds around it in its process, as far as that is the same in each."""
+    streams = {name: getattr(sys, name) for name in ("stdin", "stdout", "stderr")}
+    ctypes.CDLL(None).puts(b"said in C")
+    return {
+        "argv": sys.argv,
+        "path": sys.path,
+        "main": sorted(name for name in vars(sys.modules["__main__"]) if name not in ("sys", "beginning")),
+        "ours": sorted(name for name in sys.modules if name in ("transports", "zmq", "executor.keys")),
+        "streams": {
+            name: [stream.encoding, stream.errors, stream.fileno(), name != "stdin" and stream.write_through]
+            for name, stream in streams.items()
+        },
+        "originals": [getattr(sys, f"__{name}__") is stream for name, stream in streams.items()],
+        "descriptors": sorted(_leads_to(path) for path in Path("/proc/self/fd").iterdir()),
+        "signals": [
+            str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        ],
+        "session": os.getsid(0) == os.getppid(),
+        "terminal": _opens("/dev/tty"),
+        "threads": threading.active_count(),
+        "mask": sorted(os.sched_getaffinity(0)),
+        "parent": Path(f"/proc/{os.getppid()}/cmdline").read_bytes().split(b"\0")[0].decode(),
+    }
+
+
+def _leads_to(path: Path) -> str:
+    """Return what a descriptor of this process is of, without the numbers in its name."""
+    try:
+        return re.sub(r"\d+", "N", str(path.readlink()))
+    except OSError:  # it was the one that the folder was read with
+        return ""
+
+
+def _opens(path: str) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError:
+        return False
+    return True

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 
+import psutil
 import pytest
 from scripts import IN_THE_BACKGROUND, Scripts, task, wait_until
 
@@ -49,6 +50,38 @@ def test_a_python_that_lacks_our_packages(scripts: Scripts, script: str) -> None
     assert started.stderr.startswith(f"{script}: error: No module named '")
     assert "pip install -r requirements.txt" in started.stderr
     assert started.stderr.count("\n") == 1
+
+
+# ---- what it starts
+
+
+def test_calls_find_the_same_around_them_whichever_way_their_guardian_began(scripts: Scripts) -> None:
+    """The first is forked from the worker, and one that takes its place is a Python of its own."""
+    worker = scripts.worker(*ONE_CORE)
+    tasks = scripts.tasks(task("jobs.surroundings"))
+    scripts.run("--tasks", tasks, "--output", "forked.jsonl")
+    [guardian] = psutil.Process(worker.pid).children()
+    guardian.kill()
+    wait_until(lambda: {guardian} != set(psutil.Process(worker.pid).children()), "there is another")
+    scripts.run("--tasks", tasks, "--output", "spawned.jsonl")
+    [forked], [spawned] = scripts.results("forked.jsonl"), scripts.results("spawned.jsonl")
+    assert forked["value"] == spawned["value"]
+    assert forked["stdout"] == spawned["stdout"] == "said in C\n"
+    assert forked["value"]["ours"] == []
+
+
+def test_nobody_takes_a_guardian_for_a_worker(scripts: Scripts) -> None:
+    """So that ``pkill -f worker.py`` drains workers and ends no call."""
+    worker = scripts.worker(*ONE_CORE)
+    tasks = scripts.tasks(task("jobs.hold", "held"))
+    dispatcher = scripts.dispatcher("--tasks", tasks, "--output", "results.jsonl")
+    wait_until((scripts.folder / "held.runs").exists, "it runs")
+    below = psutil.Process(worker.pid).children(recursive=True)
+    assert len(below) == 2
+    assert all("guardian" in " ".join(each.cmdline()) for each in below)
+    assert not any("worker.py" in " ".join(each.cmdline()) for each in below)
+    (scripts.folder / "held.go").touch()
+    assert dispatcher.ends() == 0
 
 
 # ---- what it says

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -56,12 +55,11 @@ class Driver:
         while not condition():
             assert time.monotonic() < deadline, f"not within {LIMIT:g} s; finished: {self.finished}"
             patience = self.pool.patience()
-            select.select([self.pool.fileno()], [], [], 0.02 if patience is None else min(0.02, patience))
-            self.step()
+            self.step(0.02 if patience is None else min(0.02, patience))
 
-    def step(self) -> None:
-        """Let the pool do what there is to do."""
-        for run, reports in self.pool.step():
+    def step(self, seconds: float = 0) -> None:
+        """Let the pool do what there is to do, when something is, or after so long."""
+        for run, reports in self.pool.step(self.pool.ears.wait(seconds)):
             self.frames += 1
             self.finished += [Finished(run, report, buffers) for report, buffers in reports.each()]
 

@@ -8,23 +8,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.world import World
-from transports.direct.acknowledging import TOGETHER_SECONDS, Acknowledging
+from transports.direct.acknowledging import LATEST_SECONDS, TOGETHER_SECONDS, Acknowledging
 
 
-def test_at_once_after_a_pause_and_then_together() -> None:
+def test_with_tasks_or_else_together() -> None:
     each = Acknowledging()
     assert (each.due(100.0), each.deadline) == ([], math.inf)
     each.report("a", hurry=False)
-    assert each.due(100.0) == []  # it is not recorded
-    assert each.record() == ["a"]
-    assert each.due(100.0) == ["a"]
+    assert not each.goes_along("a", 100.0)  # it is not recorded
+    assert each.record(100.0) == ["a"]
     for worker in "bab":
         each.report(worker, hurry=False)
-        each.record()
-    assert each.deadline == 100.0 + TOGETHER_SECONDS
-    assert each.due(100.0 + TOGETHER_SECONDS / 2) == []
+        each.record(100.01)
+    assert not each.goes_along("a", 100.0 + TOGETHER_SECONDS / 2)  # a tiny call: not yet
+    assert each.due(100.0 + TOGETHER_SECONDS) == []
+    assert each.goes_along("a", 100.0 + TOGETHER_SECONDS + 0.001)
+    assert not each.goes_along("a", 101.0)
+    assert each.deadline == 100.01 + LATEST_SECONDS
+    each.report("a", hurry=False)
+    each.record(100.02)
+    assert each.due(each.deadline - 0.001) == []
     assert each.due(each.deadline) == ["b", "a"]
-    assert (each.record(), each.deadline) == ([], math.inf)
+    assert (each.record(101.0), each.deadline) == ([], math.inf)
 
 
 def test_who_is_in_a_hurry_is_told_at_once() -> None:
@@ -32,10 +37,10 @@ def test_who_is_in_a_hurry_is_told_at_once() -> None:
     for _ in range(3):
         each.report("a", hurry=True)
         assert each.due(100.0) == []
-        each.record()
+        each.record(100.0)
         assert each.due(100.0) == ["a"]
     each.report("a", hurry=False)
-    each.record()
+    each.record(100.0)
     assert each.due(100.0) == []
     each.hurry()
     assert each.due(100.0) == ["a"]
@@ -44,14 +49,14 @@ def test_who_is_in_a_hurry_is_told_at_once() -> None:
 def test_who_is_gone_is_told_nothing() -> None:
     each = Acknowledging()
     each.report("a", hurry=False)
-    each.record()
+    each.record(100.0)
     each.report("a", hurry=False)
     each.forget("a")
-    assert (each.record(), each.due(200.0)) == ([], [])
+    assert (each.record(100.0), each.due(200.0)) == ([], [])
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("rsh"), st.sampled_from("abc"), st.booleans(), st.floats(0, 0.1))),
+    st.lists(st.tuples(st.sampled_from("rsht"), st.sampled_from("abc"), st.booleans(), st.floats(0, 0.1))),
 )
 def test_everybody_is_told_when_all_is_recorded_and_nobody_waits_for_long(
     steps: list[tuple[str, str, bool, float]],
@@ -65,10 +70,13 @@ def test_everybody_is_told_when_all_is_recorded_and_nobody_waits_for_long(
             each.report(worker, hurry=hurry)
             unrecorded.add(worker)
         elif what == "s":
-            assert set(each.record()) == unrecorded
+            assert set(each.record(now)) == unrecorded
             for recorded in unrecorded:
                 since.setdefault(recorded, now)
             unrecorded.clear()
+        elif what == "t":
+            if each.goes_along(worker, now):
+                assert now - since.pop(worker) >= TOGETHER_SECONDS
         else:
             each.hurry()
         while each.deadline <= now:
@@ -76,14 +84,14 @@ def test_everybody_is_told_when_all_is_recorded_and_nobody_waits_for_long(
             assert told
             for known in told:
                 del since[known]
-        assert all(now - then < TOGETHER_SECONDS for then in since.values())
+        assert all(now - then < LATEST_SECONDS for then in since.values())
 
 
 def test_a_worker_with_many_tiny_calls_hears_of_them_now_and_then(world: World) -> None:
     dispatcher = world.dispatcher(200)
     worker = world.worker(cores=1, at=dispatcher)
     world.until(dispatcher.done)
-    world.turns(TOGETHER_SECONDS + 0.01)
+    world.turns(LATEST_SECONDS + 0.01)
     assert worker.end.settled, "though nothing followed"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from executor.batching import (
     BATCH_MOST,
     BATCH_SECONDS,
+    BLOCKED_SECONDS,
     ENOUGH_MOST,
     ENOUGH_SECONDS,
     LOOK_AHEAD_MOST,
@@ -26,6 +27,7 @@ def test_nothing_is_known_at_first() -> None:
     assert not pace.looks_ahead(1)
     assert not pace.is_much(1, 1000)
     assert pace.slow_after(1) == SLOW_SECONDS
+    assert pace.blocked_after(1) == BLOCKED_SECONDS + SLOW_SECONDS
 
 
 def test_a_batch_is_some_moments_work_and_no_more_than_a_fair_share() -> None:
@@ -59,6 +61,12 @@ def test_a_child_has_some_moments_work_beside_what_it_runs() -> None:
     assert seen(2 * ENOUGH_SECONDS).enough(1) == 1
     assert seen(0.0).enough(1) == ENOUGH_MOST
     assert Batching().enough(1) == 1
+
+
+def test_reports_come_while_there_is_as_much_to_run_again() -> None:
+    for seconds in (ENOUGH_SECONDS / 8, ENOUGH_SECONDS / ENOUGH_MOST / 10):
+        pace = seen(seconds)
+        assert pace.linger(1) == pace.enough(1) * seconds / 2
 
 
 def test_what_is_little_is_not_moved() -> None:

@@ -177,7 +177,7 @@ def test_tiny_tasks_travel_in_numbers_also_to_many_workers(seconds: float, least
 
 
 def test_tiny_tasks_travel_in_numbers_and_long_ones_one_by_one() -> None:
-    for seconds, least, most in ((1e-5, 1000, 10_000), (0.01, 20, 52), (1.0, 2, 2)):
+    for seconds, least, most in ((1e-5, 1000, 10_000), (0.01, 20, 102), (1.0, 2, 2)):
         broker = Broker()
         told(broker, {1: seconds})
         broker.push([1] * 100_000)

@@ -46,8 +46,7 @@ def test_what_came_with_the_news_of_a_death_is_acknowledged_when_it_was_returned
     came = dispatcher.end.results(0)
     assert [report.status for delivery in came for report in delivery.reports] == ["ok", "lost"]
     dispatcher.end.acknowledge()
-    worker.turn()
-    assert worker.end.settled
+    world.until(lambda: worker.end.settled, seconds=1.0)
 
 
 def test_what_was_recorded_after_the_greeting_named_it_is_not_given_back(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Sequence
@@ -120,9 +121,15 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._broker.again(place, suspect=suspect, alone=alone)
 
     def results(self, timeout: float | None) -> list[Delivery]:
-        deadline = None if timeout is None else time.monotonic() + timeout
+        now = time.monotonic()
+        deadline = math.inf if timeout is None else now + timeout
         self._hand_out()  # what is due again is on its way while it is looked what has come
         while True:
+            wake_at = min(deadline, self._beat_at, self._acknowledging.deadline)
+            if self._tailing():
+                wake_at = min(wake_at, self._recall_at)
+            if now < wake_at and not self._arrived and not self._link.ready():
+                wait_readable(self._link.fileno(), wake_at - now)
             # One helping, not all there is: workers get their next tasks before we look at their results.
             for event in self._link.receive():
                 self._hear(event)
@@ -133,21 +140,17 @@ class DirectDispatcherEnd(DispatcherEnd):
             if self._arrived:
                 arrived, self._arrived = self._arrived, []
                 return arrived
-            if deadline is not None and now >= deadline:
+            if now >= deadline:
                 return []
-            if self._link.ready():
-                continue
-            wake_at = self._beat_at if not self._tailing() else min(self._beat_at, self._recall_at)
-            wake_at = min(wake_at, self._acknowledging.deadline)
-            wait_readable(self._link.fileno(), min(wake_at, deadline or wake_at) - now)
 
     def acknowledge(self) -> None:
         if self._jobs is None or self._arrived:  # what was not even returned is not recorded
             return
-        for worker in self._acknowledging.record():
+        now = time.monotonic()
+        for worker in self._acknowledging.record(now):
             peer = self._instances[worker]
             peer.recorded = peer.seen
-        self._tell_recorded(time.monotonic())
+        self._tell_recorded(now)
 
     def _tell_recorded(self, now: float) -> None:
         for worker in self._acknowledging.due(now):
@@ -157,7 +160,7 @@ class DirectDispatcherEnd(DispatcherEnd):
     def _tell(self, jobs: Jobs, peer: _Peer) -> None:
         """Tell a worker what of its reports is recorded; if it can't be reached just now, soon again."""
         if not self._send(peer, Recorded(jobs.id, peer.recorded)):
-            self._acknowledging.missed(peer.key)
+            self._acknowledging.missed(peer.key, time.monotonic())
 
     def workers(self) -> list[WorkerView]:
         now = time.monotonic()
@@ -190,6 +193,8 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def worker_died(self, pid: int) -> None:
         for _ in range(len(self._instances)):  # its last words, if they are there
+            if not self._link.ready():
+                break
             for event in self._link.receive():
                 self._hear(event)
         for peer in list(self._instances.values()):
@@ -236,30 +241,32 @@ class DirectDispatcherEnd(DispatcherEnd):
     # -- hearing
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, Gone):
+        if isinstance(event, Frame):
+            self._hear_frame(event)
+        elif isinstance(event, Gone):
             peer = self._peers.pop(event.peer, None)
             if peer is not None and peer.peer == event.peer:
                 self._miss(peer, event.why)
-        elif isinstance(event, Sign):
-            if (peer := self._peers.get(event.peer)) is not None:
-                peer.heard_at = time.monotonic()
-        elif isinstance(event, Frame):
-            if event.peer in self._outcasts:
-                return
-            try:
-                message, buffers = decode_read(event.parts)
-            except BadFrame as bad:
-                self._cut_off(event.peer, bad)
-                return
-            if isinstance(message, Hello):
-                self._greet(event.peer, message)
-                return
-            peer = self._peers.get(event.peer)
-            if peer is None:
-                self._link.send(event.peer, encode(Unknown()))
-                return
+        elif isinstance(event, Sign) and (peer := self._peers.get(event.peer)) is not None:
             peer.heard_at = time.monotonic()
-            self._take(peer, message, buffers)
+
+    def _hear_frame(self, frame: Frame) -> None:
+        if frame.peer in self._outcasts:
+            return
+        try:
+            message, buffers = decode_read(frame.parts)
+        except BadFrame as bad:
+            self._cut_off(frame.peer, bad)
+            return
+        if isinstance(message, Hello):
+            self._greet(frame.peer, message)
+            return
+        peer = self._peers.get(frame.peer)
+        if peer is None:
+            self._link.send(frame.peer, encode(Unknown()))
+            return
+        peer.heard_at = time.monotonic()
+        self._take(peer, message, buffers)
 
     def _cut_off(self, link_peer: bytes, bad: BadFrame) -> None:
         """A frame was none: of a stranger that is ignored; a worker that we know has gone mad."""
@@ -350,17 +357,18 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
         """Take a message of a worker that was greeted."""
-        if isinstance(message, Beat):
+        jobs = self._jobs
+        if isinstance(message, Reports):
+            if jobs is not None and message.run in self._runs:
+                self._take_reports(jobs, peer, message, buffers)
+        elif isinstance(message, Returned):
+            if jobs is not None and message.run in self._runs:
+                here = (jobs.place_of(message.run, place) for place in message.places)
+                self._broker.give_back(peer.key, [place for place in here if place is not None])
+        elif isinstance(message, Beat):
             peer.running, peer.told_at = message.running, peer.heard_at
         elif isinstance(message, Leaving):
             self._drain(peer)
-        elif self._jobs is None or getattr(message, "run", None) not in self._runs:
-            pass  # of another run
-        elif isinstance(message, Returned):
-            here = (self._jobs.place_of(message.run, place) for place in message.places)
-            self._broker.give_back(peer.key, [place for place in here if place is not None])
-        elif isinstance(message, Reports):
-            self._take_reports(self._jobs, peer, message, buffers)
 
     def _take_reports(self, jobs: Jobs, peer: _Peer, message: Reports, buffers: list[Buffer]) -> None:
         if message.number <= peer.recorded:  # sent again before our acknowledgement came
@@ -415,8 +423,11 @@ class DirectDispatcherEnd(DispatcherEnd):
         while grants := self._broker.grants():
             all_sent = True
             for worker, places in grants:
-                if not self._send_tasks(self._jobs, self._instances[worker], places):
+                peer = self._instances[worker]
+                if not self._send_tasks(self._jobs, peer, places):
                     all_sent = False
+                elif self._acknowledging.goes_along(worker, time.monotonic()):
+                    self._tell(self._jobs, peer)
             if all_sent or self._arrived:  # after what arrived the caller comes again at once
                 break
 

@@ -132,13 +132,18 @@ class DirectWorkerEnd(WorkerEnd):
 
     def _forget(self) -> None:
         """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""
+        if not self._gone:
+            return
         for peer in [peer for peer in self._gone if self._sessions[peer].run is None]:
             self._gone.remove(peer)
             del self._sessions[peer]
             self._refused.pop(peer, None)
 
     def reply(self, run: str, reports: Packed) -> None:
-        if not any(session.report(run, reports) for session in self._sessions.values()):
+        for session in self._sessions.values():
+            if session.report(run, reports):
+                break
+        else:
             self._unclaimed.add(run, numbered(run, reports))
         self._flush()
 
@@ -156,7 +161,7 @@ class DirectWorkerEnd(WorkerEnd):
 
     @property
     def connected(self) -> bool:
-        return any(session.run is not None for session in self._sessions.values())
+        return bool([session for session in self._sessions.values() if session.run is not None])
 
     @property
     def settled(self) -> bool:
@@ -174,12 +179,16 @@ class DirectWorkerEnd(WorkerEnd):
     def patience(self) -> float | None:
         if self._link.ready():
             return 0.0
-        deadlines = [session.deadline() for session in self._sessions.values()]
-        if (drop_at := self._unclaimed.deadline()) is not None:
-            deadlines.append(drop_at)
-        own = max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
-        waits = [wait for wait in (own, self._link.patience()) if wait is not None]
-        return min(waits, default=None)
+        at = self._unclaimed.deadline()
+        for session in self._sessions.values():
+            deadline = session.deadline()
+            if at is None or deadline < at:
+                at = deadline
+        wait = self._link.patience()
+        if at is None:
+            return wait
+        own = max(0.0, at - time.monotonic())
+        return own if wait is None or own < wait else wait
 
     def close(self) -> None:
         if not self._closed:
@@ -188,16 +197,16 @@ class DirectWorkerEnd(WorkerEnd):
             self._link.close()
 
     def _flush(self) -> None:
-        for dropped in self._unclaimed.dropped:
-            self._say(str(dropped))
-        self._unclaimed.dropped.clear()
-        now = time.monotonic()
+        if self._unclaimed.dropped:
+            for dropped in self._unclaimed.dropped:
+                self._say(str(dropped))
+            self._unclaimed.dropped.clear()
         for peer, session in self._sessions.items():
             if peer in self._gone:
                 continue
             while session.outbox:
                 message, buffers = session.outbox[0]
                 if not self._link.send(peer, encode(message, buffers)):
-                    session.lost(now + ABSENT_SECONDS)  # nobody at the other end yet, or no more
+                    session.lost(time.monotonic() + ABSENT_SECONDS)  # nobody at the other end yet, or no more
                     break
                 session.outbox.popleft()

@@ -152,8 +152,10 @@ def _be_fresh(control: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)  # what a task prints must never mix with a script's own output
-    os.closerange(3, control)
-    os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - `os.closerange` may try a million
+        if number > 2 and number != control:
+            with contextlib.suppress(OSError):  # that of the folder itself
+                os.close(number)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # before anything else that takes long
     # What a task prints, in Python or in C, is written at once and so never in its neighbour's name.

@@ -150,12 +150,12 @@ def main(control: socket.socket) -> NoReturn:
     # Loaded once here, shared by every child that is forked.
     from executor import child, surroundings
 
+    gc.collect()
     settings = _receive_exactly(control, *_LENGTH.unpack(_receive_exactly(control, _LENGTH.size)))
     folder, allow, widest = json.loads(settings)
     groups = None if folder is None else Path(folder)
     if widest > 1:
         surroundings.load()
-    gc.collect()
     gc.freeze()  # collections in the children need not look at what is here, nor copy its pages
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -76,7 +76,9 @@ def fork() -> Begun | None:
     """Fork a guardian; return None where none can be forked: then one is to be spawned."""
     if sys.platform != "linux":  # elsewhere the system's own libraries may have threads
         return None
-    from executor import child, guardian, surroundings  # noqa: F401 - what it needs, and this process, too
+    import ctypes  # noqa: F401 - what it needs, and this process, too
+
+    from executor import child, guardian, surroundings  # noqa: F401
 
     cgroup.delegated()  # this process must be alone in its group to get others
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - no names; some sitecustomize started threads

@@ -55,8 +55,8 @@ def spawn() -> Begun:
     """Start a guardian as a Python of its own."""
     ours, theirs = socket.socketpair()
     program = (
-        f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import beginning; "
-        "beginning.serve_inherited(sys.argv.pop())"
+        f"import sys; sys.path[:0] = [{str(_ROOT)!r}]; from executor import beginning, guardian; "
+        "guardian.main(beginning.inherited(sys.argv.pop()))"
     )
     # -P: the folder one stands in must not shadow our own modules; the children add it themselves.
     # -u: what a task prints, in Python or in C, is written at once and so never in its neighbour's name.
@@ -128,8 +128,10 @@ class _Forked:
 def _serve(control: socket.socket) -> NoReturn:
     """Be a guardian, in the process that was forked."""
     try:
+        from executor import guardian
+
         _be_fresh(control.fileno())
-        _be_guardian(control)
+        guardian.main(control)
     except BaseException:  # nothing above us may go on as if it were the worker
         with contextlib.suppress(BaseException):
             traceback.print_exc()
@@ -137,15 +139,9 @@ def _serve(control: socket.socket) -> NoReturn:
         os._exit(1)
 
 
-def serve_inherited(descriptor: str) -> NoReturn:
-    """Be a guardian that was spawned, which has the descriptor of its socket from the worker."""
-    _be_guardian(socket.socket(fileno=int(descriptor)))
-
-
-def _be_guardian(control: socket.socket) -> NoReturn:
-    from executor import guardian
-
-    guardian.main(control)
+def inherited(descriptor: str) -> socket.socket:
+    """Return the socket of a guardian that was spawned, which the worker left open for it."""
+    return socket.socket(fileno=int(descriptor))
 
 
 def _be_fresh(control: int) -> None:

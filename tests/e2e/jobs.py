@@ -282,7 +282,9 @@ def surroundings() -> dict[str, Any]:
     return {
         "argv": sys.argv,
         "path": sys.path,
-        "main": sorted(name for name in vars(sys.modules["__main__"]) if name not in ("sys", "beginning")),
+        "main": sorted(
+            name for name in vars(sys.modules["__main__"]) if name not in ("sys", "beginning", "guardian")
+        ),
         "ours": sorted(name for name in sys.modules if name in ("transports", "zmq", "executor.keys")),
         "streams": {
             name: [stream.encoding, stream.errors, stream.fileno(), name != "stdin" and stream.write_through]

@@ -63,6 +63,8 @@ def test_calls_find_the_same_around_them_whichever_way_their_guardian_began(scri
     [guardian] = psutil.Process(worker.pid).children()
     guardian.kill()
     wait_until(lambda: {guardian} != set(psutil.Process(worker.pid).children()), "there is another")
+    [other] = psutil.Process(worker.pid).children()
+    wait_until(lambda: "guardian" in " ".join(other.cmdline()), "it is known as one, too")
     scripts.run("--tasks", tasks, "--output", "spawned.jsonl")
     [forked], [spawned] = scripts.results("forked.jsonl"), scripts.results("spawned.jsonl")
     assert forked["value"] == spawned["value"]

@@ -55,7 +55,8 @@ class DirectWorkerEnd(WorkerEnd):
             for session in self._sessions.values():
                 orders += session.tick(now, self.running)
             self._unclaimed.expire(now, self.holding)
-            self._forget()
+            if self._gone:
+                self._forget()
             self._flush()
             if orders or (deadline is not None and now >= deadline):
                 return orders
@@ -132,8 +133,6 @@ class DirectWorkerEnd(WorkerEnd):
 
     def _forget(self) -> None:
         """Drop the sessions with dispatchers that are gone; those in a run first have their patience."""
-        if not self._gone:
-            return
         for peer in [peer for peer in self._gone if self._sessions[peer].run is None]:
             self._gone.remove(peer)
             del self._sessions[peer]

@@ -20,9 +20,10 @@ import itertools
 import math
 import random
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import psutil
 from rich.table import Table
@@ -44,6 +45,12 @@ SECONDS = [0.01, 0.1, 1.0, 10.0, 100.0]
 MEDIAN, SIGMA, LONGEST = 2.0, 1.5, 300.0
 
 _TAKE, _END, _HEAR, _RECALL, _BACK, _LOOK = range(6)  # the last is at the clock, by the dispatcher
+
+#: Seconds of the virtual clock that are put in order at once.
+SLICE = 0.02
+
+#: When, its number, what it is, of which worker, and about what.
+Event: TypeAlias = "tuple[float, int, int, Machine, Any]"
 
 T = TypeVar("T")
 
@@ -100,6 +107,42 @@ class Stopwatch:
         return self._spent / count
 
 
+class Agenda:
+    """What is still to happen, in order of time, and of noting where times are the same.
+
+    Only what is due soon is kept as a heap; what is later lies unordered, by the slice of time that it falls
+    into. There may be 160,000 tasks that run: a heap of them all touches at each turn what lies all over the
+    memory, and so drives what the broker needs out of the caches.
+    """
+
+    def __init__(self) -> None:
+        self._soon: list[Event] = []  # a heap: all of the present slice and before
+        self._present = 0
+        self._later: dict[int, list[Event]] = {}  # by slice
+        self._slices: list[int] = []  # a heap of those
+        self._numbers = itertools.count()
+
+    def add(self, when: float, what: int, machine: Machine, about: Any) -> None:
+        """Note what is to happen then."""
+        event = (when, next(self._numbers), what, machine, about)
+        slice_ = int(when / SLICE)
+        if slice_ <= self._present:
+            heapq.heappush(self._soon, event)
+        elif (known := self._later.get(slice_)) is not None:
+            known.append(event)
+        else:
+            self._later[slice_] = [event]
+            heapq.heappush(self._slices, slice_)
+
+    def pop(self) -> Event:
+        """Return what comes first, which is on the agenda no more."""
+        if not self._soon:
+            self._present = heapq.heappop(self._slices)
+            self._soon = self._later.pop(self._present)
+            heapq.heapify(self._soon)
+        return heapq.heappop(self._soon)
+
+
 class Machine:
     """A worker: it starts what it holds in order."""
 
@@ -115,12 +158,12 @@ class Replay:
     """One run of `widths` and `seconds` on workers of `cores`."""
 
     def __init__(self, widths: list[int], seconds: list[float], cores: list[int]) -> None:
-        self._widths, self._seconds, self._cores = widths, seconds, cores
+        self._widths, self._cores = widths, cores
+        self._seconds = array("d", seconds)
         self.broker = Broker()
         self.starts = bytearray(len(widths))
         self._machines = {f"w{n}": Machine(f"w{n}", mine) for n, mine in enumerate(cores)}
-        self._agenda: list[tuple[float, int, int, Machine, Any]] = []
-        self._numbers = itertools.count()
+        self._agenda = Agenda()
         self._now = 0.0
         self._watch = Stopwatch()
         self._news = True  # the dispatcher heard something
@@ -150,7 +193,7 @@ class Replay:
                 for name, most in self._watch.time(self.broker.recalls):
                     self._messages += 2  # it answers
                     self._after(DELAY, _RECALL, self._machines[name], most)
-            self._now, _, what, machine, about = heapq.heappop(self._agenda)
+            self._now, _, what, machine, about = self._agenda.pop()
             left -= self._happen(what, machine, about)
         return Figures(
             self._watch.seconds,
@@ -169,7 +212,7 @@ class Replay:
             self._after(DELAY, _TAKE, self._machines[name], places)
 
     def _after(self, delay: float, what: int, machine: Machine, about: Any) -> None:
-        heapq.heappush(self._agenda, (self._now + delay, next(self._numbers), what, machine, about))
+        self._agenda.add(self._now + delay, what, machine, about)
 
     def _happen(self, what: int, machine: Machine, about: Any) -> int:
         """Let something happen; return how many tasks the dispatcher heard the end of."""

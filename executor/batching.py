@@ -55,6 +55,10 @@ class Batching(Pace):
         """Return how many calls a child should have that it has not begun."""
         return max(1, min(ENOUGH_MOST, int(ENOUGH_SECONDS / max(self._seconds.get(width, 1.0), 1e-6))))
 
+    def linger(self, width: int) -> float:
+        """Return the seconds that reports may wait, so that a child has work when they come to its worker."""
+        return self.enough(width) * self._seconds.get(width, 1.0) / 2
+
     def slow_after(self, width: int) -> float:
         """Return the seconds after which a call takes much longer than others of its width did."""
         return SLOW_SECONDS + 2 * self._seconds.get(width, 0.0)

@@ -21,11 +21,10 @@ that they kept.
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from executor.leases import SETTLED, WAITING, Leases
+from executor.leases import SETTLED, WAITING, Holder, Leases
 from executor.lines import Line, Lines
 from executor.pace import Pace
 
@@ -61,7 +60,7 @@ class Broker:
 
     def __init__(self) -> None:
         self._widths: list[int] = []
-        self._holders = array("i")  # of each place: the number of the worker that holds it, or none
+        self._holders: list[Holder] = []  # of each place: the worker that holds it, or none
         self._returned: set[int] = set()  # places that were handed out, and wait again since
         self._lines = Lines()
         self._repeats: set[int] = set()  # an attempt failed: they hurry, until they are settled
@@ -71,7 +70,6 @@ class Broker:
         self._alone: dict[int, str | None] = {}  # those of them that wait, each with the worker chosen for it
         self._search = False  # whether one may be found for them where there was none
         self._workers: dict[str, Leases] = {}
-        self._joined = 0
         self._hungry: dict[str, None] = {}  # workers that may want more, in the order they began to
         self._roomy: dict[str, None] = {}  # those with free cores
         self._blocked: dict[int, dict[str, None]] = {}  # by width, those with cores free, but too few for it
@@ -89,11 +87,13 @@ class Broker:
         """
         first = len(self._widths)
         self._widths.extend(widths)
-        self._holders.extend(array("i", [WAITING]) * len(widths))
-        lines = list(widths)  # each place's, or none
-        for place in done:
-            self._holders[place] = SETTLED
-            lines[place - first] = _NO_LINE
+        self._holders.extend(itertools.repeat(WAITING, len(widths)))
+        lines = widths  # each place's
+        if settled := list(done):
+            lines = marked = list(widths)
+            for place in settled:
+                self._holders[place] = SETTLED
+                marked[place - first] = _NO_LINE
         for width, run in itertools.groupby(lines):
             after = first + len(list(run))
             if width != _NO_LINE:
@@ -107,7 +107,7 @@ class Broker:
         A `suspect` one travels in a frame of its own; one that is to run `alone` is given to a worker that
         holds nothing else meanwhile, and others pass it by. Any other hurries.
         """
-        if self._halted or self._holders[place] == WAITING:
+        if self._halted or self._holders[place] is WAITING:
             return
         if suspect:
             self._suspects.add(place)
@@ -118,9 +118,9 @@ class Broker:
 
     def take_away(self, place: int) -> None:
         """Put a place back into line where it stood: who holds it makes an attempt that counts no more."""
-        if self._holders[place] == WAITING:
+        if self._holders[place] is WAITING:
             return
-        if self._holders[place] != SETTLED:  # rare: a worker that was given up before told of its attempt
+        if self._holders[place] is not SETTLED:  # rare: a worker that was given up before told of its attempt
             for name, worker in self._workers.items():
                 if worker.holds(place):
                     self._drop(worker, [place])
@@ -172,9 +172,8 @@ class Broker:
 
         With `backfill` it may start narrow ones before a wide one, so it is given twice what it can start.
         """
-        mine = Leases(self._joined, cores, self._holders, self._widths, backfill=backfill)
+        mine = Leases(cores, self._holders, self._widths, backfill=backfill)
         self._workers[worker] = mine
-        self._joined += 1
         self._cores += cores
         self._hungry[worker] = None
         self._weigh(worker, mine)
@@ -187,7 +186,7 @@ class Broker:
         mine = self._workers[worker]
         for place in places:
             width = self._widths[place]
-            if self._holders[place] != WAITING or width > mine.cores:
+            if self._holders[place] is not WAITING or width > mine.cores:
                 continue
             if place in self._alone:
                 chosen = self._alone.pop(place)
@@ -300,7 +299,7 @@ class Broker:
 
         Not if it waits and never did anything else, nor if it is with the first worker that was given it.
         """
-        return self._holders[place] == SETTLED or place in self._strays
+        return self._holders[place] is SETTLED or place in self._strays
 
     # -- what to do
 
@@ -406,7 +405,9 @@ class Broker:
 
     def _ahead(self, mine: Leases, line: Line, width: int, startable: int) -> int:
         """Return how many places of a line, of this width, a worker is given for the time after."""
-        if self._pace.is_long(width, mine.cores):
+        if self._pace.is_long(width, mine.cores) or self._pace.is_enough(mine.load, mine.cores):
+            if mine.load <= mine.cores:  # of long calls nobody asks how many it has of which
+                mine.forget_widths()
             return 0
         target, missing = self._pace.ahead(width, mine.cores, mine.widths)
         # Half of its part, as others may be faster; the last of it at once, so that it doesn't trickle.

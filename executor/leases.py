@@ -5,15 +5,19 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeAlias
 
-#: What stands in a list of holders in place of a worker's number, from 0: the place waits in line ...
-WAITING = -1
+#: What stands in a list of holders in place of a worker: the place waits in line ...
+WAITING: Final = None
 
 #: ... or nobody need run it now.
-SETTLED = -2
+SETTLED: Final = False
 
 #: Places that may stand in a worker's log without being held, beside as many as are.
 _STALE_MOST = 32
+
+#: Who holds a place: a worker, or one of these.
+Holder: TypeAlias = "Leases | bool | None"
 
 
 class Leases:
@@ -27,16 +31,14 @@ class Leases:
     With `backfill` it may begin a narrow one before a wide one, so it is given twice what it can start.
     """
 
+    # Twelve: with these an object lies in two lines of a processor's cache.
     __slots__ = (
-        "_counts", "_holders", "_log", "_number", "_widths", "alone", "backfill", "cores", "count",
-        "draining", "hurried", "load", "recalled", "room",
+        "_counts", "_holders", "_log", "_widths", "alone", "cores", "count", "draining", "hurried", "load",
+        "recalled", "room",
     )  # fmt: skip
 
-    def __init__(
-        self, number: int, cores: int, holders: array[int], widths: Sequence[int], *, backfill: bool
-    ) -> None:
+    def __init__(self, cores: int, holders: list[Holder], widths: Sequence[int], *, backfill: bool) -> None:
         self.cores = cores
-        self.backfill = backfill
         #: Cores' worth of tasks that it is given whatever their durations.
         self.room = 2 * cores if backfill else cores
         self.count = 0  # of places
@@ -46,7 +48,6 @@ class Leases:
         self.draining = False
         self.recalled = False
         self.alone: int | None = None  # the place that it is kept for, or runs alone
-        self._number = number
         self._holders = holders
         self._widths = widths
         self._log = array("i")  # no place that it holds stands in it twice
@@ -54,8 +55,13 @@ class Leases:
 
     def __iter__(self) -> Iterator[int]:
         """Yield the places."""
-        mine, holders = self._number, self._holders
-        return (place for place in self._log if holders[place] == mine)
+        holders = self._holders
+        return (place for place in self._log if holders[place] is self)
+
+    @property
+    def backfill(self) -> bool:
+        """Whether it may begin a narrow one before a wide one."""
+        return self.room > self.cores
 
     @property
     def noted(self) -> int:
@@ -64,22 +70,26 @@ class Leases:
 
     def holds(self, place: int) -> bool:
         """Whether it holds a place."""
-        return self._holders[place] == self._number
+        return self._holders[place] is self
 
     @property
     def widths(self) -> Mapping[int, int]:
-        """How many are held, by width; counted only once somebody asks, which nobody does for long calls."""
+        """How many are held, by width; counted when somebody asks, which nobody does for long calls."""
         if self._counts is None:
             self._counts = Counter(map(self._widths.__getitem__, self))
         return self._counts
 
+    def forget_widths(self) -> None:
+        """Count no more how many are held by width, until somebody asks again."""
+        self._counts = None
+
     def hold(self, places: Sequence[int], width: int, *, again: bool = False) -> None:
         """It was handed places of one width; `again` if one of them was ever handed out before."""
-        mine, holders, log = self._number, self._holders, self._log
+        holders, log = self._holders, self._log
         if again or len(log) > 2 * self.count + _STALE_MOST:
             log = self._log = array("i", self)
         for place in places:
-            holders[place] = mine
+            holders[place] = self
         log.extend(places)
         self.count += len(places)
         self.load += width * len(places)
@@ -88,10 +98,10 @@ class Leases:
 
     def drop(self, places: Iterable[int], width: int) -> list[int]:
         """It has ended places of one width, or given them back; return those of them that it held."""
-        mine, holders = self._number, self._holders
+        holders = self._holders
         dropped: list[int] = []
         for place in places:
-            if holders[place] == mine:
+            if holders[place] is self:
                 holders[place] = SETTLED
                 dropped.append(place)
         if not dropped:

@@ -31,12 +31,17 @@ class Pace:
     def __init__(self, ahead: float = AHEAD_SECONDS) -> None:
         self._seconds: dict[int, float] = {}
         self._most = ahead
+        self._shortest = math.inf  # of them all
 
     def learn(self, width: int, seconds: float | None) -> None:
         """Calls of a width took so long on average; None, or what is beyond reason, teaches nothing."""
         if seconds is not None and math.isfinite(seconds):
             old = self._seconds.get(width)
-            self._seconds[width] = seconds if old is None else (old + seconds) / 2
+            new = self._seconds[width] = seconds if old is None else (old + seconds) / 2
+            if new < self._shortest:
+                self._shortest = new
+            elif old == self._shortest:
+                self._shortest = min(self._seconds.values())
 
     def work(self, counts: Mapping[int, int]) -> float:
         """Return the core-seconds that so many calls of each width take; unknown ones count for tiny."""
@@ -49,6 +54,14 @@ class Pace:
         """Whether none of a width is given ahead: one takes longer than that, or nobody knows how long."""
         seconds = self._seconds.get(width)
         return seconds is None or width * max(LEAST_SECONDS, seconds) > cores * self._most
+
+    def is_enough(self, load: int, cores: int) -> bool:
+        """Whether what takes so many cores at once keeps these busy for that time, whatever its widths are.
+
+        Told from the shortest calls of all, so that it need not be known what they are; one of which nobody
+        knows how long it takes counts as such. If not, `ahead` has the answer.
+        """
+        return load * self._shortest >= cores * self._most
 
     def least_share(self, width: int) -> int:
         """Return how many calls of a width take `SHARE_SECONDS` together if they are tiny, else 0."""

@@ -257,7 +257,8 @@ class Pool:
     def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
         self._busy[child] = None
         self._spoke.append(child)
-        self._children.send(child, batch, cores, pin=self._cores.pinned, linger=self._linger)
+        linger = min(self._linger, self._pace.linger(len(cores)))
+        self._children.send(child, batch, cores, pin=self._cores.pinned, linger=linger)
         if batch[0].item.timeout is not None:
             self._watch_at = min(self._watch_at, now + batch[0].item.timeout)
 

@@ -16,7 +16,7 @@ import msgspec
 import executor.session
 import transports.direct.dispatcher
 import transports.direct.worker
-from executor.leases import SETTLED, WAITING
+from executor.leases import SETTLED, WAITING, Leases
 from executor.messages import NIL, Holding, Item, Parts, Report, Returned, Tasks, decode, encode, introduce
 from executor.packed import pack
 from executor.run import Earlier, Run
@@ -336,10 +336,12 @@ class Dispatcher:
             assert max(widths, default=0) <= mine.cores, "a task is too wide for its worker"
         assert broker._cores == sum(mine.cores for mine in broker._workers.values())
         holders = broker._holders
-        assert held == {place for place, holder in enumerate(holders) if holder >= 0}, "held by nobody"
+        assert held == {place for place, holder in enumerate(holders) if isinstance(holder, Leases)}, (
+            "held by nobody"
+        )
         assert sum(broker.waiting().values()) == holders.count(WAITING), "lines and holders differ"
         if self.pushed and not self.halted:
-            settled = [place for place, holder in enumerate(holders) if holder == SETTLED]
+            settled = [place for place, holder in enumerate(holders) if holder is SETTLED]
             lost = [place for place in settled if not self.run.is_recorded(place)]
             assert not lost or end._arrived, f"tasks {lost} are nowhere"
 

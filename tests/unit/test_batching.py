@@ -63,6 +63,12 @@ def test_a_child_has_some_moments_work_beside_what_it_runs() -> None:
     assert Batching().enough(1) == 1
 
 
+def test_reports_come_while_there_is_as_much_to_run_again() -> None:
+    for seconds in (ENOUGH_SECONDS / 8, ENOUGH_SECONDS / ENOUGH_MOST / 10):
+        pace = seen(seconds)
+        assert pace.linger(1) == pace.enough(1) * seconds / 2
+
+
 def test_what_is_little_is_not_moved() -> None:
     assert not seen(SHARED_SECONDS / 10).is_much(1, 5)
     assert seen(SHARED_SECONDS / 10).is_much(1, 20)

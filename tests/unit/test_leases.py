@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from array import array
-
-from executor.leases import SETTLED, WAITING, Leases
+from executor.leases import SETTLED, WAITING, Holder, Leases
 
 WIDTHS = [1, 1, 2, 2, 3, 1]
 
 
-def two(cores: int = 4) -> tuple[Leases, Leases, array[int]]:
+def two(cores: int = 4) -> tuple[Leases, Leases, list[Holder]]:
     """Two workers, and who holds what."""
-    holders = array("i", [WAITING] * len(WIDTHS))
-    return (*(Leases(number, cores, holders, WIDTHS, backfill=False) for number in (0, 1)), holders)
+    holders: list[Holder] = [WAITING] * len(WIDTHS)
+    return (*(Leases(cores, holders, WIDTHS, backfill=False) for _ in range(2)), holders)
 
 
 def test_a_place_that_came_back_and_was_handed_out_again_is_held_once_and_behind_the_others() -> None:
@@ -36,13 +34,13 @@ def test_what_another_has_now_is_not_held_and_can_not_be_dropped() -> None:
     assert mine.drop([0, 0], 1) == []
     assert other.drop([0, 0], 1) == [0]
     assert (mine.load, other.load) == (1, 0)
-    assert list(holders[:2]) == [SETTLED, 0]
+    assert holders[:2] == [SETTLED, mine]
 
 
 def test_what_ended_long_ago_takes_no_room() -> None:
     count = 10_000
-    holders, widths = array("i", [WAITING] * count), [1] * count
-    mine = Leases(0, 2, holders, widths, backfill=False)
+    holders: list[Holder] = [WAITING] * count
+    mine = Leases(2, holders, [1] * count, backfill=False)
     mine.hold([0], 1)
     for place in range(1, count):
         mine.hold([place], 1)

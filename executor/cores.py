@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,8 +83,9 @@ class CoreSet:
             raise ValueError(f"{width} cores of {self.free} free ones")
         self.free -= width
         if not self.free:  # there is nothing to choose
-            taken = tuple([core for free in self._free for core in free])
-            self._free = [[] for _ in self._all]
+            taken = tuple(chain.from_iterable(self._free))
+            for free in self._free:
+                free.clear()
             self._left, self._whole = [0] * len(self._all), [0] * len(self._all)
             return taken
         positions = self._nearest(self._whole, width)

@@ -131,7 +131,10 @@ class Pool:
         most = self._most
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
             self._take_all_back()
-        if not [item for item in items if item.width > most]:
+        for item in items:
+            if item.width > most:
+                break
+        else:
             self._line.add(run, items, shares)
             return
         for index, item in enumerate(items):  # the dispatcher knows better, unless it is not ours
@@ -229,7 +232,7 @@ class Pool:
                 if not self._backfill(now):
                     break
                 width = self._line.first.item.width
-            if not self._may_pass(width):
+            if width > 1 and not self._may_pass(width):
                 if self._share(now):  # narrower ones: they go first
                     continue
                 self._watch_at = min(self._watch_at, now + _GLANCE_SECONDS)
@@ -332,7 +335,7 @@ class Pool:
 
     def _may_pass(self, width: int) -> bool:
         """Whether no narrower call that was given to a child is still unstarted there."""
-        return width == 1 or not any(
+        return not any(
             len(child.cores) < width and child.entries and child.unstarted() for child in self._busy
         )
 

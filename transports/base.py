@@ -373,6 +373,11 @@ class Link(ABC):
     def receive(self) -> list[Event]:
         """Return what has arrived, without waiting; [] if nothing has."""
 
+    def wait(self, seconds: float) -> None:
+        """Wait until `receive` would give something, at most so long; it may return sooner."""
+        if not self.ready():
+            wait_readable(self.fileno(), seconds)
+
     def patience(self) -> float | None:
         """Return after how many seconds `receive` should be called even if `fileno` shows nothing."""
         return None

@@ -76,7 +76,9 @@ def fork() -> Begun | None:
     """Fork a guardian; return None where none can be forked: then one is to be spawned."""
     if sys.platform != "linux":  # elsewhere the system's own libraries may have threads
         return None
-    from executor import child, guardian, surroundings  # noqa: F401 - what it needs, and this process, too
+    import ctypes  # noqa: F401 - what it needs, and this process, too
+
+    from executor import child, guardian, surroundings  # noqa: F401
 
     cgroup.delegated()  # this process must be alone in its group to get others
     if len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208 - no names; some sitecustomize started threads
@@ -152,8 +154,10 @@ def _be_fresh(control: int) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)  # what a task prints must never mix with a script's own output
-    os.closerange(3, control)
-    os.closerange(control + 1, os.sysconf("SC_OPEN_MAX"))
+    for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - `os.closerange` may try a million
+        if number > 2 and number != control:
+            with contextlib.suppress(OSError):  # that of the folder itself
+                os.close(number)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # before anything else that takes long
     # What a task prints, in Python or in C, is written at once and so never in its neighbour's name.

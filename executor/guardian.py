@@ -150,13 +150,15 @@ def main(control: socket.socket) -> NoReturn:
     # Loaded once here, shared by every child that is forked.
     from executor import child, surroundings
 
+    # Collections in the children, and here, need not look at what is here, nor copy its pages. None goes
+    # before it either: that would copy all that is shared with the worker, and find next to nothing.
+    gc.freeze()
     settings = _receive_exactly(control, *_LENGTH.unpack(_receive_exactly(control, _LENGTH.size)))
     folder, allow, widest = json.loads(settings)
     groups = None if folder is None else Path(folder)
     if widest > 1:
         surroundings.load()
-    gc.collect()
-    gc.freeze()  # collections in the children need not look at what is here, nor copy its pages
+    gc.freeze()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # the worker alone decides when this ends

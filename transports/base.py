@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+import msgspec
+
 from executor.batching import LINGER_SECONDS
 from executor.bounds import LARGEST
 from executor.closing import Closing
@@ -315,27 +317,27 @@ class WorkerEnd(Closing):
         """Return after how many seconds `pull` must be called even if nothing came."""
 
 
-class Came(NamedTuple):
+class Came(msgspec.Struct, frozen=True):
     """A peer is there."""
 
     peer: bytes
 
 
-class Gone(NamedTuple):
+class Gone(msgspec.Struct, frozen=True):
     """A peer is there no more, and why."""
 
     peer: bytes
     why: str
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True):
     """A frame from a peer; the first frame of a new peer also says that it came."""
 
     peer: bytes
     parts: Parts
 
 
-class Sign(NamedTuple):
+class Sign(msgspec.Struct, frozen=True):
     """A peer is alive: a part of a long frame has come."""
 
     peer: bytes
@@ -370,6 +372,11 @@ class Link(ABC):
     @abstractmethod
     def receive(self) -> list[Event]:
         """Return what has arrived, without waiting; [] if nothing has."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait until `receive` would give something, at most so long; it may return sooner."""
+        if not self.ready():
+            wait_readable(self.fileno(), seconds)
 
     def patience(self) -> float | None:
         """Return after how many seconds `receive` should be called even if `fileno` shows nothing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -235,7 +236,7 @@ class _Listener(_ZmqLink):
 
     def __init__(self, endpoint: str, say: Say, wait: float | None, curve: _Curve | None) -> None:
         super().__init__(zmq.ROUTER, endpoint, curve)
-        self._at_once = _AT_ONCE
+        self._came = False  # whether one message is known to be there
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._doorkeeper: Any = None
         self._lock: Lock | None = None
@@ -285,15 +286,16 @@ class _Listener(_ZmqLink):
                 raise NobodyThere(f"another dispatcher is still at {self.address} after {wait:g} s")
             time.sleep(0.05)
 
-    def ready(self) -> bool:
-        ready = super().ready()
-        # What comes while it is waited for comes alone, mostly: it need not be asked what else there is.
-        self._at_once = _AT_ONCE if ready else 1
-        return ready
+    def wait(self, seconds: float) -> None:
+        if not self.ready():
+            self._came = bool(zmq.zmq_poll([(self._socket, _POLLIN)], math.ceil(seconds * 1000)))
 
     def receive(self) -> list[Event]:
+        if self._came:  # while it was waited for, and so alone, mostly: it isn't asked what else there is
+            self._came = False
+            return [Frame(self._socket.recv(_NOW), self._receive())]
         events: list[Event] = []
-        while len(events) < self._at_once and _pending(self._socket) & _POLLIN:
+        while len(events) < _AT_ONCE and _pending(self._socket) & _POLLIN:
             events.append(Frame(self._socket.recv(_NOW), self._receive()))
         if not events and self._say is not None and _pending(self._failed) & _POLLIN:
             why = "it has other keys, or doesn't speak ZeroMQ as we do"
@@ -330,7 +332,7 @@ class _Dialer(_ZmqLink):
             self._socket.curve_serverkey = curve.other
         # Nothing is queued for a dispatcher that isn't there: it would reach the next one, stale.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._writable = False
+        self._writable = 0  # _POLLOUT when it is
         self._told = False  # whether the descriptor tells of all that comes: nothing was left, or done since
         try:
             self._socket.connect(endpoint)
@@ -340,23 +342,19 @@ class _Dialer(_ZmqLink):
 
     def ready(self) -> bool:
         if not self._told:
-            self._told = self._is_old(_pending(self._socket))
+            self._told = _pending(self._socket) == self._writable
         return not self._told
-
-    def _is_old(self, events: int) -> bool:
-        """Whether there is nothing new in what the socket would do now."""
-        return not events & _POLLIN and bool(events & _POLLOUT) == self._writable
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
         now = _pending(self._socket)
-        if (writable := bool(now & _POLLOUT)) and not self._writable:
+        if (writable := now & _POLLOUT) and not self._writable:
             events.append(Came(self.PEER))
         self._writable = writable
         while len(events) < _AT_ONCE and now & _POLLIN:
             events.append(Frame(self.PEER, self._receive()))
             now = _pending(self._socket)
-        self._told = self._is_old(now)
+        self._told = now == writable
         if not writable and _pending(self._failed) & _POLLIN:
             self._try_again()
         return events

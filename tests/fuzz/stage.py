@@ -64,18 +64,22 @@ class Clock:
 def clocked() -> Iterator[Clock]:
     """Have both ends go by a clock of the test's, and number what they number from 1 on."""
     clock = Clock()
-    modules = (transports.direct.dispatcher, transports.direct.worker)
-    before = [(module, module.time, module.wait_readable) for module in modules]
+    timed = (transports.direct.dispatcher, transports.direct.worker)
+    waiting = (transports.base, transports.direct.worker)
+    before = [(module, "time", module.time) for module in timed]
+    before += [(module, "wait_readable", module.wait_readable) for module in waiting]
     numbers = executor.session._numbers
     try:
-        for module in modules:
-            module.time, module.wait_readable = clock, clock.wait
+        for module in timed:
+            module.time = clock
+        for module in waiting:
+            module.wait_readable = clock.wait
         executor.session._numbers = itertools.count(1)
         yield clock
     finally:
         executor.session._numbers = numbers
-        for module, time, wait in before:
-            module.time, module.wait_readable = time, wait
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 class Wire(Link):

@@ -410,5 +410,6 @@ def a_world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(World()) as made:
         for module in ("transports.direct.dispatcher", "transports.direct.worker"):
             patch.setattr(f"{module}.time", SimpleNamespace(monotonic=made.monotonic))
+        for module in ("transports.base", "transports.direct.worker"):
             patch.setattr(f"{module}.wait_readable", made.idle)
         yield made

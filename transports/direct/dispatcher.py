@@ -48,7 +48,6 @@ from transports.base import (
     Sign,
     WorkerView,
     still_running,
-    wait_readable,
 )
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
@@ -128,8 +127,8 @@ class DirectDispatcherEnd(DispatcherEnd):
             wake_at = min(deadline, self._beat_at, self._acknowledging.deadline)
             if self._tailing():
                 wake_at = min(wake_at, self._recall_at)
-            if now < wake_at and not self._arrived and not self._link.ready():
-                wait_readable(self._link.fileno(), wake_at - now)
+            if now < wake_at and not self._arrived:
+                self._link.wait(wake_at - now)
             # One helping, not all there is: workers get their next tasks before we look at their results.
             for event in self._link.receive():
                 self._hear(event)
@@ -235,8 +234,8 @@ class DirectDispatcherEnd(DispatcherEnd):
                         continue
                     if isinstance(message, Over):
                         silent.discard(event.peer)
-            if silent and not self._link.ready():
-                wait_readable(self._link.fileno(), left)
+            if silent:
+                self._link.wait(left)
 
     # -- hearing
 

@@ -175,7 +175,9 @@ def read_done(frame: Parts) -> tuple[Done, list[Report]]:
         reports = _reports.decode(done.reports)
     except _UNREADABLE as error:
         raise BadFrame(f"a child's frame that can't be read: {error}") from error
-    count, buffers = len(reports), sum([report.buffers for report in reports])
+    count, buffers = len(reports), 0
+    for report in reports:
+        buffers += report.buffers
     head = memoryview(done.reports)[: _LIST_HEAD.size]  # in that form they are joined to others
     if (done.count, buffers) != (count, len(frame) - 1) or head != _LIST_HEAD.pack(0xDD, count):
         raise BadFrame(f"a child's frame of {count} reports that are not as it says")

@@ -68,9 +68,15 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        if len(parts) == 1 and type(parts[0]) is bytes and len(parts[0]) < _CHUNK:  # the usual frame
-            self._outbox.append(memoryview(_ONE.pack(1, len(parts[0])) + parts[0]))
-            self.flush()
+        first = parts[0] if len(parts) == 1 and not self._outbox else None
+        if type(first) is bytes and len(first) < _CHUNK:  # the usual frame: nothing is gathered or waits
+            data = _ONE.pack(1, len(first)) + first
+            try:
+                sent = self.sock.send(data)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(data):
+                self._outbox.append(memoryview(data)[sent:])
             return
         views = [memoryview(part) for part in parts]  # of whatever items: bytes are what counts
         words = [view.nbytes for view in views]

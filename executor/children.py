@@ -11,7 +11,9 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import msgspec
 
 from executor.beginning import Begun
 from executor.cgroup import Group, delegated
@@ -26,14 +28,14 @@ from executor.process import Child
 _REFUSED_SECONDS = 1.0
 
 
-class Spoke(NamedTuple):
+class Spoke(msgspec.Struct, frozen=True):
     """Frames came from a child."""
 
     child: Child
     frames: list[list[Buffer]]
 
 
-class Died(NamedTuple):
+class Died(msgspec.Struct, frozen=True):
     """A child is dead, and all that it started; `status` is how it ended (negative: the signal).
 
     None: it never lived, as the system refused a process.
@@ -72,17 +74,13 @@ class Children:
         self._slots = 0
         self._refusal = NoProcess("")  # the last one, and until when it is not tried again
         self._refused_until = 0.0
-        self._unheard: list[Event] = []
+        #: What `hear` has to tell that the ears do not.
+        self.pending: list[Event] = []
         self._groups = delegated()
         self._guardian = self._new_guardian(begun)
 
     def __iter__(self) -> Iterator[Child]:
         return iter(self._by_slot.values())
-
-    @property
-    def pending(self) -> bool:
-        """Whether `hear` has something to tell that the ears do not."""
-        return bool(self._unheard)
 
     def find(self, run: str, cores: tuple[int, ...]) -> Child:
         """Return an idle child for a run, one that is pinned to these cores already if there is one.
@@ -91,7 +89,7 @@ class Children:
             NoProcess: there is none, and the system refuses to make one.
         """
         found = None
-        for child in self:
+        for child in self._by_slot.values():
             if child.run in (None, run) and not (child.busy or child.dead or child.ending or child.worn):
                 if child.last_cores == cores:
                     return child
@@ -161,10 +159,10 @@ class Children:
                     self._flush(child)
                 if events != WRITABLE and (frames := self._receive(child)):
                     yield Spoke(child, frames)
-            while self._unheard:
-                yield self._unheard.pop(0)
-        while self._unheard:
-            yield self._unheard.pop(0)
+            while self.pending:
+                yield self.pending.pop(0)
+        while self.pending:
+            yield self.pending.pop(0)
 
     def _flush(self, child: Child) -> None:
         try:
@@ -219,11 +217,11 @@ class Children:
         while not child.dead:
             frames = self._receive(child)
             if frames:
-                self._unheard.append(Spoke(child, frames))
+                self.pending.append(Spoke(child, frames))
             elif not child.dead:
                 self._hang_up(child)
         del self._by_slot[child.slot]
-        self._unheard.append(Died(child, status))
+        self.pending.append(Died(child, status))
 
     def _new_guardian(self, begun: Begun | None = None) -> Guardian:
         guardian = Guardian(self._groups, self._allow, widest=self._widest, begun=begun)
@@ -283,7 +281,7 @@ class Children:
         self._guardian.close()
         for child in self:
             child.close()
-        for event in self._unheard:
+        for event in self.pending:
             if isinstance(event, Died):
                 event.child.close()
         self._by_slot.clear()

@@ -10,6 +10,7 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,8 @@ class CoreSet:
         self._free = [list(cores) for cores in self._all]
         self._left = [len(cores) for cores in self._all]
         self._whole = list(self._left)
-        self._count = len(self.ids)  # of free ones
+        #: How many cores no task has.
+        self.free = len(self.ids)
         self._position = {core: position for position, cores in enumerate(self._all) for core in cores}
         # Groups of physical cores, by their positions, within which a task's cores should lie: from the
         # nearest to all. A machine that says nothing of its nodes has them all in node 0.
@@ -69,11 +71,6 @@ class CoreSet:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def free(self) -> int:
-        """How many cores no task has."""
-        return self._count
-
     def take(self, width: int) -> tuple[int, ...]:
         """Reserve `width` cores, at most `free`; return them in topological order.
 
@@ -84,10 +81,11 @@ class CoreSet:
         """
         if not 0 < width <= self.free:
             raise ValueError(f"{width} cores of {self.free} free ones")
-        self._count -= width
-        if not self._count:  # there is nothing to choose
-            taken = tuple([core for free in self._free for core in free])
-            self._free = [[] for _ in self._all]
+        self.free -= width
+        if not self.free:  # there is nothing to choose
+            taken = tuple(chain.from_iterable(self._free))
+            for free in self._free:
+                free.clear()
             self._left, self._whole = [0] * len(self._all), [0] * len(self._all)
             return taken
         positions = self._nearest(self._whole, width)
@@ -131,7 +129,7 @@ class CoreSet:
             position = self._position[core]
             free, every = self._free[position], self._all[position]
             if core not in free:
-                self._count += 1
+                self.free += 1
                 free.append(core)
                 free.sort(key=every.index)
             self._left[position] = len(free)

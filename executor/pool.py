@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from executor import messages
 from executor.batching import LINGER_SECONDS, SHARED_SECONDS, Batching
 from executor.beginning import Begun
@@ -50,7 +52,7 @@ _PRINTING_SECONDS = 0.02
 STILLBORN_MOST = 3
 
 
-class Finished(NamedTuple):
+class Finished(msgspec.Struct, frozen=True):
     """Reports of the pool, and the run that they belong to."""
 
     run: str
@@ -81,6 +83,7 @@ class Pool:
         begun: Begun | None = None,
     ) -> None:  # fmt: skip
         self._cores = cores
+        self._most = len(cores)
         self._linger = linger
         self._backfills = backfill
         self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
@@ -125,10 +128,13 @@ class Pool:
     def add(self, run: str, items: Sequence[Item], buffers: Sequence[Buffer]) -> None:
         """Take items of a run into the line, at their places."""
         shares = share_out(items, buffers) if buffers else {}
-        most = len(self._cores)
+        most = self._most
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
             self._take_all_back()
-        if not [item for item in items if item.width > most]:
+        for item in items:
+            if item.width > most:
+                break
+        else:
             self._line.add(run, items, shares)
             return
         for index, item in enumerate(items):  # the dispatcher knows better, unless it is not ours
@@ -196,15 +202,16 @@ class Pool:
         Raises:
             NoProcess: the system refuses to make a process, and there is none to wait for.
         """
-        for event in self._children.hear(told):
-            if isinstance(event, Spoke):
-                self._listen(event.child, event.frames)
-            else:
-                self._bury(event.child, event.status)
+        if told or self._children.pending:
+            for event in self._children.hear(told):
+                if isinstance(event, Spoke):
+                    self._listen(event.child, event.frames)
+                else:
+                    self._bury(event.child, event.status)
         now = time.monotonic()
         if now >= self._watch_at or now - self._watched_at > _WATCH_LEAST:
             self._watch(now)
-        self._start()
+        self._start(now)
         finished, self._finished = self._finished, []
         return finished
 
@@ -215,9 +222,8 @@ class Pool:
 
     # -- starting
 
-    def _start(self) -> None:
+    def _start(self, now: float) -> None:
         """Start what stands first in line for as long as there are cores for it."""
-        now = time.monotonic()
         while self._line or self._share(now):
             width = self._line.first.item.width
             if width > self._cores.free:
@@ -226,7 +232,7 @@ class Pool:
                 if not self._backfill(now):
                     break
                 width = self._line.first.item.width
-            if not self._may_pass(width):
+            if width > 1 and not self._may_pass(width):
                 if self._share(now):  # narrower ones: they go first
                     continue
                 self._watch_at = min(self._watch_at, now + _GLANCE_SECONDS)
@@ -240,7 +246,7 @@ class Pool:
                     raise
                 break  # those that are there must do
             self._send(child, self._next_batch(width), cores, now)
-        if self._freed and self._cores.free:
+        if self._freed and self._busy and self._cores.free:
             self._collect()
         self._freed = False
         self._look_ahead(now)
@@ -329,13 +335,13 @@ class Pool:
 
     def _may_pass(self, width: int) -> bool:
         """Whether no narrower call that was given to a child is still unstarted there."""
-        return width == 1 or not any(
+        return not any(
             len(child.cores) < width and child.entries and child.unstarted() for child in self._busy
         )
 
     def _next_batch(self, width: int) -> list[Entry]:
         """Take a batch from the line: equals in a row."""
-        return self._line.take(self._pace.batch(width, len(self._line), len(self._cores) // width))
+        return self._line.take(self._pace.batch(width, len(self._line), self._most // width))
 
     def _take_all_back(self) -> None:
         """Put everything that has not begun back into the line."""

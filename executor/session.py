@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -50,14 +50,14 @@ GREETING_SECONDS = 0.1
 _numbers = itertools.count(1)
 
 
-class Begin(NamedTuple):
+class Begin(msgspec.Struct, frozen=True):
     """A dispatcher began a run, which continues `earlier` ones: those are its own now."""
 
     run: str
     earlier: Sequence[str] = ()
 
 
-class Take(NamedTuple):
+class Take(msgspec.Struct, frozen=True):
     """Run these calls, in this order."""
 
     run: str
@@ -65,21 +65,21 @@ class Take(NamedTuple):
     buffers: Sequence[Buffer]
 
 
-class GiveBack(NamedTuple):
+class GiveBack(msgspec.Struct, frozen=True):
     """Give up to `most` unstarted calls back, the last in line first; None: all."""
 
     run: str
     most: int | None
 
 
-class Stop(NamedTuple):
+class Stop(msgspec.Struct, frozen=True):
     """Cancel calls, running or not; None: all of the run."""
 
     run: str
     places: Sequence[int] | None
 
 
-class Ended(NamedTuple):
+class Ended(msgspec.Struct, frozen=True):
     """The run, and those that it continued, are over (`complete`), or its dispatcher is gone, and `why`."""
 
     run: str

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from executor.messages import Holding
 from executor.packed import Packed
 from executor.words import plural, round_duration, size
@@ -20,7 +22,7 @@ from executor.words import plural, round_duration, size
 REPORT_BYTES = 500
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True):
     """Reports of a run on their way, with the number by which they are acknowledged."""
 
     run: str

@@ -89,7 +89,7 @@ class Worker:
                 self._say("killed by a second signal; what ran is lost")
                 self._say_dropped()
                 return EXIT_INTERRUPTED
-            if (self._signals or self._is_done()) and not self._draining:
+            if (self._signals or (self._served and self._is_done())) and not self._draining:
                 self._drain()
                 pool_is_due = wire_is_due = True
                 told = []
@@ -98,17 +98,24 @@ class Worker:
                 self._say_dropped()
                 return EXIT_OK
             wire_wait, pool_wait = self._end.patience(), self._pool.patience()
-            bounds = [wait for wait in (wire_wait, pool_wait, self._patience(now)) if wait is not None]
-            told = ears.wait(max(0.0, min(bounds)) if bounds else None)
+            wait = self._patience(now)
+            if wire_wait is not None and (wait is None or wire_wait < wait):
+                wait = wire_wait
+            if pool_wait is not None and (wait is None or pool_wait < wait):
+                wait = pool_wait
+            events = ears.wait(None if wait is None else max(0.0, wait))
             waited = time.monotonic() - now
             wire_is_due = wire_wait is not None and waited >= wire_wait
             pool_is_due = pool_wait is not None and waited >= pool_wait
-            for descriptor, _ in told:
+            told = []
+            for each in events:
+                descriptor = each[0]
                 if descriptor == wire:
                     wire_is_due = True
                 elif descriptor == self._wake:
                     os.read(self._wake, 256)
                 elif descriptor != self._lifeline:
+                    told.append(each)
                     pool_is_due = True
                 elif not os.read(self._lifeline, 64):
                     return EXIT_OK  # whoever started us is gone
@@ -187,8 +194,8 @@ class Worker:
                 self._say(f"dropped {plural(count, 'result')} of run {run}: nobody continued it so far")
 
     def _is_done(self) -> bool:
-        """Whether there was a run, as many as `once` asks for, of which nothing may be continued any more."""
-        return self._once and self._served and not self._end.unclaimed
+        """Whether the run that was served is all that `once` asks for, and nothing of it may be continued."""
+        return self._once and not self._end.unclaimed
 
     def _reply(self, finished: list[Finished]) -> None:
         """Send what has finished, in frames of one run and of bounded size."""

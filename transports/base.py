@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
+import msgspec
+
 from executor.batching import LINGER_SECONDS
 from executor.bounds import LARGEST
 from executor.closing import Closing
@@ -315,27 +317,27 @@ class WorkerEnd(Closing):
         """Return after how many seconds `pull` must be called even if nothing came."""
 
 
-class Came(NamedTuple):
+class Came(msgspec.Struct, frozen=True):
     """A peer is there."""
 
     peer: bytes
 
 
-class Gone(NamedTuple):
+class Gone(msgspec.Struct, frozen=True):
     """A peer is there no more, and why."""
 
     peer: bytes
     why: str
 
 
-class Frame(NamedTuple):
+class Frame(msgspec.Struct, frozen=True):
     """A frame from a peer; the first frame of a new peer also says that it came."""
 
     peer: bytes
     parts: Parts
 
 
-class Sign(NamedTuple):
+class Sign(msgspec.Struct, frozen=True):
     """A peer is alive: a part of a long frame has come."""
 
     peer: bytes

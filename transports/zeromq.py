@@ -332,7 +332,7 @@ class _Dialer(_ZmqLink):
             self._socket.curve_serverkey = curve.other
         # Nothing is queued for a dispatcher that isn't there: it would reach the next one, stale.
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
-        self._writable = False
+        self._writable = 0  # _POLLOUT when it is
         self._told = False  # whether the descriptor tells of all that comes: nothing was left, or done since
         try:
             self._socket.connect(endpoint)
@@ -342,23 +342,19 @@ class _Dialer(_ZmqLink):
 
     def ready(self) -> bool:
         if not self._told:
-            self._told = self._is_old(_pending(self._socket))
+            self._told = _pending(self._socket) == self._writable
         return not self._told
-
-    def _is_old(self, events: int) -> bool:
-        """Whether there is nothing new in what the socket would do now."""
-        return not events & _POLLIN and bool(events & _POLLOUT) == self._writable
 
     def receive(self) -> list[Event]:
         events: list[Event] = []
         now = _pending(self._socket)
-        if (writable := bool(now & _POLLOUT)) and not self._writable:
+        if (writable := now & _POLLOUT) and not self._writable:
             events.append(Came(self.PEER))
         self._writable = writable
         while len(events) < _AT_ONCE and now & _POLLIN:
             events.append(Frame(self.PEER, self._receive()))
             now = _pending(self._socket)
-        self._told = self._is_old(now)
+        self._told = now == writable
         if not writable and _pending(self._failed) & _POLLIN:
             self._try_again()
         return events

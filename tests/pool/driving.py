@@ -59,9 +59,9 @@ class Driver:
 
     def step(self, seconds: float = 0) -> None:
         """Let the pool do what there is to do, when something is, or after so long."""
-        for run, reports in self.pool.step(self.pool.ears.wait(seconds)):
+        for some in self.pool.step(self.pool.ears.wait(seconds)):
             self.frames += 1
-            self.finished += [Finished(run, report, buffers) for report, buffers in reports.each()]
+            self.finished += [Finished(some.run, report, buffers) for report, buffers in some.reports.each()]
 
     def run(self, *items: Item) -> list[Report]:
         """Run calls; return their reports by place."""

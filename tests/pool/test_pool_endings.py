@@ -31,9 +31,20 @@ def test_a_timeout_kills_and_frees_the_cores(start: Start) -> None:
     assert after.cores == late.cores
 
 
+def test_a_timeout_is_kept_however_seldom_calls_are_looked_at(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executor.pool._WATCH_SECONDS", 3600.0)
+    monkeypatch.setattr("executor.pool._WATCH_LEAST", 3600.0)
+    driver = start()
+    driver.run(item(0, "calls.pid"))  # a child is there, and begins at once
+    (late,) = driver.run(item(1, "time.sleep", 600, timeout=1.0))
+    assert late.status == "timeout"
+
+
 def test_a_timeout_kills_c_code_that_never_returns(start: Start, gone: Gone) -> None:
     driver = start(1)
-    (late,) = driver.run(item(0, "calls.hold_the_gil", "held", timeout=0.5))
+    (late,) = driver.run(item(0, "calls.hold_the_gil", "held", timeout=2.0))
     assert late.status == "timeout"
     assert gone(int(Path("held").read_text()))
 

@@ -97,6 +97,12 @@ class Children:
                     found = child
         return found or self.fork()
 
+    def prepare(self, count: int) -> None:
+        """Have so many new children wait for calls, or as many as the system lets be made."""
+        with contextlib.suppress(NoProcess):
+            for _ in range(count):
+                self.fork()
+
     def fork(self) -> Child:
         """Return a new child.
 

@@ -48,6 +48,10 @@ _WATCH_SECONDS = 0.1
 _WATCH_LEAST = 0.05
 _PRINTING_SECONDS = 0.02
 
+#: Children that wait for the first calls, at most. To make one takes 2 ms, one after the other, which is done
+#: while a worker connects. No more, as a call may be as wide as all cores: then the others wait for nothing.
+READY_MOST = 16
+
 #: Deaths of fresh children that one item may cause before it began; then it is at fault itself.
 STILLBORN_MOST = 3
 
@@ -99,6 +103,7 @@ class Pool:
         self._freed = False  # whether cores have become free since it was last looked what to start
         self._watched_at = self._watch_at = 0.0
         self._starved = OutOfMemory()
+        self._children.prepare(min(READY_MOST, len(cores)))
 
     def patience(self) -> float | None:
         """Return after how many seconds `step` must be called even if nothing happens; None: never."""

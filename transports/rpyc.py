@@ -263,6 +263,7 @@ class _Talk:
             self._part()
             with contextlib.suppress(Exception):  # likewise
                 self._connection.close()
+            self._sock.close()  # whatever RPyC has made of it
             self._wake_read.close()
             self._wake_write.close()
 

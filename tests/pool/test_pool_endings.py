@@ -49,6 +49,15 @@ def test_a_timeout_kills_c_code_that_never_returns(start: Start, gone: Gone) -> 
     assert gone(int(Path("held").read_text()))
 
 
+def test_processes_stand_ready_for_the_first_calls(start: Start) -> None:
+    driver = start(3)
+    (guardian,) = psutil.Process().children()
+    driver.until(lambda: len(guardian.children()) == 3)
+    ready = {child.pid for child in guardian.children()}
+    used = driver.run(*(item(place, "calls.nap", 0.05) for place in range(3)))
+    assert {value(report) for report in used} <= ready
+
+
 def test_a_fresh_child_stands_ready_after_a_kill(start: Start) -> None:
     driver = start(1)
     driver.run(item(0, "time.sleep", 600, timeout=0.2))

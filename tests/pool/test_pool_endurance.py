@@ -120,8 +120,9 @@ def test_more_cores_than_the_guardians_socket_holds_records(start: Start) -> Non
 
 
 @pytest.fixture
-def few_descriptors() -> Iterator[Callable[[int], None]]:
-    """Leave this process so many more descriptors."""
+def few_descriptors(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Leave this process so many more descriptors, and have no children made before."""
+    monkeypatch.setattr("executor.pool.READY_MOST", 0)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def limit(count: int) -> None:

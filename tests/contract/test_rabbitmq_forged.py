@@ -132,6 +132,7 @@ def test_what_is_made_up_without_the_keys_is_taken_for_nothing(
         for place in ("worker", "held", "orphaned"):
             gathered.until(lambda place=place: strange(worker.said, place), f"a stranger in {place} is said")
         assert len(gathered.results) == 20
+        gathered.until(end.workers, "the worker")
         assert [view.name for view in end.workers()] == ["rightful"]
         go.set()
         results = gathered.all()

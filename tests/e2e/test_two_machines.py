@@ -155,7 +155,9 @@ def test_one_copied_folder_joins_two_machines_at_a_broker(
     tasks = scripts.tasks(*(task("operator.add", number, 1) for number in range(200)))
     run = ["--yaml", yaml, "--tasks", tasks, "--output"]
     output, strange = scripts.folder / "results.jsonl", scripts.folder / "strange.jsonl"
-    in_the_clear = ours.start(scripts, "dispatcher.py", *run, output, "--address", broker.url)
+    in_the_clear = ours.start(
+        scripts, "dispatcher.py", *run, scripts.folder / "clear.jsonl", "--address", broker.url
+    )
     dispatcher = ours.start(scripts, "dispatcher.py", *run, output)
     third = stranger.start(scripts, "worker.py", "--yaml", yaml, "--cores", "1", "--name", "stranger")
     another = stranger.start(scripts, "dispatcher.py", *run, strange)

@@ -183,6 +183,7 @@ def test_what_is_too_large_for_the_wire_is_an_error_and_what_is_large_is_not(
 def pushing_through(runs: Runs, proxy: Proxy) -> Script:
     """Begin to leave a run, and stall in the middle of the push."""
     runs.place.listen = runs.place.reach = [proxy.address]
+    proxy.latency = 0.1  # or on a busy machine the push is over before it is stalled
     tasks = runs.scripts.tasks(*echoes(50_000))
     yaml = runs.write("proxy.yml")
     pushing = runs.scripts.dispatcher("--yaml", yaml, "--tasks", tasks, "--detach", "--run", NAME)

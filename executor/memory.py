@@ -89,11 +89,12 @@ def _resident(pid: int) -> int:
 
 def _proportional(pid: int, otherwise: int) -> int:
     """Return a process's proportional share of the pages it holds, in bytes; `otherwise` if nobody says."""
-    try:
+    found = None
+    with contextlib.suppress(OSError):
         found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    except OSError:
-        return otherwise
-    return otherwise if found is None else int(found[1]) * 1024
+    if found is None:
+        return min(otherwise, _resident(pid))  # nothing, if it has ended meanwhile
+    return int(found[1]) * 1024
 
 
 class OutOfMemory:

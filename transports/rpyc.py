@@ -444,6 +444,20 @@ def _context(identity: Identity | None, *, server: bool) -> Context | None:
     return Context(identity, server=server)
 
 
+class _Secured(ssl.SSLSocket):
+    """A socket that is connected, or none.
+
+    Of one whose other end has hung up already, `ssl` makes a socket that speaks no TLS, or drops it unclosed.
+    """
+
+    def getpeername(self) -> Any:
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionResetError("it hung up") from error
+
+
 def _secured(sock: socket.socket, context: Context, *, server: bool) -> ssl.SSLSocket:
     """Speak TLS on a connection from now on.
 
@@ -453,14 +467,12 @@ def _secured(sock: socket.socket, context: Context, *, server: bool) -> ssl.SSLS
     from executor.certificates import is_role, name_of
 
     sock.settimeout(_SYNC_TIMEOUT)
-    sock.getpeername()  # who has hung up already gets no TLS, of which wrap_socket says nothing
+    settings = context.current()
+    settings.sslsocket_class = _Secured
     if server:
-        secured = context.current().wrap_socket(sock, server_side=True)
+        secured = settings.wrap_socket(sock, server_side=True)
     else:
-        secured = context.current().wrap_socket(sock, server_hostname=name_of("worker"))
-    if secured.version() is None:  # nor does it if that happens meanwhile
-        secured.close()
-        raise ConnectionResetError("it hung up")
+        secured = settings.wrap_socket(sock, server_hostname=name_of("worker"))
     if server and not is_role(secured, "dispatcher"):
         secured.close()
         raise ssl.SSLError("it is no dispatcher")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
+import struct
 import threading
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 import rpyc
 from rpyc.core import consts
 
+from executor import keys
+from executor.certificates import Context, Identity
 from executor.errors import BadFrame
 from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, tasks
@@ -160,6 +164,21 @@ def test_bytes_that_are_not_rpyc_are_said(garbage: bytes, insecure: bool) -> Non
                 sock.close()
             wait_until(lambda: len(worker.said) > insecure, "a stranger", 10)
         assert worker.said[-1].startswith("hung up on a stranger from 127.0.0.1: ")
+
+
+@pytest.mark.parametrize("server", [False, True])
+def test_who_resets_a_connection_before_tls_begins_leaves_no_socket(server: bool) -> None:
+    """An unclosed one is a warning, and so fails the test."""
+    context = Context(Identity(keys.load(keys.place()), "worker" if server else "dispatcher"), server=server)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        far, _ = listening.accept()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        with pytest.raises(OSError, match="hung up"):
+            link._secured(near, context, server=server)
+        assert near.fileno() == -1
+        gc.collect()
 
 
 def test_a_dispatcher_that_came_and_went_is_no_stranger() -> None:

@@ -138,7 +138,7 @@ class Children:
         """Give a child a batch, see `Child.send`; if it dies of it or before, that is heard."""
         try:
             child.send(batch, cores, pin=pin, linger=linger)
-        except OSError:
+        except OSError:  # it is dead or dying, which is heard next; no context manager, as this path is hot
             pass
         if child.channel.unsent and not child.dead:
             self._ears.change(child.channel.fileno(), writable=True)

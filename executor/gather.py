@@ -143,7 +143,7 @@ class Gatherer:
                 continue
             if cancelled_at is not None and now - cancelled_at > _CANCELLING:
                 break
-            if self._halted and not held and self._recording.finish():
+            if self._halted and not held and self._end.knows_all and self._recording.finish():
                 break
 
     def _pause(self) -> None:

@@ -156,6 +156,8 @@ class Hello(_Message, tag="hello"):
     episode: Count = 0  # grows when something may have got lost; one and the same greeting may come twice
     leaving: bool = False  # it drains, and takes no more
     running: Longest = []  # what runs longest, where no Beat tells it
+    # Runs that it was told to stop lately, where it has no link of its own to their dispatchers.
+    stopped: Annotated[list[Name], msgspec.Meta(max_length=bounds.MOST_RUNS)] = []
 
 
 class Welcome(_Message, tag="welcome"):

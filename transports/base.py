@@ -188,6 +188,11 @@ class DispatcherEnd(Closing):
     def halt(self) -> None:
         """Hand out nothing more and take back what has not begun; what runs finishes."""
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether, once the run was stopped, `workers` tells of all that may have tasks of it."""
+        return True
+
     @abstractmethod
     def worker_died(self, pid: int) -> None:
         """A worker that this machine started has died: don't wait for its silence."""

@@ -90,6 +90,24 @@ def test_a_worker_that_was_away_while_its_run_was_stopped_stops_it_too(
         runs.never_again(worker, 1)
 
 
+def test_a_run_that_is_stopped_waits_for_the_first_words_of_workers_that_have_calls(
+    rabbitmq_url: str,
+) -> None:
+    place = Place(RabbitMQ(rabbitmq_url))
+    with place.dispatcher_end() as end:
+        gathered = Gathered(end, tasks(2))
+        wait_until(lambda: [gathered.turn(0.05)] and end.pushed == 2, "all is in line")
+        with StandIn(place, waits=lambda params: True) as worker:
+            wait_until(lambda: worker.took, "it has some, of which we have not heard")
+            assert not end.workers()
+            end.cancel()
+            assert not end.knows_all
+            wait_until(lambda: [gathered.turn(0.05)] and end.knows_all, "it was heard")
+            assert len(end.workers()) == 1
+            wait_until(lambda: [gathered.turn(0.05)] and not sum(view.held for view in end.workers()))
+            assert not gathered.results
+
+
 @pytest.mark.parametrize("how", ["before", "while it ends", "silent"])
 def test_a_run_is_ended_though_its_connection_breaks_at_that_moment(how: str, rabbitmq_url: str) -> None:
     wire = RabbitMQ(rabbitmq_url)

@@ -100,3 +100,30 @@ def test_what_a_broker_still_has_is_recorded_before_a_run_that_is_stopped_is_rem
     stopped = gatherer(dispatcher, records, wishes)
     assert stopped.gather() == (143 if why == "signal" else 1)
     assert len(records.results) == 20
+
+
+def test_a_run_that_is_stopped_ends_when_all_that_have_its_tasks_are_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a broker gave a worker tasks, and its word of that is still on the way."""
+    monkeypatch.setattr(gather, "_SIGNALS", ())
+    monkeypatch.setattr(gather, "_TURN", 0.0)
+    dispatcher = world.dispatcher(2, push=False, retries=0)
+    cancelled = [Report(place, 1, "cancelled", NIL) for place in range(2)]
+    comes = deque([[], [], [Delivery("w", "h", cancelled)]])
+
+    class Broker(DirectDispatcherEnd):
+        def results(self, timeout: float | None) -> list[Delivery]:
+            if len(comes) == 3:
+                stopped._on_signal(signal.SIGTERM, None)
+            return comes.popleft() if comes else []
+
+        @property
+        def knows_all(self) -> bool:
+            return not comes
+
+    dispatcher.end = Broker(dispatcher.link, Settings(), say=dispatcher.said.append)
+    records = Records()
+    stopped = gatherer(dispatcher, records, Wishes())
+    assert stopped.gather() == 143
+    assert [result.status for result in records.results] == ["cancelled"] * 2

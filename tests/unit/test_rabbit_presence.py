@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from hypothesis import given
@@ -16,13 +16,13 @@ from transports.rabbitmq.presence import Open, Presence
 
 
 def hello(
-    name: str = "w", cores: int = 2, *, leaving: bool = False, holding: list[int] | None = None
-) -> Hello:
+    name: str = "w", cores: int = 2, *, leaving: bool = False, holding: list[int] | None = None,
+    stopped: Sequence[str] = (),
+) -> Hello:  # fmt: skip
     """Return a worker's announcement, of places of run ``r``."""
     made = introduce(name, cores)
-    return msgspec.structs.replace(
-        made, instance=name, leaving=leaving, holding={"r": holding} if holding else {}
-    )
+    held = {"r": holding} if holding else {}
+    return msgspec.structs.replace(made, instance=name, leaving=leaving, holding=held, stopped=list(stopped))
 
 
 def of_r(holding: Holding) -> Iterable[int]:
@@ -104,11 +104,18 @@ def test_when_the_run_is_stopped_a_worker_has_something_until_it_says_otherwise(
     presence, calls = Presence(), Open([1])
     presence.meet(hello(), 1.0)
     assert [view.held for view in presence.views(of_r, calls, None, 3.0)] == [0]
-    presence.stop()
+    assert presence.answered
+    presence.stop("r")
     presence.meet(hello("late"), 1.5)
+    presence.meet(hello(stopped=["another"]), 1.5)  # it said so before it was told
     assert {view.name: view.held for view in presence.views(of_r, calls, None, 3.0)} == {"w": 1, "late": 1}
-    presence.meet(hello(), 2.0)
+    presence.meet(hello(stopped=["another", "r"]), 2.0)
     assert {view.name: view.held for view in presence.views(of_r, calls, None, 3.0)} == {"w": 0, "late": 1}
+    assert not presence.answered
+    presence.meet(hello(), 2.5)  # it has forgotten, and has nothing all the same
+    presence.meet(hello("late", stopped=["r"]), 2.5)
+    assert {view.name: view.held for view in presence.views(of_r, calls, None, 3.0)} == {"w": 0, "late": 0}
+    assert presence.answered
 
 
 def test_what_runs_longest_is_told_with_a_workers_presence() -> None:

@@ -71,7 +71,9 @@ def test_a_run_that_was_gone_goes_on_by_its_dispatchers_word_and_one_that_was_st
         runs.vanish(name, 1.0)
         runs.vanish(name, 1.1)
         assert runs.stopped(name)
+    assert runs.told() == ["stopped first"]
     runs.stop("stopped then", 2.0)
+    assert runs.told() == ["stopped first", "stopped then"]
     for name in ("gone", "stopped first", "stopped then"):
         runs.alive(name, 3.0)
     assert [runs.stopped(name) for name in ("gone", "stopped first", "stopped then")] == [False, True, True]

@@ -6,6 +6,7 @@ who is there and what they have; further attempts are the workers', too, so that
 
 from __future__ import annotations
 
+import math
 import secrets
 import socket
 import time
@@ -63,6 +64,12 @@ DONE_MOST, DONE_SECONDS = 50, 0.03
 #: Seconds between two lines to all that calls wait.
 TELL = 0.1
 
+#: Seconds until workers that did not answer are told again that the run is stopped.
+STOP_AGAIN = 0.5
+
+#: Seconds that what a worker first said may be on its way.
+FIRST_WORDS = 0.5
+
 #: Seconds that the broker gets at the end to be reached again, and to take what is still to be removed.
 PARTING = 5.0
 
@@ -104,7 +111,9 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._settled = False  # what need not be pushed is known
         self._watch = LostWatch(names)
         self._open = Open(())
-        self._stopped = False
+        self._stopped: type[Halt | Cancel] | None = None  # by what word, if it is
+        self._stopped_at = 0.0
+        self._stop_again_at = math.inf  # when those that did not answer it are told again
         self._presence = Presence()
         self._refused: set[str] = set()
         self._strangers: set[str] = set()
@@ -216,10 +225,21 @@ class RabbitDispatcherEnd(DispatcherEnd):
         self._stop(Cancel)
 
     def _stop(self, kind: type[Halt | Cancel]) -> None:
-        self._stopped = True
-        self._presence.stop()
-        for run in self._runs():
-            self._tell(kind(run))
+        self._stopped = kind
+        self._stopped_at = time.monotonic()
+        self._presence.stop(self._run)
+        self._tell_stopped(self._stopped_at)
+
+    def _tell_stopped(self, now: float) -> None:
+        self._stop_again_at = math.inf if self._stopped is None else now + STOP_AGAIN
+        if self._stopped is not None:
+            for run in self._runs():  # ours last: who answers that has heard the others
+                self._tell(self._stopped(run))
+
+    @property
+    def knows_all(self) -> bool:
+        # A worker's first words may still be on their way, although it has calls.
+        return not self._listening or time.monotonic() - self._stopped_at > FIRST_WORDS
 
     def _runs(self) -> list[str]:
         """Return the runs that are told of: the own one, and those that it continues."""
@@ -265,6 +285,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
         ats = [self._beat_at, self._reaping.look_at]
         if not self._watch.asking and self._watches():
             ats.append(self._watch.look_at)
+        if not self._presence.answered:
+            ats.append(self._stop_again_at)
         if self._fresh:
             ats.append(self._told_at + TELL)
         if self._done:
@@ -571,6 +593,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
                     self._tell(Alive(run))
             for hello, seconds in self._presence.silent(now, self._names.patience):
                 self._miss(hello, f"silent for {seconds:.0f} s")
+        if now >= self._stop_again_at and not self._presence.answered:
+            self._tell_stopped(now)
         if self._done and now - self._done_at > DONE_SECONDS:
             self._let_go(now)
         if self._fresh and now - self._told_at > TELL:

@@ -161,7 +161,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def _remove(self, wait: float | None) -> None:
         """Remove the run, and see that it is."""
-        self._removing, self._stands, self._stopped = True, False, True
+        self._removing, self._stands, self._stopped = True, False, Cancel
         while True:
             if self._run:
                 self._end_run()

@@ -76,7 +76,7 @@ class _Peer:
         self.hello = hello
         self.heard_at = now
         self.told_at = now  # ... of what it runs, whatever is forgiven
-        self.answered = answered  # since the run was stopped
+        self.answered = answered  # that it was told that the run is stopped, if it is
 
 
 class Presence:
@@ -84,24 +84,34 @@ class Presence:
 
     def __init__(self) -> None:
         self._peers: dict[str, _Peer] = {}
-        self._stopped = False
+        self._stopped: str | None = None  # the run, once it is stopped
 
     def meet(self, hello: Hello, now: float) -> None:
         """A worker announced itself, or that it leaves."""
         if hello.leaving and not hello.holding:
             self._peers.pop(hello.instance, None)
             return
+        answered = self._stopped is None or self._stopped in hello.stopped
         peer = self._peers.get(hello.instance)
         if peer is None:
-            self._peers[hello.instance] = _Peer(hello, now, answered=not self._stopped)
+            self._peers[hello.instance] = _Peer(hello, now, answered=answered)
         else:
-            peer.hello, peer.heard_at, peer.told_at, peer.answered = hello, now, now, True
+            peer.hello, peer.heard_at, peer.told_at = hello, now, now
+            peer.answered = peer.answered or answered
 
-    def stop(self) -> None:
-        """The run is stopped: a worker has something of it until it says that it has not."""
-        self._stopped = True
+    def stop(self, run: str) -> None:
+        """The run is stopped: a worker has something of it until it was told and says that it has not.
+
+        What it says meanwhile may be older than what it was given.
+        """
+        self._stopped = run
         for peer in self._peers.values():
             peer.answered = False
+
+    @property
+    def answered(self) -> bool:
+        """Whether all that are here were told that the run is stopped, if it is."""
+        return all(peer.answered for peer in self._peers.values())
 
     def forgive(self, now: float) -> None:
         """We were not there to hear them."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from executor.bounds import MOST_RUNS
+
 #: Seconds without anything of a run, and without its dispatcher, after which it counts as left.
 RUN_IDLE = 5.0
 
@@ -47,6 +49,10 @@ class Runs:
     def stopped(self, run: str) -> bool:
         """Whether none of a run's calls is to begin any more."""
         return run in self._runs and self._runs[run].stopped
+
+    def told(self) -> list[str]:
+        """Return the runs that somebody said are to stop, as long as they are remembered."""
+        return [name for name, run in self._runs.items() if run.stopped and not run.gone][-MOST_RUNS:]
 
     def unknown(self, run: str, now: float) -> bool:
         """Whether a run may be over without our having heard of it."""

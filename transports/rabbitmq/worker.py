@@ -393,6 +393,7 @@ class RabbitWorkerEnd(WorkerEnd):
     def _greeting(self) -> Hello:
         self._hello.holding = self._held.holding()
         self._hello.running = longest(self.running())
+        self._hello.stopped = self._runs.told()
         return self._hello
 
     # -- time

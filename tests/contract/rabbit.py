@@ -155,9 +155,11 @@ class RabbitMQ:
 
         RabbitMQ (3.10) may leave the names of quorum queues in memory for minutes after they were made (in
         `dets`, which saves by itself every three), and of one that it does not find after such a death none
-        ever gets a leader again. That is no matter of ours: so the names are saved first.
+        ever gets a leader again. That is no matter of ours: so the server saves the names first, and ends
+        itself at once, before somebody makes another queue.
         """
-        self.control("eval", "[dets:sync(Table) || Table <- dets:all()].")
+        self._control("eval", '[dets:sync(Table) || Table <- dets:all()], os:cmd("kill -9 " ++ os:getpid()).')
+        self._server.wait(30)
         self._lifelines.remove(self._server)
         _end(self._server)
 
@@ -169,12 +171,15 @@ class RabbitMQ:
 
     def control(self, *arguments: str) -> str:
         """Have `rabbitmqctl` do something; return what it says."""
-        done = subprocess.run(
+        done = self._control(*arguments)
+        assert not done.returncode, done.stdout + done.stderr
+        return done.stdout
+
+    def _control(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [*self._under, self._script.with_name("rabbitmqctl"), *arguments], env=self._environment,
             capture_output=True, text=True, timeout=STARTING, check=False,
         )  # fmt: skip
-        assert not done.returncode, done.stdout + done.stderr
-        return done.stdout
 
     def close(self) -> None:
         """End it and remove its folder."""

@@ -36,23 +36,12 @@ from executor.messages import (
 )
 from executor.pace import mean_seconds
 from executor.words import plural
-from transports.base import (
-    Delivery,
-    DispatcherEnd,
-    Event,
-    Frame,
-    Gone,
-    Jobs,
-    Link,
-    Say,
-    Sign,
-    WorkerView,
-    still_running,
-)
+from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, still_running
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
 from transports.direct.stock import Shares, is_present, possible, take_stock, translated
+from transports.link import Event, Frame, Gone, Link, Sign
 from transports.settings import Settings
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.

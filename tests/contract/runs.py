@@ -97,20 +97,23 @@ class Runs:
 
     def results(self) -> int | None:
         """How many reports of the run that was left wait; those that came together are in one message."""
-        queue = f"results.{self.id}"
-        if not (messages := self.waiting(queue)):
-            return messages
-        count = 0
+        messages = self.waiting(f"results.{self.id}")
+        return len(self.reported()) if messages else messages
+
+    def reported(self) -> list[int]:
+        """The places of the tasks whose reports wait."""
+        queue, places = f"results.{self.id}", list[int]()
         with self.wire.channel() as channel:  # whose end gives all back
             while (got := channel.basic_get(f"{self.wire.queue}.{queue}"))[0] is not None:
                 message, _ = decode(unpack(self.wire.opened(queue, got)))
                 assert isinstance(message, Reports)
-                count += len(message.items)
-        return count
+                places += [report.place for report in message.items]
+        return places
 
     def nothing_is_left(self) -> None:
+        """Wait until nothing is: what belongs to a connection goes a moment after that."""
         for queue in (f"results.{self.id}", f"manifest.{NAME}", f"claim.{NAME}"):
-            assert self.waiting(queue) is None
+            wait_until(lambda queue=queue: self.waiting(queue) is None, f"{queue} is gone")  # type: ignore[misc]
 
     def no_call_waits(self, widths: tuple[int, ...] = (1,)) -> None:
         """Wait until nobody has a call, nor will have one."""

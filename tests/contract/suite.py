@@ -135,8 +135,16 @@ class Contract(LosingWorkers):
             time.sleep(0.001)
             return params[0]
 
+        workers: list[StandIn] = []
+
+        def waits(params: list[Any]) -> bool:
+            """Until both have calls: on a slow machine one comes late, and the other had done all."""
+            return not all(worker.took for worker in workers)
+
         with place.dispatcher_end() as end, ExitStack() as stack:
-            workers = [stack.enter_context(StandIn(place, index, work=work)) for index in range(2)]
+            workers += [StandIn(place, index, work=work, waits=waits) for index in range(2)]
+            for worker in workers:
+                stack.enter_context(worker)
             results = Gathered(end, tasks(400)).all()
         assert [result.value for result in results] == list(range(400))
         assert Counter(workers[0].did + workers[1].did) == Counter(range(400))
@@ -248,6 +256,10 @@ class Contract(LosingWorkers):
             time.sleep(0.1)
             return params[0]
 
+        def waits(params: list[Any]) -> bool:
+            """So that some are left for the other, however late we hear of the first ones."""
+            return bool(params[0] >= 10)
+
         with Proxy(place.listen[0]) as proxy:
             direct = place.reach
             place.reach = [proxy.address, direct[1]] if wire.workers_listen else direct
@@ -258,7 +270,7 @@ class Contract(LosingWorkers):
                 place._more,
             )
             said: list[str] = []
-            with place.dispatcher_end(said.append) as end, StandIn(other, work=slow) as lost:
+            with place.dispatcher_end(said.append) as end, StandIn(other, work=slow, waits=waits) as lost:
                 gathered = Gathered(end, tasks(20, retries=5))
                 gathered.until(lambda: len(gathered.results) >= 2, "some results")
                 getattr(proxy, how)()
@@ -478,7 +490,7 @@ class Contract(LosingWorkers):
             assert 0 not in longest()
             (scripts.folder / "long.go").touch()
             gathered.until(lambda: 1 in gathered.results, "its end")
-            assert set(longest()) == {2}
+            gathered.until(lambda: set(longest()) == {2}, "that it runs no more")
             (scripts.folder / "later.go").touch()
             gathered.all()
         worker.send(signal.SIGTERM)
@@ -525,7 +537,9 @@ class Contract(LosingWorkers):
         dispatcher.send(signal.SIGINT)
         assert dispatcher.ends() == 130
         found = scripts.by_id()
-        assert {key: result["status"] for key, result in found.items()} == dict.fromkeys("01", "cancelled")
+        begun = {path.stem.removeprefix("held-") for path in scripts.folder.glob("held-*.runs")}
+        assert {key: result["status"] for key, result in found.items()} == dict.fromkeys(begun, "cancelled")
+        assert wire.broker_between or begun == {"0", "1"}
         assert all(len(result["cores"]) == 1 for result in found.values())
         wide = record("jobs.echo", "next", resources=2, id="wide")  # needs both cores
         scripts.run(

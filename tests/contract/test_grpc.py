@@ -34,7 +34,7 @@ CODE = ["transports/grpc_wire/frames_pb2.py", "transports/grpc_wire/frames_pb2_g
 def health_of(address: str, service: str = "", identity: Identity | None = None) -> str:
     with link._channel(address, identity) as channel:
         question = health_pb2.HealthCheckRequest(service=service)
-        answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=5)
+        answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=30)
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 

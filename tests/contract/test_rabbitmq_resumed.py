@@ -139,8 +139,8 @@ def test_what_broker_and_workers_have_is_taken_and_runs_once(wire: RabbitMQ) -> 
             resumed.catch_up(before)
             assert end.pushed == 600, "all is in the broker, or recorded"
             resumed.until(end.workers, "the worker")
-            (view,) = end.workers()
-            assert view.held > 0, "what it has of the earlier run counts as ours"
+            assert len(end.workers()) == 1
+            resumed.until(lambda: end.workers()[0].held > 0, "what it has of the earlier run counts as ours")
             work.go = 600
             resumed.finish()
         assert work.counts == dict.fromkeys(range(600), 1)
@@ -193,7 +193,7 @@ def test_what_was_not_pushed_is_and_nothing_is_twice(wire: RabbitMQ, monkeypatch
     first = place.dispatcher_end()
     gathered = Gathered(first, some)
     gathered.until(lambda: first.paused, "it pauses")
-    gathered.turn(0.5)
+    gathered.until(lambda: not first._pushing._unsafe, "what was on its way is there")  # type: ignore[attr-defined]
     pushed = first.pushed
     gathered.turn(0.3)
     assert 100 < first.pushed == pushed < 300, "it pushes while it is paused"
@@ -503,21 +503,24 @@ def noted(runs: Runs, count: int) -> None:
 
 def test_a_dispatcher_is_killed_and_its_run_resumed(runs: Runs) -> None:
     worker = runs.worker(2)
-    arguments = ["--tasks", runs.scripts.tasks(*counted(80, 0.1)), "--output", "r.jsonl"]
+    # Two hold the rest up until the first dispatcher is dead.
+    some = [*counted(20, 0.1), *holds(2), *counted(80, 0.1)[20:]]
+    arguments = ["--tasks", runs.scripts.tasks(*some), "--output", "r.jsonl"]
     first = runs.dispatcher(*arguments)
     wait_until(lambda: len(recorded(runs)) >= 10, "some results")
-    noted(runs, 80)
+    noted(runs, 82)
     first.kill()
     before = len(recorded(runs))
+    for number in range(2):
+        runs.runs(f"held-{number}").touch()
     id_ = worker.says("serving run").rpartition(" ")[2]
     wait_until(lambda: (runs.waiting(f"results.{id_}") or 0) > 3, "more is done while no dispatcher is there")
     second = runs.run(*arguments, "--resume")
     found = recorded(runs)
-    assert len(found) == 80
+    assert len(found) == 82
     assert before < 60, "the first did nearly all"
-    assert {result["id"]: result["value"] for result in found} == {f"c{at}": 1 for at in range(80)}, (
-        second.log()
-    )
+    values = {result["id"]: result["value"] for result in found if result["id"].startswith("c")}
+    assert values == {f"c{at}": 1 for at in range(80)}, second.log()
     assert runs.waiting(f"results.{id_}") is None
     runs.drain(worker)
     runs.no_call_waits()
@@ -538,7 +541,8 @@ def test_of_a_run_of_which_all_is_recorded_nothing_stays_with_the_broker(runs: R
     first.kill()
     id_ = worker.says("serving run").rpartition(" ")[2]
     go.touch()
-    wait_until(lambda: runs.waiting(f"results.{id_}") == 1, "the last is done")
+    runs.id = id_  # those that the dead one had not acknowledged come again
+    wait_until(lambda: 0 in runs.reported(), "the last is done")
     path = runs.folder / "r.jsonl"
     last = {**recorded(runs)[-1], **record("jobs.hold", "held-0", id="0"), "value": "held-0"}
     path.write_text(path.read_text() + json.dumps(last) + "\n")
@@ -620,7 +624,5 @@ def test_workers_that_end_in_peace_while_they_are_missed_break_nothing(wire: Rab
         generation = end._listening  # type: ignore[attr-defined]
         end._presence.meet(hello, time.monotonic())  # type: ignore[attr-defined] # as if its goodbye had not come
         end.worker_died(hello.pid)
-        for _ in range(10):
-            gathered.turn(0.1)
+        gathered.until(lambda: not end._reaping, "it has looked for its queues")  # type: ignore[attr-defined]
         assert end._listening == generation, "the connection broke over a queue that is gone"  # type: ignore[attr-defined]
-        assert not end._reaping  # type: ignore[attr-defined]

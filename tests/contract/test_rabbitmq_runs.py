@@ -66,7 +66,7 @@ def test_a_run_is_done_while_no_dispatcher_is_there(runs: Runs) -> None:
 
 
 def test_the_runs_own_retries_and_timeout_go_with_it(runs: Runs) -> None:
-    some = [record("jobs.flaky", "flaky", id="flaky"), record("time.sleep", 60, id="long")]
+    some = [record("jobs.flaky", "flaky", id="flaky", timeout=60), record("time.sleep", 60, id="long")]
     runs.run(
         "--tasks", runs.scripts.tasks(*some), "--detach", "--run", NAME, "--retries", "1", "--timeout", "0.3"
     )
@@ -148,6 +148,7 @@ def test_collect_waits_for_results_no_longer_than_it_was_told(runs: Runs) -> Non
     assert f"run {NAME} stays with the broker; --collect {NAME} gathers the other 2 results" in ended.stderr
     worker = runs.worker(2)
     runs.runs("held-0").touch()
+    wait_until(lambda: runs.results() == 1, "its report lies in the broker")
     runs.collect("--wait", "2", output="one.jsonl", status=3)
     assert runs.recorded("one.jsonl") == ["0"]
     runs.runs("held-1").touch()
@@ -322,6 +323,7 @@ def test_a_file_that_has_all_leaves_nothing_to_collect(runs: Runs) -> None:
     assert "3 of 3 tasks recorded before, nothing to collect" in done.stderr
     runs.detach(*holds(2))
     runs.runs("held-0").touch()
+    wait_until(lambda: runs.results() == 1, "its report lies in the broker")
     first = runs.collect("--wait", "2", output="one.jsonl", status=3)
     assert "gathers the other 1 result, with --resume into the same file" in first.stderr
     runs.runs("held-1").touch()

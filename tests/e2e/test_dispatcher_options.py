@@ -276,7 +276,7 @@ def test_progress_lines_where_there_is_no_terminal(scripts: Scripts) -> None:
     rest = [task("min", number, 1) for number in range(100)]  # more than the worker is given ahead
     records = scripts.tasks(task("jobs.fail"), task("min", 1), task("jobs.hold", "held"), *rest)
     dispatcher = scripts.dispatcher("--tasks", records, "--workers", "1", "--cores", "1")
-    line = dispatcher.says(" done, ")
+    line = dispatcher.says("2 of 103 done, ")  # on a slow machine there are others before it
     assert re.fullmatch(r"2 of 103 done, 2 failed, 1 running, [\d.]+/s, [\w. ]+ left", line)
     (scripts.folder / "held.go").touch()
     assert dispatcher.ends() == 1
@@ -394,7 +394,7 @@ def test_a_reader_that_goes_away_is_no_traceback(scripts: Scripts, output: list[
 def test_max_failures(scripts: Scripts) -> None:
     records = [
         task("jobs.hold", "held", id="held"),
-        *(task("jobs.fail", "no", 0.05, id=str(n)) for n in range(60)),
+        *(task("jobs.fail", "no", 0.05, id=str(n)) for n in range(400)),
     ]
     command = ["--tasks", scripts.tasks(*records), *local(1, 2), "--output", "results.jsonl"]
     dispatcher = scripts.dispatcher(*command, "--max-failures", "3")
@@ -404,7 +404,7 @@ def test_max_failures(scripts: Scripts) -> None:
     results = scripts.by_id()
     assert results.pop("held")["status"] == "ok"  # what ran finished
     assert {result["status"] for result in results.values()} == {"error"}
-    assert 3 <= len(results) < 20  # those that ran already; the rest is unrecorded
+    assert 3 <= len(results) < 100  # those that ran already; the rest is unrecorded
 
 
 def test_as_many_failures_as_tasks_are_no_hang(scripts: Scripts) -> None:
@@ -606,7 +606,7 @@ def test_near_the_end_a_line_names_what_still_runs_and_where(scripts: Scripts) -
     command = ["--tasks", scripts.tasks(*records), "--workers", "2", "--cores", "1"]
     loud = scripts.dispatcher(*command, "--output", "loud.jsonl")
     quiet = scripts.dispatcher(*command, "--output", "quiet.jsonl", "--quiet")
-    line = loud.says("1 running: ")
+    line = loud.says("20 of 21 done, 1 running: ")  # on a slow machine there are others before it
     assert re.fullmatch(
         r"20 of 21 done, 1 running: jobs\.hold\('the last one'\) on local-[12] for \d+ s", line
     ), line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import psutil
 import pytest
@@ -57,8 +58,8 @@ def test_what_a_task_leaves_running_ends_with_it(scripts: Scripts) -> None:
         "--tasks", scripts.tasks(*records), "--output", "results.jsonl", "--order", "file"
     )
     held(scripts)
-    left = {result["value"] for result in scripts.results()}
-    assert len(left) == 3
+    wait_until((scripts.folder / "results.jsonl").exists, "results come")
+    left = {result["value"] for result in wait_until(lambda: three_of(scripts.results()), "three results")}
     # They are ended with the child that ran their task, which then is replaced: while the next one runs.
     wait_until(lambda: not left & {process.pid for process in scripts.alive()}, "they end", GONE)
     (scripts.folder / "held.go").touch()
@@ -82,6 +83,10 @@ def test_a_crashed_task_takes_its_descendants_with_it(scripts: Scripts) -> None:
     (scripts.folder / "next.go").touch()
     assert dispatcher.ends() == 1
     assert scripts.by_id()["held"]["status"] == "crashed"
+
+
+def three_of(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return results if len(results) == 3 else []
 
 
 def held(scripts: Scripts) -> set[int]:

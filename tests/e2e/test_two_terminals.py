@@ -16,6 +16,7 @@ from scripts import LIMIT, ROOT, Scripts, task, wait_until
 
 from dispatcher import TASKS
 from executor.cores import granted
+from tests.contract.rabbit import free_ports
 
 needs_two_cores = pytest.mark.skipif(len(granted().ids) < 2, reason="needs two cores")
 
@@ -179,15 +180,9 @@ def test_a_path_too_long_for_a_socket_is_refused(scripts: Scripts) -> None:
 # ---- the wire's YAML
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("option", ["--yaml", "--yamll"])
 def test_over_tcp_by_the_yaml_file_that_lies_ready(scripts: Scripts, option: str) -> None:
-    port = str(free_port())
+    (port,) = free_ports(1)
     text = (ROOT / "zmq.yml").read_text()
     assert text.count("127.0.0.1:5555") == 1
     (scripts.folder / "zmq.yml").write_text(text.replace("127.0.0.1:5555", f"127.0.0.1:{port}"))
@@ -238,7 +233,7 @@ def test_over_ipv6(scripts: Scripts) -> None:
             probe.bind(("::1", 0))
         except OSError:
             pytest.skip("has no IPv6")
-        address = f"tcp://[::1]:{probe.getsockname()[1]}"
+    address = f"tcp://[::1]:{free_ports(1)[0]}"
     worker = scripts.worker("--address", address, "--once")
     scripts.run("--address", address, "--tasks", scripts.tasks(task("min", 1, 2)))
     assert worker.ends() == 0

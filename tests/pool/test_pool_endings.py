@@ -72,7 +72,7 @@ def test_each_call_of_a_batch_has_its_own_time(start: Start) -> None:
     driver = start(1)
     driver.run(*(item(i, "calls.pid") for i in range(300)))
     reports = driver.run(
-        *(item(i, "time.sleep", 600 if i == 350 else 0, timeout=0.5) for i in range(300, 400))
+        *(item(i, "time.sleep", 600 if i == 350 else 0, timeout=2.0) for i in range(300, 400))
     )
     assert [r.place for r in reports if r.status == "timeout"] == [350]
     assert sum(r.status == "ok" for r in reports) == 99

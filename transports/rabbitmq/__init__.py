@@ -16,8 +16,20 @@ runs.py         which runs it takes part in
 fetching.py     what it asks for, and what it keeps of what comes
 moving.py       calls on their way into its hands
 replies.py      what leaves its hands: reports, and calls that go back into line
-presence.py     which workers there are, and which calls have no report yet
-worker.py       the worker's end;  dispatcher.py  the dispatcher's;  kept.py  ... of runs that it leaves there
+worker.py       the worker's end, made of these
+
+presence.py     which workers there are, and which calls have no report yet;  unheld.py  ... and no worker
+greetings.py    workers introduce themselves
+continued.py    which runs a dispatcher gathers: its own, and those that it continues
+runqueues.py    their queues: declared, found again, lost, or gone
+pushing.py      calls on their way into line
+intake.py       reports on their way in;  acknowledging.py  ... which are recorded
+stopping.py     a run is stopped, until all have heard it
+lostwatch.py    which calls the broker has lost;  restoring.py  they are pushed again
+parting.py      the end of a run: asked for until the broker has done it
+dispatcher.py   the dispatcher's end, made of these;  kept.py  ... for runs that it leaves there
+
+strangers.py    what is none of ours, on either end;  telling.py  what is in line is told to all, by either
 """
 
 from __future__ import annotations

@@ -26,7 +26,14 @@ _LOOK = 0.25
 
 
 def turn(end: WorkerEnd) -> None:
-    """Answer what has come to one of them."""
+    """Answer what has come to one of them, and what came meanwhile: its descriptor may not tell of that."""
+    answer(end)
+    while end.patience() == 0.0:
+        answer(end)
+
+
+def answer(end: WorkerEnd) -> None:
+    """Answer what has come to one of them so far."""
     for order in end.pull(0):
         if isinstance(order, Take):
             end.reply(order.run, pack([_answer(item) for item in order.items]))

@@ -33,7 +33,7 @@ from msgspec.msgpack import Decoder, Encoder, Ext
 
 from executor.arrays import dtype_form, is_legible, read_array, read_dtype
 from executor.errors import BadFrame
-from executor.travel import MAX_DEPTH, TooDeep, Unfit, as_base, cannot_travel
+from executor.travel import MAX_DEPTH, TooDeep, Unfit, as_base, cannot_travel, is_shallow
 
 if TYPE_CHECKING:
     import numpy
@@ -46,19 +46,18 @@ OUT_OF_BAND = 65536
 
 INT, STR, COMPLEX, TUPLE, SET, FROZENSET, MAP, DATETIME, DATE, TIME, ARRAY, SCALAR, BUFFER = range(1, 14)
 
-_CODES: dict[type, int] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
-_KINDS = {code: kind for kind, code in _CODES.items()}
+#: Of the containers that msgpack lacks.
+CODES: dict[type, int] = {tuple: TUPLE, set: SET, frozenset: FROZENSET}
+_KINDS = {code: kind for kind, code in CODES.items()}
 
 _ENCODER = Encoder()
-_SORTED = Encoder(order="deterministic")
 
 #: What msgpack holds as it is, whatever the value.
 _ATOMS = frozenset({type(None), bool, float})
-#: What it holds as it is but for few values, at which the encoder raises one of `_BEYOND_MSGPACK`.
+#: What it holds as it is but for few values, at which the encoder raises one of `BEYOND_MSGPACK`.
 SCALARS = _ATOMS | {int, str}
-#: An int beyond 64 bits; a lone surrogate; to the sorting encoder, a key that is no str.
-_BEYOND_MSGPACK = (OverflowError, UnicodeEncodeError, TypeError)
-_CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
+#: An int beyond 64 bits; a lone surrogate; to an encoder that sorts, a key that is no str.
+BEYOND_MSGPACK = (OverflowError, UnicodeEncodeError, TypeError)
 
 _COMPLEX = struct.Struct("<dd")
 
@@ -89,49 +88,15 @@ def encode(value: Any) -> list[bytes | memoryview]:
         CannotTravel: the value, or something in it, has no form on the wire.
     """
     try:
-        if _is_plain(value):
+        if is_plain(value):
             try:
                 return [_ENCODER.encode(value)]
-            except _BEYOND_MSGPACK:
+            except BEYOND_MSGPACK:
                 pass
-        writer = _Writer()
+        writer = Writer()
         return [_ENCODER.encode(writer.pack(value)), *writer.buffers]
     except Exception as error:  # the value's own methods ran, which may raise anything
         raise cannot_travel(value, error) from error
-
-
-def canonical(value: Any) -> bytes:
-    """Return bytes that are equal for equal content in every process: to be hashed, never decoded.
-
-    The order of a dict's keys, of a set's elements and of an array's memory does not matter. Types do:
-    1, 1.0 and True differ, as do a list and a tuple.
-
-    Raises:
-        CannotTravel: as `encode`.
-    """
-    try:
-        if _is_plain(value):
-            try:
-                return _SORTED.encode(value)
-            except _BEYOND_MSGPACK:
-                pass
-        return _SORTED.encode(_Canonical().pack(value))
-    except Exception as error:  # as in encode
-        raise cannot_travel(value, error) from error
-
-
-def canonical_json(value: Any) -> bytes:
-    """As `canonical`, in a tenth of the time, for a value of nothing but what msgspec's JSON decoder makes.
-
-    Raises:
-        CannotTravel: it nests too deep.
-    """
-    try:
-        content = _SORTED.encode(value)
-    except (*_BEYOND_MSGPACK, RecursionError):
-        return canonical(value)
-    # A level of nesting takes a byte at least, so what is short does not nest too deep.
-    return content if len(content) <= MAX_DEPTH else canonical(value)
 
 
 def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
@@ -149,7 +114,7 @@ def decode(parts: Sequence[bytes | bytearray | memoryview]) -> Any:
         if reader.buffers:
             raise BadFrame(f"{len(reader.buffers)} of {len(parts) - 1} buffers belong to no value")
         # A level of nesting takes a byte at least, so a short head needs no look.
-        if len(parts[0]) > MAX_DEPTH and not _is_shallow(value, MAX_DEPTH):
+        if len(parts[0]) > MAX_DEPTH and not is_shallow(value, MAX_DEPTH):
             raise BadFrame(f"a value nested deeper than {MAX_DEPTH} levels")
         return value
     except BadFrame:
@@ -171,7 +136,7 @@ def decode_call(
     if not buffers:
         try:
             call = _CALL.decode(head)
-            if len(head) <= MAX_DEPTH or _is_shallow(list(call), MAX_DEPTH):
+            if len(head) <= MAX_DEPTH or is_shallow(list(call), MAX_DEPTH):
                 return call
         except Exception:  # what it is, or what is wrong with it, is found below
             pass
@@ -181,7 +146,7 @@ def decode_call(
     raise BadFrame("not a function and its arguments")
 
 
-def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
+def is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
     """Tell whether msgspec alone writes `value` so that it comes back as exactly what it was."""
     kind = type(value)
     if kind in SCALARS:
@@ -199,35 +164,15 @@ def _is_plain(value: Any, room: int = MAX_DEPTH) -> bool:
         return True
     room -= 1
     for item in items:  # noqa: SIM110 - all() over a generator takes twice as long
-        if type(item) not in SCALARS and not _is_plain(item, room):
+        if type(item) not in SCALARS and not is_plain(item, room):
             return False
     return True
-
-
-def are_shallow(values: Sequence[Any]) -> bool:
-    """Tell whether all of these decoded values nest no deeper than those that `decode` returns."""
-    if _CONTAINERS.isdisjoint(map(type, values)):
-        return True
-    return all(_is_shallow(value, MAX_DEPTH) for value in values)
-
-
-def _is_shallow(value: Any, room: int) -> bool:
-    """Tell whether a decoded `value` has at most `room` containers inside each other."""
-    kind = type(value)
-    if kind not in _CONTAINERS:
-        return True
-    if not room:
-        return False
-    items = [*value, *value.values()] if kind is dict else value
-    if _CONTAINERS.isdisjoint(map(type, items)):
-        return True
-    return all(_is_shallow(item, room - 1) for item in items)
 
 
 # --- Out: a value becomes a tree of plain values and extensions -------------------------------------------
 
 
-class _Writer:
+class Writer:
     """Turns one value into what msgspec writes; `buffers` gathers what travels beside it."""
 
     encoder = _ENCODER
@@ -249,54 +194,54 @@ class _Writer:
             value = as_base(value)
             if type(value) is float:
                 return value
-            method = _PACK.get(type(value), "pack_numpy")
+            method = _PACK.get(type(value), "_pack_numpy")
         return getattr(self, method)(value, room)
 
-    def pack_all(self, items: Iterable[Any], room: int) -> list[Any]:
+    def _pack_all(self, items: Iterable[Any], room: int) -> list[Any]:
         if not room:
             raise TooDeep(items)
         return list(map(self.pack, items, repeat(room - 1)))  # a comprehension is one more frame a level
 
-    def pack_int(self, value: int, room: int) -> int | Ext:
+    def _pack_int(self, value: int, room: int) -> int | Ext:
         if -(2**63) <= value < 2**64:
             return value
         return Ext(INT, value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True))
 
-    def pack_str(self, value: str, room: int) -> str | Ext:
+    def _pack_str(self, value: str, room: int) -> str | Ext:
         try:
             value.isascii() or value.encode()
         except UnicodeEncodeError:
             return Ext(STR, value.encode("utf-8", "surrogatepass"))
         return value
 
-    def pack_bytes(self, value: bytes, room: int) -> bytes | Ext:
-        return value if len(value) < OUT_OF_BAND else Ext(BUFFER, self.encoder.encode(self.beside(value)))
+    def _pack_bytes(self, value: bytes, room: int) -> bytes | Ext:
+        return value if len(value) < OUT_OF_BAND else Ext(BUFFER, self.encoder.encode(self._beside(value)))
 
-    def pack_complex(self, value: complex, room: int) -> Ext:
+    def _pack_complex(self, value: complex, room: int) -> Ext:
         return Ext(COMPLEX, _COMPLEX.pack(value.real, value.imag))
 
-    def pack_list(self, value: list[Any], room: int) -> list[Any]:
-        return self.pack_all(value, room)
+    def _pack_list(self, value: list[Any], room: int) -> list[Any]:
+        return self._pack_all(value, room)
 
-    def pack_items(self, value: tuple[Any, ...] | set[Any] | frozenset[Any], room: int) -> Ext:
-        code = _CODES[type(value)]
-        if _is_plain([*value], room):
+    def _pack_items(self, value: tuple[Any, ...] | set[Any] | frozenset[Any], room: int) -> Ext:
+        code = CODES[type(value)]
+        if is_plain([*value], room):
             try:
                 return Ext(code, self.encoder.encode(value))
-            except _BEYOND_MSGPACK:
+            except BEYOND_MSGPACK:
                 pass
-        return Ext(code, self.encoder.encode(self.pack_all(value, room)))
+        return Ext(code, self.encoder.encode(self._pack_all(value, room)))
 
-    pack_set = pack_items
+    _pack_set = _pack_items
 
-    def pack_dict(self, value: dict[Any, Any], room: int) -> dict[Any, Any] | Ext:
-        keys = self.pack_all(value, room)
-        values = self.pack_all(value.values(), room)
+    def _pack_dict(self, value: dict[Any, Any], room: int) -> dict[Any, Any] | Ext:
+        keys = self._pack_all(value, room)
+        values = self._pack_all(value.values(), room)
         if Ext not in map(type, keys):
             return dict(zip(keys, values, strict=True))
         return Ext(MAP, self.encoder.encode([x for pair in zip(keys, values, strict=True) for x in pair]))
 
-    def pack_moment(self, value: datetime | time, room: int) -> Ext:
+    def _pack_moment(self, value: datetime | time, room: int) -> Ext:
         zoneinfo: Any = sys.modules.get("zoneinfo")
         zone: Any = value.tzinfo if zoneinfo and isinstance(value.tzinfo, zoneinfo.ZoneInfo) else None
         offset = value.utcoffset()
@@ -308,103 +253,59 @@ class _Writer:
         )
         return Ext(DATETIME if type(value) is datetime else TIME, self.encoder.encode(moment))
 
-    def pack_date(self, value: date, room: int) -> Ext:
+    def _pack_date(self, value: date, room: int) -> Ext:
         return Ext(DATE, self.encoder.encode(_Moment(value.isoformat())))
 
-    def pack_numpy(self, value: Any, room: int) -> Ext:
+    def _pack_numpy(self, value: Any, room: int) -> Ext:
         import numpy
 
         if value.dtype.kind in "UMV" and not is_legible(numpy.asarray(value)):
             raise Unfit(value, f"unreadable NumPy data of dtype {value.dtype}", "what was filled in")
-        return self.pack_array(value) if isinstance(value, numpy.ndarray) else self.pack_scalar(value)
+        return self._pack_array(value) if isinstance(value, numpy.ndarray) else self._pack_scalar(value)
 
-    def pack_array(self, value: Array) -> Ext:
-        dtype = self.pack_dtype(value)
+    def _pack_array(self, value: Array) -> Ext:
+        dtype = self._pack_dtype(value)
         data: Any
         if value.nbytes < OUT_OF_BAND:
             data = value.tobytes("A")
         else:
-            data = self.beside(value.ravel("A").view("u1").data)
+            data = self._beside(value.ravel("A").view("u1").data)
         fortran = value.flags.f_contiguous and not value.flags.c_contiguous
         return Ext(ARRAY, self.encoder.encode(_Array(dtype, value.shape, fortran, data)))
 
-    def pack_scalar(self, value: Any) -> Ext:
+    def _pack_scalar(self, value: Any) -> Ext:
         form: list[Any]
         if isinstance(value, str):  # as an array it would lose its trailing NULs
             form = ["U", self.pack(str.__str__(value))]
         elif isinstance(value, bytes):
             form = ["S", bytes(value)]
         else:
-            form = [self.pack_dtype(value), value.tobytes()]
+            form = [self._pack_dtype(value), value.tobytes()]
         return Ext(SCALAR, self.encoder.encode(form))
 
-    def pack_dtype(self, owner: Any) -> Any:
+    def _pack_dtype(self, owner: Any) -> Any:
         form = dtype_form(owner.dtype, owner)
         return form if type(form) is str else self.pack(form)
 
-    def beside(self, buffer: bytes | memoryview) -> int:
+    def _beside(self, buffer: bytes | memoryview) -> int:
         self.buffers.append(buffer)
         return len(self.buffers) - 1
 
 
-class _Canonical(_Writer):
-    """Writes what does not depend on the process: all of it inline, and sorted where there is no order."""
-
-    encoder = _SORTED
-
-    def pack_bytes(self, value: bytes, room: int) -> bytes:
-        return value
-
-    def pack_set(self, value: Any, room: int) -> Ext:
-        items = sorted(map(self.encoder.encode, self.pack_all(value, room)))
-        return Ext(_CODES[type(value)], self.encoder.encode(items))
-
-    def pack_dict(self, value: dict[Any, Any], room: int) -> dict[Any, Any] | Ext:
-        keys = self.pack_all(value, room)
-        values = self.pack_all(value.values(), room)
-        if set(map(type, keys)) <= {str}:
-            return dict(zip(keys, values, strict=True))
-        pairs = zip(map(self.encoder.encode, keys), map(self.encoder.encode, values), strict=True)
-        return Ext(MAP, self.encoder.encode(sorted(pairs)))
-
-    def pack_array(self, value: Array) -> Ext:
-        form = [self.pack_dtype(value), value.shape, self.content(value)]
-        return Ext(ARRAY, self.encoder.encode(form))
-
-    def pack_scalar(self, value: Any) -> Ext:
-        import numpy
-
-        if isinstance(value, str | bytes):
-            return super().pack_scalar(value)
-        return Ext(SCALAR, self.pack_array(numpy.asarray(value)).data)
-
-    def content(self, array: Array) -> Any:
-        """Return what `array` holds, without the bytes between fields and in long doubles that nobody set."""
-        import numpy
-
-        if array.dtype.names is not None:
-            return [self.content(array[name]) for name in array.dtype.names]
-        if array.dtype.char == "G":
-            return [self.content(array.real), self.content(array.imag)]
-        if array.dtype.char == "g":
-            return [numpy.format_float_scientific(number, unique=True) for number in array.flat]
-        return array.tobytes()
-
-
 #: The writer's method for each type that travels, but for NumPy's.
 _PACK = {
-    int: "pack_int",
-    str: "pack_str",
-    bytes: "pack_bytes",
-    complex: "pack_complex",
-    list: "pack_list",
-    tuple: "pack_items",
-    set: "pack_set",
-    frozenset: "pack_set",
-    dict: "pack_dict",
-    datetime: "pack_moment",
-    time: "pack_moment",
-    date: "pack_date",
+    int: "_pack_int",
+    str: "_pack_str",
+    bytes: "_pack_bytes",
+    complex: "_pack_complex",
+    list: "_pack_list",
+    tuple: "_pack_items",
+    set: "_pack_set",
+    frozenset: "_pack_set",
+    dict: "_pack_dict",
+    datetime: "_pack_moment",
+    time: "_pack_moment",
+    date: "_pack_date",
 }
 
 

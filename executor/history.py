@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from executor import codec, jsonform
+from executor import content, jsonform
 from executor.output import ORDER, RUNS, sync_file, sync_folder
 from executor.run import Earlier
 from executor.task import Task, content_hash
@@ -196,7 +196,7 @@ def _tokens(tasks: Sequence[Task]) -> Iterator[bytes]:
             yield ids.encode()
             continue
         plain = jsonform.are_plain([part for task in some for part in (task.params, task.kwargs)])
-        canonical = codec.canonical_json if plain else codec.canonical
+        canonical = content.canonical_json if plain else content.canonical
         for task in some:
             if _OWN_ID.fullmatch(task.id):
                 yield task.id.encode() + b"\n"

@@ -39,6 +39,7 @@ import msgspec
 from executor import bounds, codec
 from executor.errors import BadFrame
 from executor.task import Status
+from executor.travel import are_shallow
 
 #: Grows when an old peer could not understand a new one; both sides say so when theirs differ.
 PROTOCOL = 1
@@ -369,7 +370,7 @@ def decode_read(frame: Parts) -> tuple[Message, list[Buffer]]:
     if len(frame) == 1:
         try:
             reports = _reader.decode(frame[0])
-            if codec.are_shallow([report.value for report in reports.items]):
+            if are_shallow([report.value for report in reports.items]):
                 return reports, []
         except Exception:  # of a value, which may raise anything, or no reports: `decode` tells
             pass

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
-from executor import codec
+from executor import content
 from executor.sizes import MOST
 
 #: How a task ended. ``lost``: every worker that held it vanished; ``rejected``: it can never run.
@@ -95,11 +95,11 @@ class Result(msgspec.Struct, gc=False):
     stderr: str | msgspec.UnsetType = msgspec.UNSET
 
 
-def content_hash(task: Task, canonical: Callable[[Any], bytes] = codec.canonical) -> str:
+def content_hash(task: Task, canonical: Callable[[Any], bytes] = content.canonical) -> str:
     """Return 16 hex digits of what the task computes: function, params, kwargs and resources.
 
     How it is run (timeout, retries, memory) is left out, so that a resumed run may change it. `canonical` is
-    `codec.canonical_json` for a task whose arguments hold nothing but JSON.
+    `content.canonical_json` for a task whose arguments hold nothing but JSON.
 
     Raises:
         CannotTravel: a parameter has no form on the wire.
@@ -107,9 +107,9 @@ def content_hash(task: Task, canonical: Callable[[Any], bytes] = codec.canonical
     return _digest(canonical([task.function, task.params, task.kwargs, task.resources]))
 
 
-def _digest(content: bytes) -> str:
+def _digest(form: bytes) -> str:
     digest = _BLAKE2B.copy()
-    digest.update(content)
+    digest.update(form)
     return digest.hexdigest()
 
 
@@ -121,7 +121,7 @@ class Naming:
         self._first: set[str] = set()
         self._again: dict[str, int] = {}
 
-    def name(self, tasks: Iterable[Task], canonical: Callable[[Any], bytes] = codec.canonical) -> None:
+    def name(self, tasks: Iterable[Task], canonical: Callable[[Any], bytes] = content.canonical) -> None:
         """Give ids to the next tasks; `canonical` is as in `content_hash`.
 
         Raises:
@@ -131,10 +131,10 @@ class Naming:
         first = self._first
         for task in tasks:
             # Even if the id is given, as this finds out whether the task can be handed out.
-            content = canonical([task.function, task.params, task.kwargs, task.resources])
+            form = canonical([task.function, task.params, task.kwargs, task.resources])
             if task.id:
                 continue
-            id = _digest(content) + "-0"
+            id = _digest(form) + "-0"
             if id in first:
                 count = self._again[id] = self._again.get(id, 0) + 1
                 id = f"{id[:-1]}{count}"

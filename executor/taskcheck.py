@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
-from executor import codec, jsontext
+from executor import content, jsontext
 from executor.errors import CannotTravel, TaskFileError
 from executor.sizes import MOST, parse_size, size_mistake
 from executor.task import Naming, Task, content_hash
@@ -88,7 +88,7 @@ class Intake:
                 self._claim(task.id, position)
         self._tasks += tasks
         self._positions.extend(positions)
-        self._name(codec.canonical_json)
+        self._name(content.canonical_json)
 
     def check(self, record: object, position: int, wrong: Sequence[str] = ()) -> None:
         """Take in what should be the record of a task; `wrong` is what its reader already found in it."""
@@ -133,7 +133,7 @@ class Intake:
             self._twice.add(position)
             self._mistakes.append((position, f"id: {shown(id)} is already the id of {self._place(first)}"))
 
-    def _name(self, canonical: Callable[[Any], bytes] = codec.canonical) -> None:
+    def _name(self, canonical: Callable[[Any], bytes] = content.canonical) -> None:
         """Give ids to the tasks that came since the last time."""
         tasks = self._tasks[self._named :]
         self._named = len(self._tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
@@ -12,6 +12,8 @@ from executor.errors import CannotTravel
 
 #: So many containers may lie inside each other: far from where the interpreter's recursion limit strikes.
 MAX_DEPTH = 200
+
+_CONTAINERS = frozenset({list, tuple, set, frozenset, dict})
 
 
 class Unfit(Exception):
@@ -95,6 +97,26 @@ def cannot_travel(value: Any, error: Exception) -> CannotTravel:
         return CannotTravel(f"a value of type {_names(type(value))[0]} can't travel: {reason}")
     where = _locate(value, error.item)
     return CannotTravel(f"{error.what}{where} can't travel; return {error.advice}")
+
+
+def are_shallow(values: Sequence[Any]) -> bool:
+    """Tell whether each of these decoded values has at most `MAX_DEPTH` containers inside each other."""
+    if _CONTAINERS.isdisjoint(map(type, values)):
+        return True
+    return all(is_shallow(value, MAX_DEPTH) for value in values)
+
+
+def is_shallow(value: Any, room: int) -> bool:
+    """Tell whether a decoded `value` has at most `room` containers inside each other."""
+    kind = type(value)
+    if kind not in _CONTAINERS:
+        return True
+    if not room:
+        return False
+    items = [*value, *value.values()] if kind is dict else value
+    if _CONTAINERS.isdisjoint(map(type, items)):
+        return True
+    return all(is_shallow(item, room - 1) for item in items)
 
 
 def _children(value: Any) -> Iterator[tuple[Any, Any]]:

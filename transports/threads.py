@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from executor.messages import Parts
-from transports.base import Came, Event, Frame, Gone, Link, Say, Sign
+from transports.base import Say
+from transports.link import Came, Event, Frame, Gone, Link, Sign
 from transports.pieces import Joiner, Piece
 
 #: Bytes, and events, that may lie in an inbox before its threads stop reading.

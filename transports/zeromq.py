@@ -26,9 +26,10 @@ from executor.messages import Hello, Parts
 from executor.private import Lock, runtime_folder, socket_lock
 from executor.waiting import SAY_AGAIN
 from transports.addresses import host_and_port, socket_path
-from transports.base import Came, Event, Frame, Link, Say, Transport
+from transports.base import Say, Transport
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
 from transports.guard import SAME_KEYS, keys_for
+from transports.link import Came, Event, Frame, Link
 from transports.settings import Settings as CommonSettings
 from transports.settings import checked
 

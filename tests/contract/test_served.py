@@ -18,7 +18,7 @@ from tests.contract.suite import same
 from tests.contract.wires import WIRES, Wire
 from tests.e2e.scripts import Scripts, wait_until
 from tests.e2e.scripts import task as record
-from transports.base import Came, Frame
+from transports.link import Came, Frame
 from transports.served import address
 
 pytestmark = pytest.mark.timeout(60)

@@ -30,8 +30,9 @@ from tests.fuzz.stage import (
     clocked,
 )
 from tests.fuzz.target import Target
-from transports.base import Came, Frame, Gone, Keep, Sign
 from transports.direct import DirectWorkerEnd
+from transports.link import Came, Frame, Gone, Sign
+from transports.settings import Keep
 
 #: Peers gone mad that are there at a time, and all that ever come in one input.
 CROWD, MOST_MAD = 3, 60

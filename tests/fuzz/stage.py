@@ -16,6 +16,7 @@ import msgspec
 import executor.session
 import transports.direct.dispatcher
 import transports.direct.worker
+import transports.link
 from executor.leases import SETTLED, WAITING, Leases
 from executor.messages import NIL, Holding, Item, Parts, Report, Returned, Tasks, decode, encode, introduce
 from executor.packed import pack
@@ -23,8 +24,9 @@ from executor.run import Earlier, Run
 from executor.session import Begin, Ended, GiveBack, Order, Session, Stop, Take, numbered
 from executor.task import Result, Task
 from executor.unclaimed import Unclaimed
-from transports.base import Came, Event, Frame, Gone, Link, Settings
 from transports.direct import DirectDispatcherEnd
+from transports.link import Came, Event, Frame, Gone, Link
+from transports.settings import Settings
 
 HEARTBEAT, PATIENCE = 1.0, 5.0
 
@@ -65,7 +67,7 @@ def clocked() -> Iterator[Clock]:
     """Have both ends go by a clock of the test's, and number what they number from 1 on."""
     clock = Clock()
     timed = (transports.direct.dispatcher, transports.direct.worker)
-    waiting = (transports.base, transports.direct.worker)
+    waiting = (transports.link, transports.direct.worker)
     before = [(module, "time", module.time) for module in timed]
     before += [(module, "wait_readable", module.wait_readable) for module in waiting]
     numbers = executor.session._numbers

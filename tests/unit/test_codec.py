@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from msgspec.msgpack import Ext
 
 from executor import codec
-from executor.codec import OUT_OF_BAND, canonical, canonical_json, decode, encode
+from executor.codec import OUT_OF_BAND, decode, encode
+from executor.content import canonical, canonical_json
 from executor.errors import BadFrame, CannotTravel
 from executor.travel import MAX_DEPTH
 from tests.unit.strategies import VALUES, arrays, assert_same
@@ -392,7 +393,7 @@ def test_bytes_that_nobody_set_do_not_count():
 
 def test_the_canonical_form_is_the_same_in_every_process():
     value = "{'b': {1, 'x', (2, 3)}, 'a': frozenset('hello'), 3: [2**70, 1.5]}"
-    code = f"from executor.codec import canonical; print(canonical({value}).hex())"
+    code = f"from executor.content import canonical; print(canonical({value}).hex())"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, check=True

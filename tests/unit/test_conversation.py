@@ -30,8 +30,8 @@ from tests.unit.world import (
     FakeWorker,
     World,
 )
-from transports.base import Frame
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+from transports.link import Frame
 from transports.settings import Settings
 
 # -- meeting

@@ -23,8 +23,8 @@ from executor.messages import (
 from executor.packed import pack
 from executor.session import Ended
 from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, World, number
-from transports.base import Came, Event, Frame
 from transports.direct.outcasts import Outcasts
+from transports.link import Came, Event, Frame
 
 #: Not only bytes that are none of ours: a message that is, but for a bound that it breaks.
 BEYOND = encode(Beat([Running("r", 1, float("inf"))]))

@@ -32,6 +32,26 @@ def test_results_survive_a_cut(world: World, noticed: bool, swallows: bool) -> N
     assert {result.attempt for result in dispatcher.results} == {1}
 
 
+@pytest.mark.parametrize("swallows", [True, False])
+@pytest.mark.parametrize("stop", ["halt", "cancel"])
+def test_a_worker_that_was_away_as_its_run_was_stopped_is_told_when_it_is_back(
+    world: World, stop: str, swallows: bool
+) -> None:
+    dispatcher = world.dispatcher(20)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: len(worker.queue) >= 2)
+    worker.cable.cut(swallows=swallows)
+    getattr(dispatcher.end, stop)()
+    world.turns(1)
+    assert len(worker.queue) >= 2
+    worker.cable.heal()
+    left = 1 if stop == "halt" else 0  # what runs finishes, or is cancelled
+    world.until(lambda: len(worker.queue) == left)
+    world.until(lambda: sum(view.held for view in dispatcher.end.workers()) == left)
+    assert [result.status for result in dispatcher.results] == ["cancelled"] * (1 - left)
+
+
 def test_what_was_recorded_already_is_not_recorded_again(world: World) -> None:
     """The worker did not hear that it was, and sends it again."""
     dispatcher = world.dispatcher(2)

@@ -8,7 +8,7 @@ from executor.messages import PROTOCOL, Welcome, encode
 from executor.session import Ended
 from tests.unit.test_conversation_resumed import COUNT, interrupted
 from tests.unit.world import HEARTBEAT, PATIENCE, World
-from transports.base import Came, Frame, Gone
+from transports.link import Came, Frame, Gone
 
 
 def test_a_dispatcher_that_vanishes_before_it_is_heard_takes_nothing(world: World) -> None:

@@ -15,7 +15,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from executor import codec, taskfile
+from executor import content, taskfile
 from executor.errors import EXIT_USAGE, TaskFileError
 from executor.sizes import MOST, parse_size
 from executor.task import Task, content_hash, identify
@@ -346,8 +346,8 @@ def test_ids_are_those_of_the_same_tasks_from_elsewhere(params: list[object]) ->
         found = read_text("".join(json.dumps(record) + "\n" for record in records))
     assert found == expected
     for task in expected:
-        content = codec.canonical([task.function, task.params, task.kwargs, task.resources])
-        assert task.id[:17] == hashlib.blake2b(content, digest_size=8).hexdigest() + "-"
+        form = content.canonical([task.function, task.params, task.kwargs, task.resources])
+        assert task.id[:17] == hashlib.blake2b(form, digest_size=8).hexdigest() + "-"
 
 
 def test_a_block_may_end_within_a_line_that_is_longer(write: WriteTasks) -> None:

@@ -27,8 +27,8 @@ from executor.packed import pack
 from executor.run import Earlier, Run
 from executor.session import Ended, GiveBack, Order, Stop, Take
 from executor.task import Result, Task
-from transports.base import Came, Event, Frame, Gone, Link
 from transports.direct import DirectDispatcherEnd, DirectWorkerEnd
+from transports.link import Came, Event, Frame, Gone, Link
 from transports.settings import Keep, Settings
 
 HEARTBEAT, PATIENCE = 1.0, 5.0
@@ -410,6 +410,6 @@ def a_world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(World()) as made:
         for module in ("transports.direct.dispatcher", "transports.direct.worker"):
             patch.setattr(f"{module}.time", SimpleNamespace(monotonic=made.monotonic))
-        for module in ("transports.base", "transports.direct.worker"):
+        for module in ("transports.link", "transports.direct.worker"):
             patch.setattr(f"{module}.wait_readable", made.idle)
         yield made

@@ -36,23 +36,12 @@ from executor.messages import (
 )
 from executor.pace import mean_seconds
 from executor.words import plural
-from transports.base import (
-    Delivery,
-    DispatcherEnd,
-    Event,
-    Frame,
-    Gone,
-    Jobs,
-    Link,
-    Say,
-    Sign,
-    WorkerView,
-    still_running,
-)
+from transports.base import Delivery, DispatcherEnd, Jobs, Say, WorkerView, still_running
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.loading import loads
 from transports.direct.outcasts import Outcasts, broken
 from transports.direct.stock import Shares, is_present, possible, take_stock, translated
+from transports.link import Event, Frame, Gone, Link, Sign
 from transports.settings import Settings
 
 #: Seconds between two looks for tasks that busy workers could hand to idle ones.
@@ -96,6 +85,7 @@ class DirectDispatcherEnd(DispatcherEnd):
         self._broker = Broker()
         self._jobs: Jobs | None = None
         self._runs: set[str] = set()  # the run, and those that it continues
+        self._stopped: Message | None = None  # by what word, if it is
         self._peers: dict[bytes, _Peer] = {}  # by the link's name for it
         self._instances: dict[str, _Peer] = {}
         self._acknowledging = Acknowledging()
@@ -187,8 +177,7 @@ class DirectDispatcherEnd(DispatcherEnd):
     def halt(self) -> None:
         self._broker.halt()
         if self._jobs is not None:
-            for peer in list(self._instances.values()):
-                self._send(peer, Recall(self._jobs.id, len(self._jobs.widths)))
+            self._stop(Recall(self._jobs.id, len(self._jobs.widths)))
 
     def worker_died(self, pid: int) -> None:
         for _ in range(len(self._instances)):  # its last words, if they are there
@@ -203,8 +192,13 @@ class DirectDispatcherEnd(DispatcherEnd):
     def cancel(self) -> None:
         self._broker.halt()
         if self._jobs is not None:
-            for peer in list(self._instances.values()):
-                self._send(peer, Cancel(self._jobs.id))
+            self._stop(Cancel(self._jobs.id))
+
+    def _stop(self, word: Message) -> None:
+        """Tell all workers, and those that can't be reached now when they greet."""
+        self._stopped = word
+        for peer in list(self._instances.values()):
+            self._send(peer, word)
 
     def close(self) -> None:
         if self._closed:
@@ -353,6 +347,8 @@ class DirectDispatcherEnd(DispatcherEnd):
         earlier, episode = list(self._jobs.earlier), peer.hello.episode
         welcome = Welcome(PROTOCOL, self._jobs.id, self._heartbeat, self._patience, earlier, episode)
         peer.welcomed = self._send(peer, welcome)
+        if peer.welcomed and self._stopped is not None:  # it may not have heard it
+            self._send(peer, self._stopped)
 
     def _take(self, peer: _Peer, message: Message, buffers: list[Buffer]) -> None:
         """Take a message of a worker that was greeted."""

@@ -10,8 +10,9 @@ from executor.messages import Hello, Holding, Welcome, decode, encode
 from executor.packed import Packed
 from executor.session import Order, Session, numbered
 from executor.unclaimed import Unclaimed, merged
-from transports.base import Came, Event, Gone, Link, Say, Sign, WorkerEnd, wait_readable
+from transports.base import Say, WorkerEnd, wait_readable
 from transports.direct.outcasts import Outcasts, broken
+from transports.link import Came, Event, Gone, Link, Sign
 from transports.settings import Keep
 
 #: Seconds between two looks whether there is somebody at the other end; links also say when somebody came.

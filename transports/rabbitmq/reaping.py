@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from transports.rabbitmq.amqp import Connection
@@ -26,8 +27,7 @@ class Reaping:
         self._names = names
         self._getting = False
         self._dead: dict[str, float] = {}  # queues of workers that died, and until when they are looked into
-        #: When it looks next.
-        self.look_at = 0.0
+        self._look_at = 0.0
 
     def died(self, instance: str, now: float) -> None:
         """A worker's process died: nothing else would bring back soon what it had."""
@@ -63,17 +63,22 @@ class Reaping:
 
     def tick(self, now: float) -> None:
         """Look, if it is time to."""
-        if self._busy or now < self.look_at:
+        if self._busy or now < self._look_at:
             return
         self._dead = {queue: until for queue, until in self._dead.items() if now < until}
         if self._dead:  # in turn
             queue, until = self._dead.popitem()
             self._dead = {queue: until, **self._dead}
-            self.look_at = now + _REAP_AGAIN
+            self._look_at = now + _REAP_AGAIN
             self._connection.look_for(queue)
         else:
-            self.look_at = now + LOOK_AGAIN
+            self._look_at = now + LOOK_AGAIN
             self._get(self._names.returned)
+
+    @property
+    def look_at(self) -> float:
+        """When it looks next; while it waits for an answer, nobody need look at the time for it."""
+        return math.inf if self._busy else self._look_at
 
     @property
     def _busy(self) -> bool:

@@ -16,6 +16,8 @@ runs.py         which runs it takes part in
 fetching.py     what it asks for, and what it keeps of what comes
 moving.py       calls on their way into its hands
 replies.py      what leaves its hands: reports, and calls that go back into line
+renewing.py     copies of calls that run for long
+announcing.py   what it says of itself
 worker.py       the worker's end, made of these
 
 presence.py     which workers there are, and which calls have no report yet;  unheld.py  ... and no worker

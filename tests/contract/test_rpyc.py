@@ -21,7 +21,8 @@ from tests.contract.ends import Gathered, Place, StandIn, tasks
 from tests.contract.proxy import connect
 from tests.contract.wires import Served
 from tests.e2e.scripts import wait_until
-from transports import rpyc as link
+from transports.rpyc_wire import tls
+from transports.rpyc_wire.stream import Stream
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -78,9 +79,9 @@ def test_who_does_not_keep_to_the_protocol_is_hung_up_on(
 
 def test_who_sends_without_end_and_takes_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it sends is read while we write, else two that both send would wait for ever; but not all."""
-    monkeypatch.setattr("transports.rpyc._READ_AHEAD_MOST", 8 << 20)
+    monkeypatch.setattr("transports.rpyc_wire.stream._READ_AHEAD_MOST", 8 << 20)
     ours, theirs = socket.socketpair()
-    stream = link._Stream(ours)
+    stream = Stream(ours)
 
     def flood() -> None:
         with contextlib.suppress(OSError):
@@ -133,7 +134,8 @@ def test_a_dispatcher_sends_bytes_and_nothing_else(stranger: Any, piece: Any) ->
 def test_a_connection_that_says_nothing_is_hung_up_on(
     monkeypatch: pytest.MonkeyPatch, insecure: bool
 ) -> None:
-    monkeypatch.setattr("transports.rpyc._SYNC_TIMEOUT", 0.3)
+    for module in ("talk", "tls"):
+        monkeypatch.setattr(f"transports.rpyc_wire.{module}.SYNC_TIMEOUT", 0.3)
     place = Place(WIRE, insecure=insecure)
     with StandIn(place) as worker, connect(place.listen[0]) as sock:
         sock.settimeout(20)
@@ -176,7 +178,7 @@ def test_who_resets_a_connection_before_tls_begins_leaves_no_socket(server: bool
         far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         far.close()
         with pytest.raises(OSError, match="hung up"):
-            link._secured(near, context, server=server)
+            tls.secure(near, context, server=server)
         assert near.fileno() == -1
         gc.collect()
 

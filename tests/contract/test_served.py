@@ -78,7 +78,7 @@ def test_one_hundred_megabytes_each_way_at_once(wire: Wire) -> None:
 
 def test_all_that_waits_at_both_ends_goes_at_once(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     """Far more than may be read ahead: each end reads between any two of its own messages."""
-    monkeypatch.setattr("transports.rpyc._READ_AHEAD_MOST", 12 << 20)
+    monkeypatch.setattr("transports.rpyc_wire.stream._READ_AHEAD_MOST", 12 << 20)
     place = Place(wire, insecure=True)
     frame = [b"x" * (5 << 20)]
     with place.worker_end(introduce("worker", 1)) as worker, place.dispatcher_end() as dispatcher:

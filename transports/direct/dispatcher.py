@@ -450,8 +450,10 @@ class DirectDispatcherEnd(DispatcherEnd):
 
     def _tick(self, now: float) -> None:
         if now >= self._beat_at:
-            self._beat_at = now + self._heartbeat
+            late, self._beat_at = now - self._beat_at, now + self._heartbeat
             for peer in list(self._instances.values()):
+                # While we were held up, by a slow disk say, we heard nobody: what they said may lie unread.
+                peer.heard_at = min(now, peer.heard_at + late)
                 silent = now - peer.heard_at
                 if silent > self._patience:
                     self._lose(peer, peer.away or f"silent for {silent:.0f} s")

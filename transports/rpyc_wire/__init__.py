@@ -1,0 +1,1 @@
+"""What a connection of the RPyC wire is made of, from the socket up."""

@@ -4,7 +4,9 @@ topology.py     queues and exchanges: names and arguments
 amqp.py         one connection that is kept
   envelope.py     messages, sealed for their place
   publisher.py    publications and what is said of them;  prober.py  which queues exist
-  bulk.py         many messages of a queue at once;  unsettled.py  few words that settle them
+  commands.py     what is asked of it, in order;  overdue.py  answers that are missing for too long
+  bulk.py         many messages of a queue at once
+  deliveries.py   what a channel brought, until it is settled;  unsettled.py  ... in few words
   events.py       what it tells;  words.py  where it is, and what went wrong
 outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed

@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from executor.bounds import LARGEST_FRAME
 from executor.errors import BadFrame, ConfigError
+from transports.addresses import unknown_name
 from transports.base import Say
 from transports.grpc_wire import frames_pb2 as _messages_code
 from transports.grpc_wire import frames_pb2_grpc as _service_code
@@ -176,7 +177,9 @@ class _Client(Dialler):
             why = _in_words(error)
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._deadlines[address] = min(2 * self._deadlines[address], _HEALTH_DEADLINE_MOST)
-            if _is_refusal(error):
+            if _names_nobody(error):
+                self.remark(unknown_name(address))
+            elif _is_refusal(error):
                 self.remark(f"{address} doesn't answer as a worker of ours does: {SAME_KEYS}")
             elif error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
                 self.remark(f"{address}: {why}")
@@ -304,6 +307,12 @@ def _is_refusal(error: grpc.RpcError) -> bool:
         error.code() == grpc.StatusCode.UNAVAILABLE
         and any(word in details for word in ("handshak", "certificate", "ssl", "tls", "socket closed"))
     )
+
+
+def _names_nobody(error: grpc.RpcError) -> bool:
+    """Whether the address has a name that leads nowhere."""
+    details = str(error.details()).lower()
+    return "errors resolving" in details or "dns resolution failed" in details
 
 
 def _in_words(error: grpc.RpcError) -> str:

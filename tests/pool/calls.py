@@ -23,9 +23,17 @@ _kept: list[object] = []
 _WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
 
 
-def set_alarm(seconds: float) -> int:
+def set_alarm(seconds: float, timer: int) -> int:
     """Return before an alarm goes off that it set."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(timer, seconds)
+    return os.getpid()
+
+
+def compute(seconds: float) -> int:
+    """Use a core for so long."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
     return os.getpid()
 
 

@@ -224,9 +224,10 @@ class _Child:
         )
         try:
             return encoder.encode(report), large, finished
-        except (OverflowError, UnicodeEncodeError):  # an int beyond 64 bits, or halves of characters
+        except (OverflowError, UnicodeEncodeError, msgspec.EncodeError):  # 2**64, halves of characters, 4 GB
             if report.error is None:
-                report.value = msgspec.Raw(codec.encode(value)[0])
+                report.value, _, report.error = _packed(value, None)
+                report.status = "ok" if report.error is None else "error"
             else:
                 kind, said, trace = (text.encode(errors="backslashreplace").decode() for text in report.error)
                 report.error = kind, said, trace

@@ -503,9 +503,14 @@ class Pool:
         self._take_read(child, first, ((report, ()) for report in reports))
 
     def _end_call(self, child: Child, entry: Entry, why: str, number: int = signal.SIGTERM) -> None:
-        """Kill a child for what its present call does; what waits behind it goes elsewhere."""
+        """Kill a child for what its present call does; what waits behind it goes elsewhere.
+
+        Unless that call has just ended and the next one begun, which may take a signal for its own affair.
+        """
         self._put_back(child.take_back())
-        self._kill(child, why, (entry,), number)
+        current = child.current()
+        if current is not None and current[0] is entry:
+            self._kill(child, why, (entry,), number)
 
     # -- watching
 

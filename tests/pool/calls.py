@@ -69,16 +69,21 @@ def touch(name: str) -> int:
     return 0
 
 
-def touch_once(name: str) -> str:
-    """Run until it is killed, but return at once the next time."""
-    if not Path(name).exists():
-        touch(name)
-    return name
-
-
 def wait_for(name: str) -> str:
     while not Path(name).exists():
         time.sleep(0.002)
+    return name
+
+
+def nap_undisturbed(name: str, seconds: float) -> str:
+    """Say that it runs, by a file, and sleep; raise if SIGTERM comes."""
+
+    def handler(number: int, frame: object) -> None:
+        raise RuntimeError("told to end")
+
+    signal.signal(signal.SIGTERM, handler)
+    Path(name).touch()
+    time.sleep(seconds)
     return name
 
 

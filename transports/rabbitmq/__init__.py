@@ -80,6 +80,8 @@ class Settings(CommonSettings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         checked(read_url, self.url, "url")
+        if not _NAME.fullmatch(self.queue):
+            raise ValueError("queue: must be of letters, digits, and . _ - between them, 100 at most")
 
     @property
     def broker(self) -> Broker:
@@ -135,8 +137,6 @@ def _of_user(settings: Settings, say: Say) -> tuple[Broker, Topology, Seal]:
     Raises:
         ConfigError: the keys can't be used, or the way to the broker is not protected.
     """
-    if not _NAME.fullmatch(settings.queue):
-        raise ConfigError("queue: must be of letters, digits, and . _ - between them, 100 at most")
     found = parameters(settings.broker)
     if found.ssl_options is None and not is_loopback(found.host):
         if not settings.insecure:

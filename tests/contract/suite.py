@@ -545,7 +545,12 @@ class Contract(LosingWorkers):
             own, (each, *_) = self.yaml(scripts, place)
             worker = scripts.worker("--yaml", each, "--cores", "1", "--no-pin")
             dispatcher = scripts.dispatcher(
-                "--yaml", own, "--tasks", scripts.tasks(record("jobs.hold", "held")), "--output", "results.jsonl"
+                "--yaml",
+                own,
+                "--tasks",
+                scripts.tasks(record("jobs.hold", "held")),
+                "--output",
+                "results.jsonl",
             )
             wait_until((scripts.folder / "held.runs").exists)
             proxy.cut()

@@ -90,6 +90,9 @@ _HEALTH_DEADLINE_MOST = 60.0
 
 _SERVICE = "function_executor.v1.Worker"
 
+#: What the health service of a worker may say of it.
+_OURS = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
+
 #: The key of the call's metadata by which a dispatcher names itself.
 _NAME_KEY = "dispatcher"
 
@@ -164,7 +167,8 @@ class _Client(Dialler):
             question = health_pb2.HealthCheckRequest(service=_SERVICE)
             answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=self._deadlines[address])
             self._deadlines[address] = _HEALTH_DEADLINE
-            if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            # One that drains says NOT_SERVING, to others: if it is ours, it has results for us.
+            if answer.status not in _OURS:
                 return False
             stub = frames_pb2_grpc.WorkerStub(channel)
             call = stub.Talk(_messages(outbox), metadata=[(_NAME_KEY, self._name)])

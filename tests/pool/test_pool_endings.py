@@ -52,6 +52,13 @@ def test_a_timeout_kills_c_code_that_never_returns(start: Start, gone: Gone) -> 
     assert gone(int(Path("held").read_text()))
 
 
+def test_a_timeout_kills_what_has_left_its_process_group(start: Start) -> None:
+    driver = start(1)
+    late, after = driver.run(item(0, "calls.leave_its_group", timeout=0.3), item(1, "calls.pid"))
+    assert late.status == "timeout"
+    assert value(after)
+
+
 def test_processes_stand_ready_for_the_first_calls(start: Start) -> None:
     driver = start(3)
     (guardian,) = psutil.Process().children()

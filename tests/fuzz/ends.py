@@ -96,13 +96,13 @@ class _Workers:
             said, _ = decode(frame)
         except BadFrame:
             dispatcher.turn()
-            known, lines = dispatcher.end._peers.get(one.peer), len(dispatcher.said)
+            known, lines = dispatcher.end._roster._by_link.get(one.peer), len(dispatcher.said)
             dispatcher.wire.events.append(Frame(one.peer, frame))
             dispatcher.turn()
             if known is not None:
                 assert one.peer in dispatcher.wire.was_cut, "who breaks the protocol is not cut off"
                 assert any(known.hello.name in line for line in dispatcher.said[lines:]), "... nor named"
-                assert known.key not in dispatcher.end._instances
+                assert known.key not in dispatcher.end._roster.peers
             return
         dispatcher.loose |= _claimed(said)
         dispatcher.wire.events.append(Frame(one.peer, frame))
@@ -170,10 +170,10 @@ def run_dispatcher(data: bytes) -> int:
                 clock.now += 0.6 * PATIENCE
                 joined.turn(0)
                 dispatcher.turn()
-            assert dispatcher.end._instances.keys() <= {RIGHTFUL}
+            assert dispatcher.end._roster.peers.keys() <= {RIGHTFUL}
         assert not any(peer.startswith(b"rightful") for peer in dispatcher.wire.was_cut)
         session = joined.worker.session
-        known = session.welcomed and not session.outbox and RIGHTFUL in dispatcher.end._instances
+        known = session.welcomed and not session.outbox and RIGHTFUL in dispatcher.end._roster.peers
         dispatcher.end.close()
         assert session.run is None or not known, "a worker was not told of the end"
         return workers.frames + joined.frames

@@ -46,6 +46,7 @@ def main() -> int:
     if (arguments.action == "export") != (arguments.target is not None):
         parse.error("export goes with the name of a new folder, and nothing else does")
 
+    import os
     import shlex
     import time
     from pathlib import Path
@@ -61,6 +62,7 @@ def main() -> int:
             "what runs now keeps the old keys until it is started again; copies elsewhere are to be replaced"
         )
         return 0
+    fresh = not os.path.exists(folder / keys.FILE)  # noqa: PTH110 - the path's own method raises, where one may not look
     found = keys.load(folder)
     if arguments.action == "export":
         target = Path(arguments.target).absolute()
@@ -70,7 +72,7 @@ def main() -> int:
         print("and remove it here; who has it can run anything that you can")
         return 0
     made = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.made))
-    print(f"{found.folder}: {found.fingerprint}, made {made}")
+    print(f"{found.folder}: {found.fingerprint}, made {'just now, as there were none' if fresh else made}")
     return 0
 
 

@@ -39,7 +39,9 @@ def parser() -> argparse.ArgumentParser:
         help="let later, narrower tasks start while a wide one waits for its cores, for 10 s at most",
     )  # fmt: skip
     parse.add_argument("--once", action="store_true", help="end with the first dispatcher's run")
-    parse.add_argument("--name", help="name in results (default: host name and process id)")
+    parse.add_argument(
+        "--name", type=options.name, help="name in results (default: host name and process id)"
+    )
     parse.add_argument(
         "--grace", type=options.seconds, default=0.5, metavar="SECONDS",
         help="time between SIGTERM and SIGKILL for a task that must end (default: 0.5)",

@@ -40,8 +40,8 @@ class Arena:
     SIZE = 2 * _HALF
 
     def __init__(self, descriptor: int, *, child: bool) -> None:
-        self._descriptor = os.dup(descriptor)
         self._memory = mmap.mmap(descriptor, self.SIZE)
+        self._descriptor = os.dup(descriptor)  # last, as nobody would close it if anything failed
         self._out, self._in = (_HALF, 0) if child else (0, _HALF)
         # A child may change what it is lent, where a worker only passes it on.
         self._flags = mmap.MAP_PRIVATE if child else mmap.MAP_SHARED | _POPULATE
@@ -95,11 +95,12 @@ class Arena:
 class _Loan(mmap.mmap):
     """Cells of the other end, until nothing refers to them any more."""
 
-    #: Called then.
-    over: Callable[[], None]
+    #: Called then; None as long as it is not one.
+    over: Callable[[], None] | None = None
 
     def __del__(self) -> None:
-        self.over()
+        if self.over is not None:
+            self.over()
 
 
 def _cells(length: int) -> int:

@@ -77,6 +77,7 @@ class Channel:
                 sent = 0
             if sent < len(data):
                 self._outbox.append(memoryview(data)[sent:])
+                self.flush()  # on a blocking socket a signal may have cut it short
             return
         views = [memoryview(part) for part in parts]  # of whatever items: bytes are what counts
         words = [view.nbytes for view in views]

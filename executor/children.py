@@ -200,7 +200,10 @@ class Children:
     def _hear_guardian(self) -> None:
         records = self._guardian.receive()
         if records is None:
-            self._replace_guardian()
+            try:
+                self._replace_guardian()
+            except OSError as error:  # it is tried again when a child is needed
+                self._refused(error)
             return
         for what, first, second in records:
             if what == FORKED and second < 0:
@@ -235,17 +238,22 @@ class Children:
         return guardian
 
     def _replace_guardian(self) -> None:
-        """Somebody killed the guardian: its children die with it, and what they started is ended here."""
-        self._ignore(self._guardian.sock.fileno())
+        """Somebody killed the guardian: its children die with it, and what they started is ended here.
+
+        Raises:
+            OSError: the system refuses to make another.
+        """
+        if (descriptor := self._guardian.sock.fileno()) in self._by_descriptor:
+            self._ignore(descriptor)
         for child in self:
             if child.pid:
                 with contextlib.suppress(OSError):
                     os.killpg(child.pid, signal.SIGKILL)
         self._guardian.close()
         self._by_pid.clear()
-        self._guardian = self._new_guardian()
-        for child in list(self):
+        for child in list(self):  # first, as nobody else will tell of them
             self._lay_out(child, -signal.SIGKILL)
+        self._guardian = self._new_guardian()
 
     # -- ending
 

@@ -53,15 +53,16 @@ def read(path: str | None, **overrides: str | None) -> Wire:
     known = transport.Settings.__struct_fields__
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-            raise ConfigError(f"{place}{one_line(str(key), 100)}: unknown key for transport {name}; {hint}")
+            hint = _hint(str(key), known)
+            raise ConfigError(f"{place}{one_line(str(key), 100)}: unknown key for transport {name}{hint}")
     settings = _convert({**values, "transport": name}, transport, place)
     for option, value in overrides.items():
         if value is None:
             continue
         if option not in transport.OVERRIDES:
-            raise ConfigError(f"--{option}: is not for transport {name}")
+            fitting = [f"--{each}" for each in transport.OVERRIDES if each in overrides]
+            instead = f"; {' or '.join(fitting)} is" if fitting else ""
+            raise ConfigError(f"--{option}: is not for transport {name}{instead}")
         key = transport.OVERRIDES[option]
         values[key] = value.split(",") if option in _LISTS else value
         settings = _convert({**values, "transport": name}, transport, "", {key: f"--{option}"})
@@ -84,8 +85,26 @@ def _convert(
     try:
         return msgspec.convert(values, transport.Settings)
     except msgspec.ValidationError as error:
-        key, colon, text = _in_words(one_line(str(error), 1000)).partition(": ")
+        said = _unknown_below(str(error), transport) or _in_words(one_line(str(error), 1000))
+        key, colon, text = said.partition(": ")
         raise ConfigError(f"{place}{(options or {}).get(key, key)}{colon}{text}") from error
+
+
+def _unknown_below(message: str, transport: type[Transport]) -> str:
+    """Return what to say of an unknown key in the mapping under a key, or "" if it is not that."""
+    found = re.fullmatch(r"Object contains unknown field `(.*)` - at `\$\.(\w+)`", message, re.DOTALL)
+    if found is None:
+        return ""
+    unknown, key = one_line(found[1], 100), found[2]
+    types = {field.name: field.type for field in msgspec.structs.fields(transport.Settings)}
+    known: tuple[str, ...] = getattr(types.get(key), "__struct_fields__", ())
+    return f"{key}.{unknown}: unknown key{_hint(unknown, known)}"
+
+
+def _hint(unknown: str, known: tuple[str, ...]) -> str:
+    """Return what ends a line about a key that is unknown: the one that was meant, or all that are known."""
+    near = difflib.get_close_matches(unknown, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
 
 
 def _mapping(path: str) -> dict[str, Any]:
@@ -128,6 +147,7 @@ _TYPES = {
 
 def _in_words(message: str) -> str:
     """Turn msgspec's "Expected `float | null`, got `str` - at `$.wait`" into a line for the user."""
+    message = message.replace(" - at `key` in `$.", " as a key - at `$.")
     text, _, path = message.partition(" - at `$.")
 
     def words(match: re.Match[str]) -> str:

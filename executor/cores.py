@@ -177,7 +177,7 @@ def choose(
     have = granted(environ)
     count = len(have.ids) if wanted is None else wanted
     if count > len(have.ids):
-        remark = f"{count} cores, but {have.by} grants {len(have.ids)}: tasks share them and are not pinned"
+        remark = f"{count:,} cores, but {have.by} grants {len(have.ids)}: tasks share them and are not pinned"
         return CoreSet(range(count), pinned=False), remark
     if not pin:
         return CoreSet(range(count), pinned=False), ""

@@ -91,6 +91,8 @@ class Guardian:
         Raises:
             ConnectionError: the guardian is gone.
         """
+        if self.sock.fileno() < 0:  # and no other could be made
+            raise ConnectionError("closed")
         socket.send_fds(self.sock, [_RECORD.pack(FORK, slot, 0)], descriptors)
 
     def signal(self, pid: int, number: int) -> None:

@@ -78,9 +78,26 @@ def load_lines(block: bytes) -> list[dict[str, Any]] | None:
 
 def malformed(error: ValueError) -> str:
     """Return what a user should know of an error that `load` raised."""
-    if isinstance(error, json.JSONDecodeError):
-        return f"malformed JSON: {error.msg} (column {error.colno})"
-    return f"malformed JSON: {error}"
+    if not isinstance(error, json.JSONDecodeError):
+        return f"malformed JSON: {error}"
+    _, column, ends = _place(error)
+    what = error.msg.removesuffix(" at")  # of "Invalid control character at: line 1"
+    return f"malformed JSON: {what} (column {column}{', where it ends' if ends else ''})"
+
+
+def line_of(error: ValueError) -> int | None:
+    """Return the line, from 1, of an error that `load` raised, if it knows one."""
+    return _place(error)[0] if isinstance(error, json.JSONDecodeError) else None
+
+
+def _place(error: json.JSONDecodeError) -> tuple[int, int, bool]:
+    """Return line and column, both from 1, and whether the text ends there.
+
+    What a text lacks at its end it lacks behind its last character, not on the empty line that follows.
+    """
+    end = len(error.doc.rstrip())
+    at = min(error.pos, end)
+    return error.doc.count("\n", 0, at) + 1, at - error.doc.rfind("\n", 0, at), at == end
 
 
 def _accounts_for(colons: int, values: list[Any], *, escaped: bool) -> bool:

@@ -51,7 +51,7 @@ def detach(run: Run, wire: Wire, *, wait: float | None, say: Say) -> int:
             end.drop(wait)
             return EXIT_TERMINATED if signals[0] == signal.SIGTERM else EXIT_INTERRUPTED
         say(f"{plural(len(run.tasks), 'task')} of run {run.name} now at {end.address}")
-    say(f"collect the results with the same --yaml and --collect {run.name} --output FILE")
+    say(f"collect the results with the same --yaml (and --address) and --collect {run.name} --output FILE")
     print(run.name)
     return EXIT_OK
 

@@ -79,11 +79,12 @@ def load(folder: Path) -> Keys:
     Raises:
         ConfigError: they can't be read or made, or others could read them.
     """
+    instead = f"name another folder with `keys:` or {VARIABLE}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"keys: {folder.parent}: can't be made: {error.strerror}") from error
-    private_folder(folder, instead=f"name another folder with `keys:` or {VARIABLE}")
+        raise ConfigError(f"keys: {folder.parent}: can't be made: {error.strerror}; {instead}") from error
+    private_folder(folder, instead=instead)
     path = folder / FILE
     try:
         if not path.exists():

@@ -62,7 +62,7 @@ class LocalWorkers:
                 start += wanted
         else:
             say(
-                f"{plural(count, 'worker')} of {max(self.widths)} on {plural(len(granted.ids), 'core')}: "
+                f"{plural(count, 'worker')} of {max(self.widths):,} on {plural(len(granted.ids), 'core')}: "
                 "tasks share them and are not pinned"
             )
 

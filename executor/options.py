@@ -82,6 +82,13 @@ def core_count(text: str) -> int:
     return value
 
 
+def name(text: str) -> str:
+    """Read a name that people see."""
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be printable text, not {text!r}")
+    return text
+
+
 def count(text: str) -> int:
     """Read an integer of at least 0."""
     try:
@@ -99,8 +106,10 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value >= 0):
+    if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}")
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0 seconds, not {text!r}")
     return value
 
 

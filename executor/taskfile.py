@@ -137,7 +137,7 @@ def _read_json(file: BinaryIO, name: str) -> list[Task]:
     try:
         document, twice = jsontext.load(text) if text.strip() else (None, [])
     except ValueError as error:
-        line = f":{error.lineno}" if hasattr(error, "lineno") else ""
+        line = "" if (number := jsontext.line_of(error)) is None else f":{number}"
         more = getattr(error, "msg", "") == "Extra data"  # behind a first object that is whole
         hint = "; a file of one task on each line ends in .jsonl" if more else ""
         raise TaskFileError([f"{name}{line}: {jsontext.malformed(error)}{hint}"]) from error

@@ -66,10 +66,13 @@ def load(text: str, place: str) -> object:
     try:
         return _Builder().build(yaml.parse(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
-        what = ": ".join(part for part in (error.context, error.problem) if part)
+        began, context = error.context_mark, error.context
+        if context and began and error.problem_mark and began.line < error.problem_mark.line:
+            context += f" that begins on line {began.line + 1}"
+        what = ": ".join(part for part in (context, error.problem) if part)
         if "maximum nesting depth" in what:  # libyaml reads ahead, and has a bound of its own
             what = f"nests deeper than {MOST_NESTED} levels"
-        mark = error.problem_mark or error.context_mark
+        mark = error.problem_mark or began
         where = f"{place}:{mark.line + 1}: {what} (column {mark.column + 1})" if mark else f"{place}: {what}"
         raise UsageError(where) from error
     except yaml.reader.ReaderError as error:

@@ -345,7 +345,7 @@ class Transport(ABC):
             ConfigError: there is no broker on this wire, or the name can't be used.
         """
         raise ConfigError(
-            f"{name}: a run can't be left on transport {settings.transport}, which has no broker; "
+            f"a run can't be left on transport {settings.transport}, which has no broker; "
             "choose one that has: --yaml rabbitmq.yml"
         )
 

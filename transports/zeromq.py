@@ -104,6 +104,12 @@ class ZeroMQ(Transport):
     @classmethod
     def worker_end(cls, settings: Any, hello: Hello, *, say: Say) -> DirectWorkerEnd:
         endpoint = _endpoint(settings.address)
+        if endpoint.startswith("tcp://*:"):
+            port = endpoint.rpartition(":")[2]
+            raise ConfigError(
+                f"address: {endpoint} is what a dispatcher listens on (`bind`); "
+                f"a worker needs the name of the dispatcher's machine: tcp://HOST:{port}"
+            )
         link = _Dialer(endpoint, say, _curve(settings, endpoint, "worker", say))
         link.largest = settings.largest
         return DirectWorkerEnd(link, hello, say=say, keep=settings.keep)

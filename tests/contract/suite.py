@@ -31,7 +31,7 @@ import pytest
 from executor import config
 from executor.errors import ConfigError
 from executor.messages import PROTOCOL, introduce
-from tests.contract.ends import Gathered, Place, StandIn, crowd, task, tasks
+from tests.contract.ends import Gathered, Place, StandIn, are_in_order, crowd, task, tasks
 from tests.contract.lost import LosingWorkers
 from tests.contract.proxy import Proxy, connect
 from tests.contract.wires import Wire
@@ -124,8 +124,9 @@ class Contract(LosingWorkers):
         with place.dispatcher_end() as end, StandIn(place, cores=4) as worker:
             results = Gathered(end, mixed).all()
         assert [result.value for result in results] == [task.params[0] for task in mixed]
-        assert worker.took == sorted(worker.took)
-        assert worker.did == list(range(len(mixed)))
+        for places in (worker.took, worker.did):
+            assert sorted(places) == list(range(len(mixed)))
+            assert are_in_order(places) if wire.broker_between else places == sorted(places)
 
     def test_two_workers_share_and_nothing_runs_twice(self, wire: Wire) -> None:
         place = Place(wire, 2)
@@ -420,9 +421,7 @@ class Contract(LosingWorkers):
         worker = scripts.worker("--yaml", each, "--cores", "1", "--no-pin")
         scripts.run("--yaml", own, "--tasks", scripts.tasks(*records), "--output", "results.jsonl")
         order = [result["id"] for result in sorted(scripts.results(), key=lambda result: result["started"])]
-        assert order.index("flaky") <= 3, (
-            "behind more than what ran when it failed, and some on a busy machine"
-        )
+        assert order.index("flaky") <= 10, "behind what ran when it failed, and more on a busy machine"
         assert scripts.by_id()["flaky"]["attempt"] == 2
         worker.send(signal.SIGTERM)
         assert worker.ends() == 0

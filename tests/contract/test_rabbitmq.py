@@ -255,6 +255,35 @@ def test_a_broker_that_answers_no_more_is_left_and_said(wire: RabbitMQ) -> None:
     assert Counter(worker.did) == Counter(range(60))
 
 
+def test_a_dispatcher_that_was_held_up_takes_nobody_for_gone_whom_it_has_not_read_yet(
+    wire: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, said = Place(wire, patience=1.0), list[str]()
+    with place.dispatcher_end(said.append) as end, StandIn(place, work=slowly):
+        gathered = Gathered(end, tasks(20))
+        gathered.until(end.workers, "the worker is there")
+        said.clear()
+        time.sleep(1.1)  # nobody turns it
+        with monkeypatch.context() as patch:
+            patch.setattr(end, "_connection", Unread(end._connection))  # type: ignore[attr-defined]
+            gathered.turn(0.0)
+        assert not said
+        gathered.all()
+
+
+class Unread:
+    """A connection from which all has still to come."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def take(self) -> list[Any]:
+        return []
+
+
 @pytest.mark.parametrize("how", ["stop", "kill"])
 def test_the_broker_ends_and_is_started_again(broker: Broker, own: RabbitMQ, how: str) -> None:
     place = Place(own, patience=60.0)

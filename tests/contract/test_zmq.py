@@ -184,10 +184,15 @@ def test_a_dispatcher_takes_more_workers_than_it_had_files_for(scripts: Scripts)
 @pytest.mark.parametrize(
     ("script", "options", "says"),
     [
-        ("worker.py", ["--listen=h:1"], "--listen: is not for transport zmq"),
-        ("dispatcher.py", ["--connect=h:1"], "--connect: is not for transport zmq"),
+        ("worker.py", ["--listen=h:1"], "--listen: is not for transport zmq; --address is"),
+        ("dispatcher.py", ["--connect=h:1"], "--connect: is not for transport zmq; --address is"),
         ("dispatcher.py", ["--address=h:1"], "--address: 'h:1': write tcp://host:port, or unix:/path"),
         ("worker.py", ["--address=h"], "--address: 'h': write tcp://host:port, or unix:/path"),
+        (
+            "worker.py", ["--address=tcp://*:7"],
+            "address: tcp://*:7 is what a dispatcher listens on (`bind`); a worker needs the name of the "
+            "dispatcher's machine: tcp://HOST:7",
+        ),
         (
             "dispatcher.py", ["--address=tcp://192.0.2.1:7"],
             "can't listen on tcp://192.0.2.1:7: this machine has no such address",

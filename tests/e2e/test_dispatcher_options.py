@@ -550,7 +550,7 @@ def test_too_wide_for_every_worker_so_far(scripts: Scripts) -> None:
         (["--workers", "0"], "--workers: must be an integer of at least 1, not '0'"),
         (["--workers", "two"], "--workers: must be an integer of at least 1, not 'two'"),
         (["--order", "size"], "invalid choice: 'size'"),
-        (["--wait", "-1"], "--wait: must be a number of seconds, not '-1'"),
+        (["--wait", "-1"], "--wait: must be at least 0 seconds, not '-1'"),
         (["--wait", "nan"], "--wait: must be a number of seconds, not 'nan'"),
         (["--timeout", "0"], "--timeout: must be more than 0 seconds"),
         (["--retries", "-1"], "--retries: must be an integer of at least 0, not '-1'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import time
 from collections.abc import Callable
@@ -11,6 +13,7 @@ import psutil
 import pytest
 from driving import LIMIT, Driver, item, value
 
+from executor.errors import NoProcess
 from executor.line import Entry
 from executor.process import Child
 
@@ -166,6 +169,40 @@ def test_a_killed_guardian_is_replaced(start: Start) -> None:
     (guardian,) = psutil.Process().children()
     guardian.kill()
     driver.until(lambda: len(driver.finished) == 2)
+    assert [each.report.status for each in driver.finished] == ["crashed", "ok"]
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_killed_guardian_for_which_there_can_be_no_other_just_now(
+    start: Start, gone: Gone, monkeypatch: pytest.MonkeyPatch, heard: bool
+) -> None:
+    """What ran is told, and another is made when it is needed. It is heard, or a new child asks for one."""
+    monkeypatch.setattr("executor.pool.READY_MOST", 1)
+    monkeypatch.setattr("executor.children._REFUSED_SECONDS", 0.0)
+
+    def refuse() -> None:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    driver = start(2)
+    driver.add(item(0, "calls.touch", "a"))
+    driver.until(Path("a").exists)
+    (guardian,) = psutil.Process().children()
+    with monkeypatch.context() as patched:
+        patched.setattr("executor.guardian.spawn", refuse)
+        guardian.kill()
+        deadline = time.monotonic() + LIMIT
+        while not gone(guardian.pid):
+            assert time.monotonic() < deadline
+        if not heard:
+            driver.add(item(1, "calls.pid"))
+            assert driver.pool.step([]) == []
+            assert driver.pool.recall("run") == [1]
+        driver.until(lambda: driver.pool.idle)
+        assert [each.report.status for each in driver.finished] == ["crashed"]
+        driver.add(item(2, "calls.pid"))
+        with pytest.raises(NoProcess):
+            driver.step()
+    driver.until(lambda: driver.pool.idle)
     assert [each.report.status for each in driver.finished] == ["crashed", "ok"]
 
 

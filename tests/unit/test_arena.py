@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import socket
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -135,3 +138,30 @@ def test_without_descriptors_to_spare_it_is_copied(
         worker.send([letters(number)])
         assert not worker.unsent  # its room is free again at once
         assert child.receive() == [[letters(number)]]
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_without_descriptors_nothing_is_left_behind(spare: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.truncate(Arena.SIZE)
+        worker, child = Arena(file.fileno(), child=False), Arena(file.fileno(), child=True)
+        at = worker.put(memoryview(letters(1)))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        # The next descriptor is the first number that is free.
+        lowest = os.dup(file.fileno())
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
+        try:
+            if spare:  # for one, where an arena needs two
+                with pytest.raises(OSError, match="Too many open files"):
+                    Arena(file.fileno(), child=False)
+            else:
+                assert child.get(at, LARGE) == letters(1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.collect()
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+        worker.close()
+        child.close()
+    assert capfd.readouterr().err == ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import resource
+import signal
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -198,6 +200,34 @@ def test_a_blocking_end_waits_for_a_frame() -> None:
         assert there.receive() == [[b"abc"]]
         sender.join()
     finally:
+        here.close()
+        there.close()
+
+
+def test_a_frame_goes_whole_though_signals_interrupt_it() -> None:
+    """A send that a signal cuts short has sent a part: nobody would ever ask for the rest."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that it waits in the midst of it
+    here, there = Channel(ours), Channel(theirs)
+    main = threading.get_ident()
+    came: list[list[list[bytes]] | None] = []
+
+    def read() -> None:
+        for _ in range(100):
+            signal.pthread_kill(main, signal.SIGUSR1)
+            time.sleep(0.001)
+        came.append(there.receive())
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    try:
+        reader = threading.Thread(target=read)
+        reader.start()
+        here.send([b"x" * 60_000])
+        ours.shutdown(socket.SHUT_WR)
+        reader.join()
+        assert came == [[[b"x" * 60_000]]]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
         here.close()
         there.close()
 

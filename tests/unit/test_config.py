@@ -53,3 +53,29 @@ def test_what_is_wrong_in_json_is_said_as_of_yaml(written: Path, text: str, says
             config.read(str(path))
         complaints.append(str(raised.value).replace(str(path), "it"))
     assert complaints[0] == complaints[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("keep: {second: 3}", "keep.second: unknown key; did you mean seconds?"),
+        ("keep: {3: 3}", "keep: expected a text as a key"),
+        ("keep: {days: 3}", "keep.days: unknown key; known are seconds, bytes"),
+        ("{transport: rabbitmq, url: broker}", "url: write amqp://user:password@host:port/virtual-host, or "),
+        ("adress: unix:/x", "adress: unknown key for transport zmq; did you mean address?"),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_file_and_key(written: Path, text: str, says: str) -> None:
+    yaml = written.with_suffix(".yml")
+    yaml.write_text(text)
+    with pytest.raises(ExecutorError) as raised:
+        config.read(str(yaml))
+    assert str(raised.value).startswith(f"{yaml}: {says}")
+
+
+def test_a_mistake_in_an_option_is_named_with_the_option(written: Path) -> None:
+    written.write_text('{"transport": "rabbitmq"}')
+    with pytest.raises(ExecutorError, match=r"^--address: write amqp://user:password@host"):
+        config.read(str(written), address="broker:5672", connect=None)
+    with pytest.raises(ExecutorError, match=r"^--connect: is not for transport rabbitmq; --address is$"):
+        config.read(str(written), address=None, connect="a:1")

@@ -134,6 +134,24 @@ def test_a_silent_dispatcher_is_left(world: World) -> None:
     assert "silent" in ended[0].why
 
 
+def test_a_dispatcher_that_was_held_up_takes_nobody_for_gone_whom_it_has_not_read_yet(world: World) -> None:
+    dispatcher = world.dispatcher(20)
+    workers = [world.worker(f"worker-{number}", at=dispatcher) for number in range(5)]
+    for worker in workers:
+        worker.lazy = True
+    world.until(lambda: all(len(worker.queue) >= 2 for worker in workers))
+    world.turns(2 * HEARTBEAT)
+    dispatcher.asleep = True
+    world.turns(PATIENCE)
+    dispatcher.asleep = False
+    for worker in workers:
+        worker.lazy = False
+    world.until(dispatcher.done)
+    dispatcher.check()
+    assert not [line for line in dispatcher.said if "is gone" in line]
+    assert {result.attempt for result in dispatcher.results} == {1}
+
+
 def test_no_result_is_swallowed_when_the_dispatcher_slept(world: World) -> None:
     """Its workers left it and come back to the same run: what they send is new, whatever its number."""
     dispatcher = world.dispatcher(400)

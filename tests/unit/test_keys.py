@@ -114,6 +114,8 @@ def test_the_script_shows_renews_and_exports(tmp_path: Path) -> None:
     assert str(folder) in shown.stdout
     assert first.fingerprint in shown.stdout
     assert first.secret.hex() not in shown.stdout
+    assert "made just now, as there were none" in shown.stdout
+    assert ", made 2" in script("show", home=tmp_path).stdout
 
     exported = script("export", tmp_path / "copy", home=tmp_path)
     assert exported.returncode == 0

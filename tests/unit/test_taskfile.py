@@ -436,7 +436,26 @@ def test_a_document_of_another_shape_is_refused(
     ("name", "content", "mistake"),
     [
         ("t.json", '[\n{"function": "min",}\n]', "t.json:2: malformed JSON: "),
-        ("t.yaml", "- function: min\n  params: [1\n", "t.yaml:3: "),
+        (
+            "t.json",
+            '[\n{"function": "min"}\n\n',
+            "t.json:2: malformed JSON: Expecting ',' delimiter (column 20, ",
+        ),
+        (
+            "t.jsonl",
+            '{"function": "min"\n',
+            "t.jsonl:1: malformed JSON: Expecting ',' delimiter (column 19, ",
+        ),
+        (
+            "t.jsonl",
+            '{"function": "mi\n',
+            "t.jsonl:1: malformed JSON: Invalid control character (column 17, ",
+        ),
+        (
+            "t.yaml",
+            "- function: min\n  params: [1\n",
+            "t.yaml:3: while parsing a flow sequence that begins on line 2: ",
+        ),
         ("t.yaml", "- function: min\n  function: max\n", "t.yaml:2: the key 'function' stands twice"),
         ("t.csv", 'function,params\nmin,"[1,2]\n', "t.csv:2: malformed CSV in the row that begins here: "),
         ("t.json", b'["\n\xff"]', "t.json:2: is not UTF-8 text (byte 0xff); save it as UTF-8"),
@@ -641,7 +660,7 @@ def test_lines_are_right_after_newlines_in_cells_and_blank_rows(write: WriteTask
 def test_all_mistakes_of_a_row_are_named(write: WriteTasks) -> None:
     text = 'id,function,params,kwargs.a,kwargs,\n001,,"[1,",2,"{""a"": 3}",x,y\n001,f,{},,,\n'
     assert mistakes(lambda: read_tasks(write("t.csv", text))) == [
-        "t.csv:2: params: malformed JSON: Expecting value (column 4)",
+        "t.csv:2: params: malformed JSON: Expecting value (column 4, where it ends)",
         "t.csv:2: 'x' stands under no column name",
         "t.csv:2: 'y' stands under no column name",
         "t.csv:2: kwargs.a: stands in the cell under kwargs too",

@@ -277,8 +277,10 @@ class Roster:
 
     def beat(self, now: float) -> None:
         """Give all a sign of life, and give up those that gave none for too long."""
-        self.beat_at = now + self._heartbeat
+        late, self.beat_at = now - self.beat_at, now + self._heartbeat
         for peer in list(self.peers.values()):
+            # While we were held up, by a slow disk say, we heard nobody: what they said may lie unread.
+            peer.heard_at = min(now, peer.heard_at + late)
             silent = now - peer.heard_at
             if silent > self._patience:
                 self._lose(peer, peer.away or f"silent for {silent:.0f} s")

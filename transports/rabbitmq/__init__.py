@@ -37,9 +37,10 @@ from transports.base import Say, Transport
 from transports.rabbitmq.dispatcher import RabbitDispatcherEnd
 from transports.rabbitmq.kept import RabbitKeepingEnd
 from transports.rabbitmq.topology import Topology
-from transports.rabbitmq.words import Broker, parameters, shown
+from transports.rabbitmq.words import Broker, parameters, read_url, shown
 from transports.rabbitmq.worker import RabbitWorkerEnd
 from transports.settings import Settings as CommonSettings
+from transports.settings import checked
 
 #: A name of ours within the 255 bytes of AMQP's names; no dot at its ends, where ours are joined.
 _NAME = re.compile(r"[A-Za-z0-9_-]([A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
@@ -59,6 +60,10 @@ class Settings(CommonSettings, frozen=True):
     largest: Annotated[int, msgspec.Meta(ge=1, le=500_000_000)] = 16_000_000
     #: Remove the queues with the run: for brokers that others use, and runs that stand alone.
     temporary: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checked(read_url, self.url, "url")
 
     @property
     def broker(self) -> Broker:

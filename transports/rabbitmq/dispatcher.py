@@ -586,6 +586,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
             self._outage.tick(now)
             return
         if now >= self._beat_at:
+            if now - self._beat_at > self._heartbeat:  # we were held up: what they said may lie unread
+                self._presence.forgive(now)
             self._beat_at = now + self._heartbeat
             self._post.again()
             if self._jobs is not None and not self._stays:

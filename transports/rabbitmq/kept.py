@@ -93,7 +93,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
     def kept(self, wait: float | None) -> list[bytes]:
         self._claim()
         if self._look_for(self._manifest, wait) is None:
-            raise ConfigError(f"--collect {self._name}: there is no run of that name at {self.address}")
+            raise ConfigError(self._none("--collect"))
         while not self._read(None, wait):
             pass  # from the beginning, over a new connection
         self._stands = True
@@ -130,7 +130,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         while not self._run:
             count = self._look_for(self._manifest, wait)
             if count is None:
-                raise ConfigError(f"--cancel {self._name}: there is no run of that name at {self.address}")
+                raise ConfigError(self._none("--cancel"))
             self._read(1, wait)
             if not count and time.monotonic() > deadline:  # nor does anybody read it just now
                 break  # so nothing else was ever there
@@ -168,6 +168,12 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             self._connection.delete(self._manifest)
             if self._look_for(self._manifest, wait) is None:
                 return
+
+    def _none(self, option: str) -> str:
+        return (
+            f"{option} {self._name}: there is no run of that name at {self.address}; "
+            "one that was collected to its end, or cancelled, is gone"
+        )
 
     def _queues_of_run(self) -> dict[str, dict[str, Any]]:
         return self._names.of_kept_run(self._name, self._run)

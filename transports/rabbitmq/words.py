@@ -45,22 +45,31 @@ def parameters(broker: Broker) -> pika.URLParameters:
     Raises:
         ConfigError: the URL is none, or the file of authorities can't be used.
     """
-    wrong = "url: write amqp://user:password@host:port/virtual-host, or amqps:// for TLS"
-    if not broker.url.startswith(("amqp://", "amqps://")):
-        raise ConfigError(wrong)
-    try:
-        if "ssl_options" in parse_qs(urlsplit(broker.url).query):  # which could turn the verification off
-            raise ConfigError("url: can't have ssl_options: name the broker's authority in `ca_file`")
-        found = pika.URLParameters(broker.url)
-    except ConfigError:
-        raise
-    except Exception as error:  # it raises whatever its parts raise
-        raise ConfigError(wrong) from error
+    found = read_url(broker.url)
     if found.ssl_options is not None:
         found.ssl_options = pika.SSLOptions(_trusting(broker.ca_file), found.host)
     elif broker.ca_file is not None:
         raise ConfigError("ca_file: is for a url of amqps://")
     return found
+
+
+def read_url(url: str, key: str = "url") -> pika.URLParameters:
+    """Read a broker's URL; `key` is what it is a value of.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    wrong = f"{key}: write amqp://user:password@host:port/virtual-host, or amqps:// for TLS"
+    if not url.startswith(("amqp://", "amqps://")):
+        raise ConfigError(wrong)
+    try:
+        if "ssl_options" in parse_qs(urlsplit(url).query):  # which could turn the verification off
+            raise ConfigError(f"{key}: can't have ssl_options: name the broker's authority in `ca_file`")
+        return pika.URLParameters(url)
+    except ConfigError:
+        raise
+    except Exception as error:  # it raises whatever its parts raise
+        raise ConfigError(wrong) from error
 
 
 def _trusting(ca_file: str | None) -> ssl.SSLContext:

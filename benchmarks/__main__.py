@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from benchmarks import picture, report
 from benchmarks.machine import machine, versions
 from benchmarks.measure import Bench, Failed, Part
 from benchmarks.rabbit import Broker
+from executor.options import positive_int
 
 #: The parts, in their order, each with its module.
 PARTS = {
@@ -33,15 +35,26 @@ WHOLE = [name for name in PARTS if name != "peers"]
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
+def share(text: str) -> float:
+    """Read a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, not {text!r}")
+    return value
+
+
 def main() -> int:
     """Measure, print and write; return 0, or 1 when something could not be measured."""
     parse = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parse.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
-    parse.add_argument("--repeats", type=int, default=3, help="rounds of each part (default: 3)")
+    parse.add_argument("--repeats", type=positive_int, default=3, help="rounds of each part (default: 3)")
     parse.add_argument(
-        "--size", type=float, default=1.0, metavar="SHARE", help="of all numbers of tasks (default: 1)"
+        "--size", type=share, default=1.0, metavar="SHARE", help="of all numbers of tasks (default: 1)"
     )
     parse.add_argument("--rabbitmq", metavar="URL", help="a broker to measure on (default: a private one)")
     parse.add_argument(

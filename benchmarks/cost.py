@@ -22,6 +22,7 @@ from benchmarks.machine import ROOT
 from benchmarks.rabbit import Broker
 from benchmarks.report import wide
 from benchmarks.scripts import folder, no_ops, read_results, write_settings
+from executor.options import positive_int
 
 #: Seconds between two looks.
 _LOOK = 0.01
@@ -78,8 +79,8 @@ def main() -> None:
     parse.add_argument(
         "--wire", default="zmq", help="zmq (default), grpc, rpyc, rabbitmq, or package.module:Class"
     )
-    parse.add_argument("--calls", type=int, default=200_000)
-    parse.add_argument("--repeats", type=int, default=3)
+    parse.add_argument("--calls", type=positive_int, default=200_000)
+    parse.add_argument("--repeats", type=positive_int, default=3)
     parse.add_argument("--rabbitmq", metavar="URL")
     arguments = parse.parse_args()
     rows: dict[str, list[float]] = defaultdict(list)

@@ -30,6 +30,7 @@ from rich.table import Table
 
 from benchmarks.report import wide
 from executor.broker import Broker
+from executor.options import core_count, positive_int
 
 #: Seconds that a message takes, and seconds between two looks for what can be recalled.
 DELAY = 0.0005
@@ -303,6 +304,11 @@ def check(one: Replay) -> None:
     assert set(one.starts) == {1}, "a task ran twice, or not at all"
 
 
+def core_count_or_mixed(text: str) -> int | str:
+    """Read the cores of each worker."""
+    return text if text == "mixed" else core_count(text)
+
+
 def main() -> None:
     """Replay and print."""
     parse = argparse.ArgumentParser(
@@ -310,9 +316,9 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parse.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000, 10_000])
-    parse.add_argument("--tasks", type=int, default=1_000_000)
-    parse.add_argument("--cores", default="16", help="cores of each worker, or mixed")
+    parse.add_argument("--workers", type=positive_int, nargs="+", default=[10, 100, 1000, 10_000])
+    parse.add_argument("--tasks", type=positive_int, default=1_000_000)
+    parse.add_argument("--cores", type=core_count_or_mixed, default=16, help="cores of each worker, or mixed")
     parse.add_argument("--seed", type=int, default=1)
     arguments = parse.parse_args()
     mixed = arguments.cores == "mixed"
@@ -328,7 +334,7 @@ def main() -> None:
         if mixed:
             one, figures = replay(workers, arguments.tasks, arguments.seed)
         else:
-            one, figures = replay_heavy(workers, arguments.tasks, arguments.seed, int(arguments.cores))
+            one, figures = replay_heavy(workers, arguments.tasks, arguments.seed, arguments.cores)
         check(one)
         table.add_row(
             f"{workers:,}",

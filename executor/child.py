@@ -142,12 +142,15 @@ class _Child:
             if large or not self._show(report):
                 self._flush()
                 self._send(1, as_list(1, report), began, finished, large)
-                continue
-            if board.count == 1:
-                self._began = began
-            self._ended = finished
-            if finished - self._sent_at > batch.linger:
+            else:
+                if board.count == 1:
+                    self._began = began
+                self._ended = finished
+                if finished - self._sent_at <= batch.linger:
+                    continue
                 self._flush()
+            if self._has_grown():  # it may have calls without end, and never rest
+                self._spent = True
         else:
             self._batches += 1
             if monotonic() - self._sent_at > batch.linger:
@@ -221,9 +224,10 @@ class _Child:
         )
         try:
             return encoder.encode(report), large, finished
-        except (OverflowError, UnicodeEncodeError):  # an int beyond 64 bits, or halves of characters
+        except (OverflowError, UnicodeEncodeError, msgspec.EncodeError):  # 2**64, halves of characters, 4 GB
             if report.error is None:
-                report.value = msgspec.Raw(codec.encode(value)[0])
+                report.value, _, report.error = _packed(value, None)
+                report.status = "ok" if report.error is None else "error"
             else:
                 kind, said, trace = (text.encode(errors="backslashreplace").decode() for text in report.error)
                 report.error = kind, said, trace
@@ -270,15 +274,16 @@ class _Child:
     def _is_worn(self) -> bool:
         """Whether this process should be replaced.
 
-        A task left threads or processes behind, which end only with it, or it has grown: tasks that leak
-        must not take the machine's memory in the long run.
+        A task left threads or processes behind, which end only with it, or it has grown.
         """
+        return self._has_grown() or self._surroundings.left_behind()
+
+    def _has_grown(self) -> bool:
+        """Whether tasks that leak would take the machine's memory here in the long run."""
         held = resident_pages() * mmap.PAGESIZE
         if not self._light:
             self._light = max(held, GROWN_LEAST)
-        elif held > 2 * self._light:
-            return True
-        return self._surroundings.left_behind()
+        return held > 2 * self._light
 
     def _is_burdened(self, limit: int) -> bool:
         """Whether earlier tasks left so much memory here that a task with a limit would be charged for it.

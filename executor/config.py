@@ -108,6 +108,8 @@ def _hint(unknown: str, known: tuple[str, ...]) -> str:
 
 
 def _mapping(path: str) -> dict[str, Any]:
+    if not path:
+        raise ConfigError("--yaml '': names no file")
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

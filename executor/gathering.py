@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from executor import keeping, resume
 from executor.config import Wire
 from executor.descriptors import raise_descriptor_limit
-from executor.errors import EXIT_NOT_OK, EXIT_OK, ExecutorError, OutputFailed
+from executor.errors import EXIT_NOT_OK, EXIT_OK, ConfigError, ExecutorError, OutputFailed
 from executor.gather import Gatherer, Wishes, end_with, results_stream
 from executor.history import History
 from executor.journal import Journal
@@ -24,6 +24,21 @@ from executor.task import Task
 from executor.waiting import START, Reunion
 from executor.words import plural
 from transports.base import DispatcherEnd, Say
+
+
+def _refuse_what_they_ignore(arguments: argparse.Namespace, wire: Wire, workers: LocalWorkers) -> None:
+    """Refuse an option that says where the wire is, if local workers meet elsewhere: nobody else would come.
+
+    Raises:
+        ConfigError: there is such an option.
+    """
+    for option, key in wire.transport.OVERRIDES.items():
+        given = getattr(arguments, option, None) is not None
+        if given and getattr(workers.settings, key) != getattr(wire.settings, key):
+            raise ConfigError(
+                f"--{option} does not go with --workers, which meet on sockets of their own; "
+                "to have others, too, start each: python worker.py"
+            )
 
 
 def take_leave(wire: Wire, run: Run) -> None:
@@ -86,6 +101,7 @@ def gather(arguments: argparse.Namespace, wire: Wire, tasks: list[Task] | None) 
         if arguments.workers is not None:
             workers = LocalWorkers(arguments.workers, arguments.cores, wire, say=screen.say)
             stack.callback(workers.close)
+            _refuse_what_they_ignore(arguments, wire, workers)
             end_with(workers.close)
             workers.open()
             settings = workers.settings

@@ -274,6 +274,8 @@ class _Nursery:
             return
         (self._warned.discard if number == signal.SIGKILL else self._warned.add)(pid)
         self._signal_group(pid, number)
+        if number == signal.SIGKILL and pid in self._pids:  # a task may have put it into another group
+            os.kill(pid, number)
 
     def _signal_group(self, pid: int, number: int) -> None:
         # While a group has members, the kernel gives its number to nobody else.

@@ -1,8 +1,8 @@
-"""A worker's processes: which calls run now, on which cores, and what becomes of them.
+"""A worker's processes: what is to run, and what becomes of it.
 
-The pool takes items in order, starts each as soon as its cores are free and never before one that stands
-earlier in line, and gives their reports. Several small calls of one width go to a child as one batch; what
-of it has not begun is taken back when the call before it turns out to be long.
+The pool takes items in order, has them started (`executor.starting`) and gives their reports, those that
+their children sent (`executor.reported`) and its own about calls that their processes did not survive. What
+takes too long, or too much memory, it kills.
 
 One thread, no wait of its own: the owner waits with the pool's `ears`, among which its own descriptors may
 be, for at most `patience()` seconds and then calls `step()`.
@@ -20,24 +20,19 @@ from typing import NamedTuple
 import msgspec
 
 from executor import messages
-from executor.batching import LINGER_SECONDS, SHARED_SECONDS, Batching
+from executor.batching import LINGER_SECONDS, Batching
 from executor.beginning import Begun
-from executor.board import Done, read_done
 from executor.children import Children, Spoke
 from executor.cores import CoreSet
 from executor.ears import Ears
 from executor.errors import BadFrame, NoProcess
 from executor.line import Entry, Line
 from executor.memory import OutOfMemory, resident
-from executor.messages import Buffer, Holding, Item, Report, rejected, share_out
+from executor.messages import Buffer, Holding, Item, rejected, share_out
 from executor.packed import Packed, pack
 from executor.process import STATUS_OF, Child
-
-#: Seconds for which narrow calls may overtake a wide one that waits for its cores, with ``--backfill``.
-PUT_OFF_SECONDS = 10.0
-
-#: Seconds until it is looked again whether a child has begun what stands before the next in line.
-_GLANCE_SECONDS = 0.001
+from executor.reported import Taken, checked, take, take_shown
+from executor.starting import Starting
 
 #: Seconds between two looks at the memory of a call that has a limit.
 MEMORY_SECONDS = 0.2
@@ -86,21 +81,16 @@ class Pool:
         allow: Sequence[str] | None = None, linger: float = LINGER_SECONDS,
         begun: Begun | None = None,
     ) -> None:  # fmt: skip
-        self._cores = cores
-        self._most = len(cores)
-        self._linger = linger
-        self._backfills = backfill
-        self._put_off: tuple[Entry, float] | None = None  # who is overtaken, and since when
         #: What the owner waits with.
         self.ears = Ears()
+        self._most = len(cores)
         self._children = Children(self.ears, grace, allow, widest=len(cores), begun=begun)
         self._line = Line()
         self._pace = Batching()
+        self._starting = Starting(
+            self._line, self._children, cores, self._pace, backfill=backfill, linger=linger
+        )
         self._finished: list[Finished] = []
-        self._busy: dict[Child, None] = {}  # that have cores, in the order in which they got them
-        self._spoke: list[Child] = []  # of them, those that may want their next call since the last look
-        self._looked_for: tuple[str, int] | None = None  # whose next call was looked for then; None: nobody's
-        self._freed = False  # whether cores have become free since it was last looked what to start
         self._watched_at = self._watch_at = 0.0
         self._starved = OutOfMemory()
         self._children.prepare(min(READY_MOST, len(cores)))
@@ -109,14 +99,14 @@ class Pool:
         """Return after how many seconds `step` must be called even if nothing happens; None: never."""
         if self._children.pending or self._finished:
             return 0.0
-        if not self._busy:
+        if not self._starting.busy:
             return None
         return max(0.0, self._watch_at - time.monotonic())
 
     @property
     def idle(self) -> bool:
         """Whether it holds nothing at all."""
-        return not (self._line or self._finished or self._busy)
+        return not (self._line or self._finished or self._starting.busy)
 
     def finish(self, run: str) -> None:
         """A run is over, or left: end its children when what they run ends, for they know its code.
@@ -135,7 +125,7 @@ class Pool:
         shares = share_out(items, buffers) if buffers else {}
         most = self._most
         if items and self._line.was_passed(run, items[0].place):  # a child may have what stands behind it
-            self._take_all_back()
+            self._starting.take_all_back()
         for item in items:
             if item.width > most:
                 break
@@ -151,7 +141,7 @@ class Pool:
 
     def recall(self, run: str, count: int | None = None) -> list[int]:
         """Give up to `count` unstarted calls back (None: all), the last in line first: their places."""
-        self._take_all_back()
+        self._starting.take_all_back()
         return self._line.give_up(run, count)
 
     def cancel(self, run: str, places: Iterable[int] | None = None) -> list[int]:
@@ -164,7 +154,7 @@ class Pool:
         def meant(entry: Entry) -> bool:
             return entry.run == run and (chosen is None or entry.item.place in chosen)
 
-        self._take_all_back()
+        self._starting.take_all_back()
         dropped = self._line.drop(meant)
         for child in self._children:
             doomed = [entry for entry in child.entries.values() if meant(entry)]
@@ -183,7 +173,7 @@ class Pool:
     def running(self) -> list[Running]:
         """Return what runs now."""
         found = []
-        for child in self._busy:
+        for child in self._starting.busy:
             current = child.current()
             if current is not None:
                 entry, _, epoch = current
@@ -195,7 +185,7 @@ class Pool:
         now = time.monotonic()
         return [
             messages.Running(current[0].run, current[0].item.place, max(0.0, now - current[1]))
-            for child in self._busy
+            for child in self._starting.busy
             if (current := child.current()) is not None
         ]
 
@@ -216,7 +206,11 @@ class Pool:
         now = time.monotonic()
         if now >= self._watch_at or now - self._watched_at > _WATCH_LEAST:
             self._watch(now)
-        self._start(now)
+        if self._starting.start(now):
+            self._collect()
+        self._starting.look_ahead(now)
+        if self._starting.look_at < self._watch_at:
+            self._watch_at = self._starting.look_at
         finished, self._finished = self._finished, []
         return finished
 
@@ -225,153 +219,28 @@ class Pool:
         self._children.close()
         self.ears.close()
 
-    # -- starting
-
-    def _start(self, now: float) -> None:
-        """Start what stands first in line for as long as there are cores for it."""
-        while self._line or self._share(now):
-            width = self._line.first.item.width
-            if width > self._cores.free:
-                if self._share(now):  # narrower ones: they go first
-                    continue
-                if not self._backfill(now):
-                    break
-                width = self._line.first.item.width
-            if width > 1 and not self._may_pass(width):
-                if self._share(now):  # narrower ones: they go first
-                    continue
-                self._watch_at = min(self._watch_at, now + _GLANCE_SECONDS)
-                break
-            cores = self._cores.take(width)
-            try:
-                child = self._children.find(self._line.first.run, cores)
-            except NoProcess:
-                self._cores.give(cores)
-                if not self._busy:
-                    raise
-                break  # those that are there must do
-            self._send(child, self._next_batch(width), cores, now)
-        if self._freed and self._busy and self._cores.free:
-            self._collect()
-        self._freed = False
-        self._look_ahead(now)
+    # -- hearing
 
     def _collect(self) -> None:
         """Take what is reported on the boards: who has work for the free cores must know what has ended."""
-        for child in self._busy:
+        for child in self._starting.busy:
             if len(child.entries) > 1:
                 self._rescue(child)
-
-    def _send(self, child: Child, batch: list[Entry], cores: tuple[int, ...], now: float) -> None:
-        self._busy[child] = None
-        self._spoke.append(child)
-        linger = min(self._linger, self._pace.linger(len(cores)))
-        self._children.send(child, batch, cores, pin=self._cores.pinned, linger=linger)
-        if batch[0].item.timeout is not None:
-            self._watch_at = min(self._watch_at, now + batch[0].item.timeout)
-
-    def _look_ahead(self, now: float) -> None:
-        """Give children what they run next, a batch to each in turn, so that they need not wait for it.
-
-        Not behind a call that takes long: its successor would wait, while others overtake it.
-        """
-        spoke, self._spoke = self._spoke, []
-        while self._line:
-            first = self._line.first
-            run, width = kind = first.run, first.item.width
-            if not self._pace.looks_ahead(width):
-                break
-            # Those that have not spoken since were looked at for the like of it, and are none the readier.
-            candidates = spoke if kind == self._looked_for else list(self._busy)
-            self._looked_for = kind
-            enough, given = self._pace.enough(width), False
-            for child in candidates:
-                if len(child.cores) != width or child.run != run or child.unstarted() >= enough:
-                    continue
-                if child.ending or child.dead or child.worn or self._is_slow(child, now):
-                    continue
-                self._send(child, self._next_batch(width), child.cores, now)
-                given = True
-                if not self._line or (self._line.first.run, self._line.first.item.width) != kind:
-                    break  # the next one is of another kind
-            else:
-                if not given:
-                    return
-        self._looked_for = None
-
-    def _is_slow(self, child: Child, now: float) -> bool:
-        """Whether a child's present call takes much longer than others of its width did."""
-        current = child.current()
-        return current is not None and now - current[1] > self._pace.slow_after(len(child.cores))
-
-    def _share(self, now: float) -> bool:
-        """Take back what waits behind running calls, where free cores could start it; return if any was."""
-        if not self._cores.free:
-            return False
-        back: list[Entry] = []
-        for child in self._busy:
-            width = len(child.cores)
-            if (
-                len(child.entries) < 2 or width > self._cores.free
-            ):  # nothing waits, or there is no room for it
-                continue
-            count = child.unstarted() - (child.current() is None)  # one that just begins waits behind none
-            if count > 0:
-                if self._pace.is_much(width, count) or self._is_slow(child, now):
-                    back += child.take_back()
-                else:
-                    self._watch_at = min(self._watch_at, now + SHARED_SECONDS)
-        if back:
-            self._put_back(back)
-        return bool(back)
-
-    def _backfill(self, now: float) -> bool:
-        """Bring a narrow call that fits now before the first in line, which does not; return whether one is.
-
-        The first in line is put off for `PUT_OFF_SECONDS` at most: then its cores are let run empty.
-        """
-        if not self._backfills or not self._cores.free:
-            return False
-        if self._put_off is None or self._put_off[0] is not self._line.first:
-            self._put_off = (self._line.first, now)
-        elif now - self._put_off[1] > PUT_OFF_SECONDS:
-            return False
-        return self._line.overtake(self._cores.free)
-
-    def _may_pass(self, width: int) -> bool:
-        """Whether no narrower call that was given to a child is still unstarted there."""
-        return not any(
-            len(child.cores) < width and child.entries and child.unstarted() for child in self._busy
-        )
-
-    def _next_batch(self, width: int) -> list[Entry]:
-        """Take a batch from the line: equals in a row."""
-        return self._line.take(self._pace.batch(width, len(self._line), self._most // width))
-
-    def _take_all_back(self) -> None:
-        """Put everything that has not begun back into the line."""
-        self._put_back([entry for child in self._busy for entry in child.take_back()])
-
-    def _put_back(self, entries: Iterable[Entry]) -> None:
-        """Put entries that were given out back into the line."""
-        self._line.put_back(entries)
-        self._looked_for = None  # who gave them back may be ready for them again
-
-    # -- hearing
 
     def _listen(self, child: Child, frames: Sequence[Sequence[Buffer]]) -> None:
         """Take a child's reports."""
         for frame in frames:
             try:
-                done = self._checked(child, frame)
+                done = checked(child, frame)
             except BadFrame:
-                self._put_back(child.take_back())
+                self._starting.put_back(child.take_back())
                 self._children.cut_off(child)
                 return
-            self._take(child, done, frame[1:])
+            if (taken := take(child, done, frame[1:])) is not None:
+                self._finish(child, taken)
             child.worn |= done.worn
             if child.worn and (done.batches or done.worn):
-                self._put_back(child.take_back())
+                self._starting.put_back(child.take_back())
             for _ in range(done.batches):
                 self._end_batch(child)
             if not child.batches and (child.worn or child.ending):
@@ -386,75 +255,23 @@ class Pool:
             else:
                 back.append(entry)
         if back:
-            self._put_back(back)
+            self._starting.put_back(back)
         if not child.batches:
-            self._free(child)
+            self._starting.free(child)
 
-    def _checked(self, child: Child, frame: Sequence[Buffer]) -> Done:
-        """Return a frame of a child's, which is about its own calls.
-
-        Raises:
-            BadFrame: it is none.
-        """
-        done, reports = read_done(frame)
-        for index, report in enumerate(reports, done.first):
-            entry = child.entries.get(index)  # None: it was taken from the board already
-            if entry is not None and entry.item.place != report.place:
-                raise BadFrame(f"a report about place {report.place} in place of {entry.item.place}")
-        if not 0 <= done.batches <= child.batches:
-            raise BadFrame(f"the end of {done.batches} batches, where it has {child.batches}")
-        return done
-
-    def _take(self, child: Child, done: Done, buffers: Sequence[Buffer]) -> None:
-        """Take a frame of reports, unread if that can be."""
-        if not done.count:
-            return
-        last = done.first + done.count - 1
-        there = done.first in child.entries and last in child.entries
-        if child.condemned or not there:  # some may need other words, or were taken
-            self._take_read(child, done.first, Packed(done.count, done.reports, buffers).each())
-            return
-        pop = child.entries.pop
-        for index in range(done.first, done.first + done.count):
-            pop(index, None)
-        self._finish(child, Packed(done.count, done.reports, buffers), done.began, done.ended)
-
-    def _take_read(
-        self, child: Child, first: int, reports: Iterable[tuple[Report, Sequence[Buffer]]]
-    ) -> None:
-        """Take the reports of a child's entries from index `first` on, once each."""
-        taken: list[Report] = []
-        large: list[Buffer] = []
-        for index, (report, buffers) in enumerate(reports, first):
-            entry = child.entries.get(index)
-            if entry is None or entry.item.place != report.place:  # taken already, or none of ours
-                continue
-            del child.entries[index]
-            if (
-                report.error and report.status == "error" and entry in child.condemned
-            ):  # SIGTERM made it raise
-                had = (report.finished or 0.0) - (report.started or 0.0)
-                report.status = STATUS_OF[child.ending]
-                report.error = (*child.sentence(entry, had), report.error[2])
-            taken.append(report)
-            large += buffers
-        if taken:
-            began = next((report.started for report in taken if report.started is not None), None)
-            self._finish(child, pack(taken, large), began, taken[-1].finished)
-
-    def _finish(self, child: Child, reports: Packed, began: float | None, ended: float | None) -> None:
-        """Give reports of a child's calls, of which the first began then and the last ended."""
+    def _finish(self, child: Child, taken: Taken) -> None:
+        """Give reports of a child's calls."""
+        reports, began, ended = taken
         assert child.run is not None
-        self._spoke.append(child)
+        self._starting.spoke.append(child)
         self._finished.append(Finished(child.run, reports))
         if began is not None and ended is not None:
             self._pace.learn(len(child.cores), max(0.0, ended - began) / reports.count)
 
-    def _free(self, child: Child) -> None:
-        self._freed = True
-        self._cores.give(child.cores)
-        del self._busy[child]
-        child.cores, child.batches = (), 0
+    def _rescue(self, child: Child) -> None:
+        """Take the reports that stand on the child's board, waiting to be sent."""
+        if (taken := take_shown(child)) is not None:
+            self._finish(child, taken)
 
     # -- ending
 
@@ -481,9 +298,9 @@ class Pool:
             back[0].stillborn += 1  # it died before it began anything
             if back[0].stillborn >= STILLBORN_MOST:
                 self._fail(child, back.pop(0), None, status)
-        self._put_back(back)
+        self._starting.put_back(back)
         if child.cores:
-            self._free(child)
+            self._starting.free(child)
         child.close()
         if child.ending in STATUS_OF:  # the next call finds a fresh child ready
             with contextlib.suppress(NoProcess):
@@ -497,15 +314,15 @@ class Pool:
         report = child.obituary(entry, began, status or 0, starved=starved)
         self._finished.append(Finished(entry.run, pack([report])))
 
-    def _rescue(self, child: Child) -> None:
-        """Take the reports that stand on the child's board, waiting to be sent."""
-        first, reports = child.board.unsent()
-        self._take_read(child, first, ((report, ()) for report in reports))
-
     def _end_call(self, child: Child, entry: Entry, why: str, number: int = signal.SIGTERM) -> None:
-        """Kill a child for what its present call does; what waits behind it goes elsewhere."""
-        self._put_back(child.take_back())
-        self._kill(child, why, (entry,), number)
+        """Kill a child for what its present call does; what waits behind it goes elsewhere.
+
+        Unless that call has just ended and the next one begun, which may take a signal for its own affair.
+        """
+        self._starting.put_back(child.take_back())
+        current = child.current()
+        if current is not None and current[0] is entry:
+            self._kill(child, why, (entry,), number)
 
     # -- watching
 
@@ -513,7 +330,7 @@ class Pool:
         """Look after what takes time: timeouts, graces that are over, long calls in front of others."""
         wait = _WATCH_SECONDS
         self._starved.look(now)
-        for child in self._busy:
+        for child in self._starting.busy:
             current = child.current()
             # What shorter calls print is taken at their end.
             if current is not None and now - current[1] > _PRINTING_SECONDS and child.bound_printed():
@@ -528,7 +345,7 @@ class Pool:
             if blocked_in > 0:
                 wait = min(wait, blocked_in)
             else:
-                self._put_back(child.take_back())
+                self._starting.put_back(child.take_back())
                 self._rescue(child)
             item = current[0].item
             if item.timeout is not None:

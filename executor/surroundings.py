@@ -120,6 +120,9 @@ class Surroundings:
         # It comes back from a fork in the midst of a call, and that takes longer.
         if took > HARMLESS_SECONDS and os.getpid() != self._pid:
             os._exit(0)
+        if not self.look_at:  # it may have set these
+            for timer in (signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+                signal.setitimer(timer, 0)
         signal.alarm(0)  # it would interrupt or kill whatever is called next
         self.look_at = now + LOOK_SECONDS
         self.disturbed = True

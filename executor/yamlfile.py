@@ -73,11 +73,19 @@ def load(text: str, place: str) -> object:
         if "maximum nesting depth" in what:  # libyaml reads ahead, and has a bound of its own
             what = f"nests deeper than {MOST_NESTED} levels"
         mark = error.problem_mark or began
+        if mark and "cannot start any token" in what and _at(text, mark) == "\t":
+            what += "; it is a tab: indent with spaces"
         where = f"{place}:{mark.line + 1}: {what} (column {mark.column + 1})" if mark else f"{place}: {what}"
         raise UsageError(where) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise UsageError(f"{place}:{line}: {error.reason} (U+{error.character:04X})") from error
+
+
+def _at(text: str, mark: yaml.Mark) -> str:
+    """Return the character at a mark, "" at a line's end."""
+    lines = text.splitlines()
+    return lines[mark.line][mark.column : mark.column + 1] if mark.line < len(lines) else ""
 
 
 class _Open:

@@ -22,6 +22,11 @@ def socket_path(text: str) -> str:
     return path
 
 
+def unknown_name(address: str) -> str:
+    """Return what to say of an address whose host has a name that leads nowhere: by a slip, or not yet."""
+    return f"can't find {address}: its name is not known here; trying again"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host's name or address is this machine's own, which nothing leaves."""
     try:

@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from executor.bounds import LARGEST_FRAME
 from executor.errors import BadFrame, ConfigError
+from transports.addresses import unknown_name
 from transports.base import Say
 from transports.grpc_wire import frames_pb2 as _messages_code
 from transports.grpc_wire import frames_pb2_grpc as _service_code
@@ -88,6 +89,9 @@ _HEALTH_DEADLINE = 5.0
 _HEALTH_DEADLINE_MOST = 60.0
 
 _SERVICE = "function_executor.v1.Worker"
+
+#: What the health service of a worker may say of it.
+_OURS = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 #: The key of the call's metadata by which a dispatcher names itself.
 _NAME_KEY = "dispatcher"
@@ -163,7 +167,8 @@ class _Client(Dialler):
             question = health_pb2.HealthCheckRequest(service=_SERVICE)
             answer = health_pb2_grpc.HealthStub(channel).Check(question, timeout=self._deadlines[address])
             self._deadlines[address] = _HEALTH_DEADLINE
-            if answer.status != health_pb2.HealthCheckResponse.SERVING:
+            # One that drains says NOT_SERVING, to others: if it is ours, it has results for us.
+            if answer.status not in _OURS:
                 return False
             stub = frames_pb2_grpc.WorkerStub(channel)
             call = stub.Talk(_messages(outbox), metadata=[(_NAME_KEY, self._name)])
@@ -176,7 +181,9 @@ class _Client(Dialler):
             why = _in_words(error)
             if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                 self._deadlines[address] = min(2 * self._deadlines[address], _HEALTH_DEADLINE_MOST)
-            if _is_refusal(error):
+            if _names_nobody(error):
+                self.remark(unknown_name(address))
+            elif _is_refusal(error):
                 self.remark(f"{address} doesn't answer as a worker of ours does: {SAME_KEYS}")
             elif error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
                 self.remark(f"{address}: {why}")
@@ -304,6 +311,12 @@ def _is_refusal(error: grpc.RpcError) -> bool:
         error.code() == grpc.StatusCode.UNAVAILABLE
         and any(word in details for word in ("handshak", "certificate", "ssl", "tls", "socket closed"))
     )
+
+
+def _names_nobody(error: grpc.RpcError) -> bool:
+    """Whether the address has a name that leads nowhere."""
+    details = str(error.details()).lower()
+    return "errors resolving" in details or "dns resolution failed" in details
 
 
 def _in_words(error: grpc.RpcError) -> str:

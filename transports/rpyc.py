@@ -15,6 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from transports.addresses import unknown_name
 from transports.base import Say
 from transports.guard import SAME_KEYS
 from transports.rpyc_wire import tls
@@ -76,6 +77,9 @@ class _Client(Dialler):
     def converse(self, address: str, peer: bytes) -> bool:
         try:
             sock = _connect(self._where[address])
+        except socket.gaierror:
+            self.remark(unknown_name(address))
+            return False
         except OSError:  # nobody there, yet or any more, which the owner notices and says
             return False
         if (context := self._contexts[address]) is not None:
@@ -152,7 +156,7 @@ class _Server(ThreadedLink):
                 sock = tls.secure(sock, self._context, server=True)
             except OSError as error:
                 sock.close()
-                return False, tls.in_words(error)
+                return False, f"{tls.in_words(error)}; {SAME_KEYS}"
         talk = Talk(self, sock, None)
         self._talks.add(talk)
         if self.closing.is_set():  # decided meanwhile, by one who did not see the talk

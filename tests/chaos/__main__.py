@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import Counter
 
+from executor.options import positive_int
 from tests.chaos.plan import Kind, plan
 from tests.chaos.seeds import NAMES, Outcome, run
 from tests.contract.rabbit import HOW, RabbitMQ, server_script
@@ -18,10 +19,12 @@ from tests.contract.wires import RabbitMQ as RabbitMQWire
 def main() -> int:
     """Run the seeds that the command line asks for; return 1 if any of them failed."""
     parse = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parse.add_argument("--seeds", type=int, default=20, metavar="N", help="how many (default: 20)")
+    parse.add_argument("--seeds", type=positive_int, default=20, metavar="N", help="how many (default: 20)")
     parse.add_argument("--first", type=int, default=0, metavar="S", help="the first of them (default: 0)")
     parse.add_argument("--wire", choices=NAMES, help="run all on this one (default: on all in turn)")
-    parse.add_argument("--jobs", type=int, default=1, metavar="N", help="how many at once (default: 1)")
+    parse.add_argument(
+        "--jobs", type=positive_int, default=1, metavar="N", help="how many at once (default: 1)"
+    )
     parse.add_argument("--plans", action="store_true", help="print the plans and run nothing")
     arguments = parse.parse_args()
     seeds = range(arguments.first, arguments.first + arguments.seeds)

@@ -536,6 +536,32 @@ class Contract(LosingWorkers):
         worker.send(signal.SIGTERM)
         assert worker.ends() == 0
 
+    def test_a_worker_that_drains_while_its_link_is_cut_sends_what_it_ran(
+        self, wire: Wire, scripts: Scripts
+    ) -> None:
+        place = Place(wire)
+        with Proxy(place.listen[0]) as proxy:
+            place.reach = [proxy.address]
+            own, (each, *_) = self.yaml(scripts, place)
+            worker = scripts.worker("--yaml", each, "--cores", "1", "--no-pin")
+            dispatcher = scripts.dispatcher(
+                "--yaml",
+                own,
+                "--tasks",
+                scripts.tasks(record("jobs.hold", "held")),
+                "--output",
+                "results.jsonl",
+            )
+            wait_until((scripts.folder / "held.runs").exists)
+            proxy.cut()
+            worker.send(signal.SIGTERM)
+            worker.says("draining")
+            proxy.heal()
+            (scripts.folder / "held.go").touch()
+            assert worker.ends() == 0
+            assert dispatcher.ends() == 0
+        assert [(result["status"], result["attempt"]) for result in scripts.results()] == [("ok", 1)]
+
     def test_workers_of_its_own(self, wire: Wire, scripts: Scripts) -> None:
         own, _ = self.yaml(scripts, Place(wire))
         scripts.run(

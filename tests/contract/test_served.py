@@ -236,6 +236,24 @@ def test_an_address_on_the_command_line_that_is_none(
     assert says in line
 
 
+def test_a_workers_name_that_is_not_known_is_said(wire: Wire, scripts: Scripts) -> None:
+    own = scripts.folder / "wire.yml"
+    own.write_text(json.dumps({"transport": wire.transport}))
+    dispatcher = scripts.start("dispatcher.py", "--yaml", own, "--connect=no.such.host.invalid:7")
+    dispatcher.says("can't find no.such.host.invalid:7: its name is not known here; trying again")
+
+
+def test_where_local_workers_would_not_be_is_no_option_beside_them(wire: Wire, scripts: Scripts) -> None:
+    own = scripts.folder / "wire.yml"
+    own.write_text(json.dumps({"transport": wire.transport}))
+    refused = scripts.start("dispatcher.py", "--yaml", own, "--workers=1", "--connect=a:1")
+    assert refused.ends() == 2
+    [line] = refused.stderr.splitlines()
+    assert line.startswith(
+        "dispatcher.py: error: --connect does not go with --workers, which meet on sockets of "
+    )
+
+
 @pytest.mark.parametrize("script", ["worker.py", "dispatcher.py"])
 @pytest.mark.parametrize(("key", "value"), [("workers", ["node1:1", "node2"]), ("listen", "node2")])
 def test_an_address_in_the_file_that_is_none(

@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 
+from executor.options import positive_seconds
 from tests.fuzz.engine import Found, bound_memory, fuzz, keep, shortened
 from tests.fuzz.targets import TARGETS
 
@@ -15,7 +16,9 @@ from tests.fuzz.targets import TARGETS
 def main() -> int:
     """Run the targets in turn, a slice each, until the time is over; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0, help="for so long, over all targets (60)")
+    parser.add_argument(
+        "--seconds", type=positive_seconds, default=60.0, help="for so long, over all targets (60)"
+    )
     parser.add_argument(
         "--target", action="append", choices=sorted(TARGETS), help="only this; may stand more than once"
     )

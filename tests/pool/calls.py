@@ -23,9 +23,17 @@ _kept: list[object] = []
 _WHEN_IMPORTED = os.environ.get("OMP_NUM_THREADS")
 
 
-def set_alarm(seconds: float) -> int:
+def set_alarm(seconds: float, timer: int) -> int:
     """Return before an alarm goes off that it set."""
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(timer, seconds)
+    return os.getpid()
+
+
+def compute(seconds: float) -> int:
+    """Use a core for so long."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
     return os.getpid()
 
 
@@ -61,17 +69,28 @@ def touch(name: str) -> int:
     return 0
 
 
-def touch_once(name: str) -> str:
-    """Run until it is killed, but return at once the next time."""
-    if not Path(name).exists():
-        touch(name)
-    return name
-
-
 def wait_for(name: str) -> str:
     while not Path(name).exists():
         time.sleep(0.002)
     return name
+
+
+def nap_undisturbed(name: str, seconds: float) -> str:
+    """Say that it runs, by a file, and sleep; raise if SIGTERM comes."""
+
+    def handler(number: int, frame: object) -> None:
+        raise RuntimeError("told to end")
+
+    signal.signal(signal.SIGTERM, handler)
+    Path(name).touch()
+    time.sleep(seconds)
+    return name
+
+
+def leave_its_group() -> None:
+    """Go over into the process group of the guardian, and sleep for good."""
+    os.setpgid(0, os.getppid())
+    time.sleep(600)
 
 
 def hold_the_gil(name: str) -> None:

@@ -269,7 +269,7 @@ def test_backfill_lets_narrow_tasks_start_before_a_wide_one(start: Start) -> Non
 def test_backfill_does_not_put_a_wide_task_off_for_ever(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("executor.pool.PUT_OFF_SECONDS", 0.2)
+    monkeypatch.setattr("executor.starting.PUT_OFF_SECONDS", 0.2)
     driver = start(2, backfill=True)
     driver.add(item(0, "calls.wait_for", "0"), item(1, "calls.pid", width=2))
     driver.add(*(item(place, "calls.wait_for", str(place)) for place in range(2, 1000)))

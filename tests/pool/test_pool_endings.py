@@ -52,6 +52,13 @@ def test_a_timeout_kills_c_code_that_never_returns(start: Start, gone: Gone) -> 
     assert gone(int(Path("held").read_text()))
 
 
+def test_a_timeout_kills_what_has_left_its_process_group(start: Start) -> None:
+    driver = start(1)
+    late, after = driver.run(item(0, "calls.leave_its_group", timeout=0.3), item(1, "calls.pid"))
+    assert late.status == "timeout"
+    assert value(after)
+
+
 def test_processes_stand_ready_for_the_first_calls(start: Start) -> None:
     driver = start(3)
     (guardian,) = psutil.Process().children()
@@ -121,7 +128,7 @@ def test_a_death_is_that_tasks_alone_and_told_in_words(start: Start, how: str, w
     assert not before & {value(report) for report in reports[51:]}
 
 
-def test_who_begins_while_its_predecessor_is_condemned_is_not_charged(
+def test_who_begins_while_its_predecessor_is_to_be_killed_is_not_disturbed(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The call that is too late returns at the last moment, between the decision and the signal."""
@@ -138,7 +145,9 @@ def test_who_begins_while_its_predecessor_is_condemned_is_not_charged(
                 assert time.monotonic() < deadline
         return take_back(child)
 
-    driver.add(item(300, "calls.wait_for", "go", timeout=0.3), item(301, "calls.touch_once", "mark"))
+    driver.add(
+        item(300, "calls.wait_for", "go", timeout=0.3), item(301, "calls.nap_undisturbed", "mark", 0.5)
+    )
     monkeypatch.setattr("executor.batching.SLOW_SECONDS", 600.0)  # what waits behind it is left where it is
     monkeypatch.setattr(Child, "take_back", late)
     driver.until(lambda: len(driver.finished) == 302)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -226,9 +227,10 @@ def test_what_is_left_in_the_midst_of_a_batch_does_not_outlive_it(
     assert [each.report.place for each in driver.finished] == list(range(320))
 
 
-def test_an_alarm_that_a_task_set_is_not_its_neighbours(start: Start) -> None:
+@pytest.mark.parametrize("timer", [signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF])
+def test_an_alarm_that_a_task_set_is_not_its_neighbours(start: Start, timer: int) -> None:
     driver = start(1)
-    first, after = driver.run(item(0, "calls.set_alarm", 0.1), item(1, "calls.nap", 0.5))
+    first, after = driver.run(item(0, "calls.set_alarm", 0.2, timer), item(1, "calls.compute", 0.5))
     assert first.status == after.status == "ok", after.error
     assert value(first) == value(after), "it was another process"
 

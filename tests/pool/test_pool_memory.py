@@ -55,6 +55,16 @@ def test_a_child_that_leaks_is_replaced(start: Start) -> None:
     assert 1 < len(set(pids)) < 6
 
 
+def test_a_child_that_leaks_is_replaced_though_it_always_has_more_to_run(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("executor.batching.SLOW_SECONDS", 600.0)  # what waits behind one is left where it is
+    driver = start(1, linger=0.0)
+    driver.run(*(item(i, "calls.pid") for i in range(300)))  # from here on calls come in batches
+    reports = driver.run(*(item(i, "calls.leak", 400 * MB) for i in range(300, 306)))
+    assert len({value(report) for report in reports}) > 1
+
+
 def test_memory_of_a_daemon_counts(start: Start) -> None:
     driver = start(1)
     (report,) = driver.run(item(0, "calls.grow_in_a_daemon", 200 * MB, memory=100 * MB))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from rich.console import Console
 
 from benchmarks import picture, report, simulate, throughput
 from benchmarks.__main__ import PARTS
+from benchmarks.machine import ROOT
 from benchmarks.measure import Failed, Figure, Part, Target, at_least, at_most, percentile, ratios, rounds
 from benchmarks.scripts import read_results
 
@@ -181,3 +184,21 @@ def test_a_task_without_result_is_no_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize("module", PARTS.values())
 def test_every_part_is_there(module: str) -> None:
     assert callable(importlib.import_module(f"benchmarks.{module}").measure)
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "says"),
+    [
+        ("benchmarks", ["start", "--repeats", "0"], "--repeats: must be an integer of at least 1, not '0'"),
+        ("benchmarks", ["start", "--size", "-1"], "--size: must be a number above 0, not '-1'"),
+        ("benchmarks.simulate", ["--workers", "0"], "--workers: must be an integer of at least 1, not '0'"),
+        ("benchmarks.simulate", ["--cores", "some"], "--cores: must be an integer of at least 1, not 'some'"),
+    ],
+)
+def test_a_number_that_measures_nothing_is_refused_before_anything_runs(
+    module: str, options: list[str], says: str
+) -> None:
+    command = [sys.executable, "-m", module, *options]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 2
+    assert says in ran.stderr.splitlines()[-1]

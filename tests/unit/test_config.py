@@ -62,6 +62,7 @@ def test_what_is_wrong_in_json_is_said_as_of_yaml(written: Path, text: str, says
         ("keep: {3: 3}", "keep: expected a text as a key"),
         ("keep: {days: 3}", "keep.days: unknown key; known are seconds, bytes"),
         ("{transport: rabbitmq, url: broker}", "url: write amqp://user:password@host:port/virtual-host, or "),
+        ("{transport: rabbitmq, queue: a/b}", "queue: must be of letters, digits, and . _ - between them"),
         ("adress: unix:/x", "adress: unknown key for transport zmq; did you mean address?"),
     ],
 )
@@ -74,6 +75,8 @@ def test_a_mistake_in_a_file_is_named_with_file_and_key(written: Path, text: str
 
 
 def test_a_mistake_in_an_option_is_named_with_the_option(written: Path) -> None:
+    with pytest.raises(ExecutorError, match=r"^--yaml '': names no file$"):
+        config.read("")
     written.write_text('{"transport": "rabbitmq"}')
     with pytest.raises(ExecutorError, match=r"^--address: write amqp://user:password@host"):
         config.read(str(written), address="broker:5672", connect=None)

@@ -105,6 +105,11 @@ def test_aliases_share_and_merge_keys_merge() -> None:
         ("a: 1\nb: 2\na: 3", "f.yml:3: the key 'a' stands twice in one mapping (column 1)"),
         ("1: x\n1.0: y", "f.yml:2: the key 1.0 stands twice in one mapping (column 1)"),
         ("x: {b: &a [*a]}", "f.yml:1: the alias *a stands inside what it names (column 12)"),
+        (
+            "a:\n\tb: 1",
+            "f.yml:2: while scanning for the next token: found character that cannot start any token; "
+            "it is a tab: indent with spaces (column 1)",
+        ),
         ("- *a", "f.yml:1: the alias *a has no anchor before it (column 3)"),
         ("--- 1\n--- 2", "f.yml:2: a second document begins here; only one is read (column 1)"),
         ("!!python/object:os.x {}", "f.yml:1: the tag !!python/object:os.x is not known here (column 1)"),

@@ -4,7 +4,9 @@ topology.py     queues and exchanges: names and arguments
 amqp.py         one connection that is kept
   envelope.py     messages, sealed for their place
   publisher.py    publications and what is said of them;  prober.py  which queues exist
-  bulk.py         many messages of a queue at once;  unsettled.py  few words that settle them
+  commands.py     what is asked of it, in order;  overdue.py  answers that are missing for too long
+  bulk.py         many messages of a queue at once
+  deliveries.py   what a channel brought, until it is settled;  unsettled.py  ... in few words
   events.py       what it tells;  words.py  where it is, and what went wrong
 outage.py       whether it can be reached, and what is said of that
 post.py         what must reach the broker, until it is confirmed
@@ -16,8 +18,22 @@ runs.py         which runs it takes part in
 fetching.py     what it asks for, and what it keeps of what comes
 moving.py       calls on their way into its hands
 replies.py      what leaves its hands: reports, and calls that go back into line
-presence.py     which workers there are, and which calls have no report yet
-worker.py       the worker's end;  dispatcher.py  the dispatcher's;  kept.py  ... of runs that it leaves there
+renewing.py     copies of calls that run for long
+announcing.py   what it says of itself
+worker.py       the worker's end, made of these
+
+presence.py     which workers there are, and which calls have no report yet;  unheld.py  ... and no worker
+greetings.py    workers introduce themselves
+continued.py    which runs a dispatcher gathers: its own, and those that it continues
+runqueues.py    their queues: declared, found again, lost, or gone
+pushing.py      calls on their way into line
+intake.py       reports on their way in;  acknowledging.py  ... which are recorded
+stopping.py     a run is stopped, until all have heard it
+lostwatch.py    which calls the broker has lost;  restoring.py  they are pushed again
+parting.py      the end of a run: asked for until the broker has done it
+dispatcher.py   the dispatcher's end, made of these;  kept.py  ... for runs that it leaves there
+
+strangers.py    what is none of ours, on either end;  telling.py  what is in line is told to all, by either
 """
 
 from __future__ import annotations
@@ -64,6 +80,8 @@ class Settings(CommonSettings, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         checked(read_url, self.url, "url")
+        if not _NAME.fullmatch(self.queue):
+            raise ValueError("queue: must be of letters, digits, and . _ - between them, 100 at most")
 
     @property
     def broker(self) -> Broker:
@@ -119,8 +137,6 @@ def _of_user(settings: Settings, say: Say) -> tuple[Broker, Topology, Seal]:
     Raises:
         ConfigError: the keys can't be used, or the way to the broker is not protected.
     """
-    if not _NAME.fullmatch(settings.queue):
-        raise ConfigError("queue: must be of letters, digits, and . _ - between them, 100 at most")
     found = parameters(settings.broker)
     if found.ssl_options is None and not is_loopback(found.host):
         if not settings.insecure:

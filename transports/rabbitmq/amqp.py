@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +20,8 @@ from pika.adapters.select_connection import IOLoop
 from pika.exceptions import AMQPHeartbeatTimeout
 
 from transports.rabbitmq.bulk import Bulk
+from transports.rabbitmq.commands import Commands
+from transports.rabbitmq.deliveries import Deliveries
 from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import (
     NO_ANSWER,
@@ -34,20 +35,14 @@ from transports.rabbitmq.events import (
     Opened,
     Tag,
 )
+from transports.rabbitmq.overdue import Kind, Overdue
 from transports.rabbitmq.prober import Prober
 from transports.rabbitmq.publisher import Publisher
-from transports.rabbitmq.unsettled import Unsettled
-from transports.rabbitmq.words import Broker, channel_lost, in_words, lost, parameters, shown
+from transports.rabbitmq.words import Broker, channel_lost, lost, parameters, shown, version
 from transports.threads import Inbox, back_off
 
 #: Seconds that a broker gets to take a connection.
 _CONNECTING = 10.0
-
-#: Seconds that the broker may leave a question unanswered (a `get`, a declaration), or confirm nothing while
-#: publications wait for it; then the connection is made anew. A queue whose leader is being elected may lose
-#: either for good.
-_ANSWERING = 5
-_CONFIRMING = 15
 
 #: Seconds that closing waits for the broker's goodbye.
 _CLOSING = 2.0
@@ -86,14 +81,11 @@ class Connection:
         self._prober: Prober | None = None
         self._bulk: Bulk | None = None
         self._publisher: Any = None
-        self._unsettled = Unsettled()
-        self._handed: deque[tuple[int, Callable[[], object], bool]] = deque()  # from owner to thread
-        self._woken = False  # whether the thread is yet to look at these
-        self._commands: deque[tuple[Callable[[], object], bool]] = deque()
-        self._asking = False
+        self._brought: dict[bool, Deliveries] = {}  # by whether the channel is that for many at once
+        self._commands = Commands(self._loop.add_callback_threadsafe, self._broke)
         self._got = True  # whether the last `get` was answered
         self._blocked = False
-        self._overdue = Counter[str]()  # looks at which the same answer was missing
+        self._overdue = Overdue()
         self._closing = False
         self._retry: object = None
         self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
@@ -130,9 +122,9 @@ class Connection:
         """Ask for the next message of a queue: `Delivered` or `Empty`. One question at a time."""
 
         def got(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            self._heard("get")
+            self._overdue.heard(Kind.GET)
             self._got = True
-            self._deliver(queue, method.delivery_tag, method, properties, body)
+            self._put(self._brought[False].came(queue, method, properties, body), len(body))
 
         def ask() -> None:
             self._getting, self._got = queue, False
@@ -158,8 +150,11 @@ class Connection:
         """Have a queue's messages delivered, at most `prefetch` of them unacknowledged (0: no limit)."""
 
         def came(channel: Any, method: Any, properties: Any, body: bytes) -> None:
-            tag = method.delivery_tag if unacknowledged else None
-            self._deliver(queue, tag, method, properties, body)
+            if unacknowledged:
+                message = self._brought[False].came(queue, method, properties, body)
+            else:
+                message = self._envelopes.delivered(queue, None, method, properties, body)
+            self._put(message, len(body))
 
         self._ask(lambda done: self._channel.basic_qos(prefetch_count=prefetch, callback=done))
         self._ask(
@@ -222,7 +217,7 @@ class Connection:
     def reject(self, tag: Tag) -> None:
         """Put a delivery back into its queue."""
         if tag.generation == self._seen:
-            self._do(partial(self._reject, tag))
+            self._do(lambda: self._brought[tag.bulk].reject(tag.number))
 
     def break_off(self, why: str) -> None:
         """Give this connection up, and make another."""
@@ -244,74 +239,35 @@ class Connection:
 
     def _do(self, command: Callable[[], object]) -> None:
         """Have a command done that has no answer, or whose answer is an event."""
-        self._enqueue(command, answered=False)
+        self._commands.put(self._seen, command, answered=False)
 
     def _ask(self, command: Callable[[Callable[[object], None]], object]) -> None:
-        """Have a command done that must be answered before anything that was asked for later is done.
-
-        Pika lets such commands wait for each other, but sends publications at once, before queues that stand
-        in this line are declared.
-        """
-        self._enqueue(lambda: command(self._answered), answered=True)
-
-    def _enqueue(self, command: Callable[[], object], *, answered: bool) -> None:
-        self._handed.append((self._seen, command, answered))
-        if not self._woken:  # one wake-up for all that is asked for until the thread looks
-            self._woken = True
-            self._loop.add_callback_threadsafe(self._look)
-
-    def _look(self) -> None:
-        """Take what the owner asks for."""
-        self._woken = False  # before the look: what comes after it wakes again
-        while self._handed:
-            generation, command, answered = self._handed.popleft()
-            if generation == self._generation and self._channel is not None:
-                self._commands.append((command, answered))
-        self._work()
+        """Have a command done that must be answered before anything that was asked for later is done."""
+        self._commands.put(self._seen, lambda: command(self._answered), answered=True)
 
     def _answered(self, frame: object) -> None:
-        self._heard("question")
-        self._asking = False
-        self._work()
+        self._overdue.heard(Kind.QUESTION)
+        self._commands.answer()
 
     def _got_nothing(self, frame: object) -> None:
-        self._heard("get")
+        self._overdue.heard(Kind.GET)
         self._got = True
         self._put(Empty(self._getting))
 
-    def _heard(self, kind: str) -> None:
-        del self._overdue[kind]
-
     def _watch(self) -> None:
-        """See whether the broker owes us an answer for too long; looks are counted, not seconds, lest a
-        machine that slept blames the broker."""
+        """See whether the broker owes us an answer for too long."""
         if self._closing:
             return
         self._loop.call_later(1.0, self._watch)
         if self._channel is None or self._blocked:
             self._overdue.clear()
             return
-        waits = {"get": not self._got, "question": self._asking, "confirmation": self._publisher.waits}
-        for kind, missing in waits.items():
-            if missing:
-                self._overdue[kind] += 1
-                if self._overdue[kind] > (_CONFIRMING if kind == "confirmation" else _ANSWERING):
-                    self._overdue.clear()
-                    if self._connection is not None and self._connection.is_open:
-                        self._cut()
-                    return
-
-    def _work(self) -> None:
-        """Do what is asked for, in order."""
-        while self._commands and not self._asking and self._channel is not None:
-            command, self._asking = self._commands.popleft()
-            try:
-                command()
-            except pika.exceptions.AMQPError as error:  # closed a moment ago, which the loop tells next
-                self._broke(in_words(error))
-                return
-        if self._closing and not self._asking:
-            self._hang_up()
+        waits = {
+            Kind.GET: not self._got, Kind.QUESTION: self._commands.asking,
+            Kind.CONFIRMATION: self._publisher.waits,
+        }  # fmt: skip
+        if self._overdue.look(waits) and self._connection is not None and self._connection.is_open:
+            self._cut()
 
     def _put(self, event: AMQPEvent, size: int = 0) -> None:
         self._inbox.put(event, size)  # type: ignore[arg-type] # a queue of events of whatever kind
@@ -360,25 +316,20 @@ class Connection:
 
     def _ready(self, channel: Any, bulk: Any) -> None:
         bulk.add_on_close_callback(self._channel_closed)
-        self._unsettled = Unsettled()
         self._waits = back_off()
         self._channel = channel
         self._generation += 1
+        self._commands.begin(self._generation)
         self._publisher = Publisher(channel, self._generation, self._envelopes, self._put)
+        for many, each in ((False, channel), (True, bulk)):
+            self._brought[many] = Deliveries(each, self._generation, self._envelopes, bulk=many)
         self._bulk = Bulk(
-            bulk,
-            self._generation,
-            self._envelopes,
-            self._loop.call_later,
-            self._fetched,
+            bulk, self._brought[True], self._loop.call_later, self._fetched,
             lambda queue: self._put(Ended(queue)),
-        )
+        )  # fmt: skip
         assert self._connection is not None
         self._prober = Prober(self._connection, self._put, self._broke)
-        said = (self._connection.server_properties or {}).get("version", "0")
-        version = said.decode() if isinstance(said, bytes) else str(said)
-        numbers = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
-        self._put(Opened(numbers, self._generation))
+        self._put(Opened(version(self._connection), self._generation))
 
     def _not_opened(self, connection: object, error: BaseException | str) -> None:
         self._again(lost(error, self._parameters, first=not self._generation))
@@ -403,8 +354,8 @@ class Connection:
         if self._prober is not None:
             self._prober.stop()
         self._channel = self._prober = self._bulk = self._publisher = None
-        self._commands.clear()
-        self._asking = self._blocked = False
+        self._commands.drop()
+        self._blocked = False
         self._got = True
         self._overdue.clear()
 
@@ -419,7 +370,7 @@ class Connection:
 
     def _close(self) -> None:
         self._closing = True
-        self._work()
+        self._commands.end(self._hang_up)
 
     def _hang_up(self) -> None:
         if self._connection is None or self._connection.is_closed:
@@ -438,20 +389,12 @@ class Connection:
             self._connection._terminate_stream(AMQPHeartbeatTimeout(NO_ANSWER))
 
     def _confirmed(self, frame: Any) -> None:
-        self._heard("confirmation")
+        self._overdue.heard(Kind.CONFIRMATION)
         if self._publisher is not None:
             self._publisher.confirmed(frame)
 
-    def _deliver(self, queue: str, number: int | None, method: Any, properties: Any, body: bytes) -> None:
-        tag = None
-        if number is not None:
-            tag = Tag(self._generation, number)
-            self._unsettled.came(number)
-        message = self._envelopes.delivered(queue, tag, method, properties, body)
-        self._put(message, len(body))
-
     def _fetched(self, queue: str, messages: Sequence[Delivered]) -> None:
-        self._heard("get")
+        self._overdue.heard(Kind.GET)
         self._got = True
         if messages:
             self._put(Fetched(queue, messages), sum(len(message.body) for message in messages))
@@ -459,17 +402,4 @@ class Connection:
             self._put(Empty(queue))
 
     def _acknowledge(self, numbers: Sequence[int], bulk: bool) -> None:
-        if bulk:
-            assert self._bulk is not None
-            self._bulk.ack(numbers)
-            return
-        for number, multiple in self._unsettled.settle(numbers):
-            self._channel.basic_ack(number, multiple=multiple)
-
-    def _reject(self, tag: Tag) -> None:
-        if tag.bulk:
-            assert self._bulk is not None
-            self._bulk.reject(tag.number)
-            return
-        self._unsettled.rejected(tag.number)
-        self._channel.basic_nack(tag.number, requeue=True)
+        self._brought[bulk].ack(numbers)

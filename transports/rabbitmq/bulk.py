@@ -7,12 +7,11 @@ nothing. It has a channel of its own, where one acknowledgement can stand for al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from transports.rabbitmq.envelope import Envelopes
-from transports.rabbitmq.events import Delivered, Tag
-from transports.rabbitmq.unsettled import Unsettled
+from transports.rabbitmq.deliveries import Deliveries
+from transports.rabbitmq.events import Delivered
 
 #: Bytes after which no more messages are waited for.
 _BYTES = 4 << 20
@@ -22,22 +21,20 @@ _LOOKS = 20
 
 
 class Bulk:
-    """Fetches over a `channel` of the connection `generation`; `later` calls something after so many seconds.
+    """Fetches over a `channel`, whose `deliveries` are settled elsewhere.
 
+    `later` calls something after so many seconds.
     `fetched` is told a queue and what came of it, `ended` one that was deleted meanwhile.
     """
 
     def __init__(
-        self, channel: Any, generation: int, envelopes: Envelopes,
-        later: Callable[[float, Callable[[], None]], object],
+        self, channel: Any, deliveries: Deliveries, later: Callable[[float, Callable[[], None]], object],
         fetched: Callable[[str, Sequence[Delivered]], None], ended: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._channel = channel
-        self._generation = generation
-        self._envelopes = envelopes
+        self._deliveries = deliveries
         self._later = later
         self._fetched = fetched
-        self._unsettled = Unsettled()
         self._subscriptions = 0
         self._queue = ""
         channel.add_on_cancel_callback(lambda _: ended(self._queue))
@@ -57,9 +54,7 @@ class Bulk:
 
         def came(channel: Any, method: Any, properties: Any, body: bytes) -> None:
             nonlocal size
-            self._unsettled.came(method.delivery_tag)
-            tag = Tag(self._generation, method.delivery_tag, bulk=True)
-            some.append(self._envelopes.delivered(queue, tag, method, properties, body))
+            some.append(self._deliveries.came(queue, method, properties, body))
             size += len(body)
             if len(some) == most or size >= _BYTES:
                 end()
@@ -85,13 +80,3 @@ class Bulk:
         self._channel.basic_consume(
             queue, came, consumer_tag=consumer, callback=lambda _: self._later(linger / 2, look)
         )
-
-    def ack(self, numbers: Iterable[int]) -> None:
-        """Acknowledge messages."""
-        for number, multiple in self._unsettled.settle(numbers):
-            self._channel.basic_ack(number, multiple=multiple)
-
-    def reject(self, number: int) -> None:
-        """Put a message back into its queue."""
-        self._unsettled.rejected(number)
-        self._channel.basic_nack(number, requeue=True)

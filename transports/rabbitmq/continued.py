@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from executor.messages import Holding
+from executor.messages import Buffer, Holding, Report
 from transports.base import Jobs
 from transports.rabbitmq.topology import Topology
 
@@ -56,6 +56,22 @@ class Continued:
     def place_of(self, run: str, place: int) -> int | None:
         """Return the place here of a call of a run; None if it is none of these runs'."""
         return place if run == self._own else self._jobs.place_of(run, place)
+
+    def translate(
+        self, run: str, some: Sequence[Report], buffers: Mapping[int, list[Buffer]]
+    ) -> tuple[list[Report], dict[int, list[Buffer]]]:
+        """Return an earlier run's reports of tasks that are ours, with places here, and their buffers."""
+        reports: list[Report] = []
+        ours: dict[int, list[Buffer]] = {}
+        for index, report in enumerate(some):
+            place = self.place_of(run, report.place)
+            if place is None:  # of a task that is none of ours any more
+                continue
+            report.place = place
+            if index in buffers:
+                ours[len(reports)] = buffers[index]
+            reports.append(report)
+        return reports, ours
 
     def is_recorded(self, place: int) -> bool:
         """Whether the call at a place here has its result."""

@@ -36,10 +36,12 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
     ) -> None:  # fmt: skip
         super().__init__(broker, names, seal, say=say, heartbeat=heartbeat, largest=largest)
         self._stays = True
+        self._declares, self._consumes = not collects, collects
         self._name = name
         self._collects = collects
         self._manifest = names.manifest(name)
         self._records: list[tuple[Tag, bytes]] = []
+        self._found: dict[str, int | None] = {}  # of queues that were looked for: how much is in each
         self._recorded: list[Tag] = []  # results that were recorded: acknowledged when that is noted
         self._left: Jobs | None = None  # what is to be pushed
         self._claims = False  # that it is the only dispatcher of its run
@@ -96,19 +98,18 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             raise ConfigError(self._none("--collect"))
         while not self._read(None, wait):
             pass  # from the beginning, over a new connection
-        self._stands = True
         return [record for _, record in self._records]
 
     def gather(self, jobs: Jobs) -> None:
-        self._adopt(jobs)
+        queues = self._adopt(jobs)
+        queues.stands = True
+        queues.consume()
         assert self._pushing is not None
         self._pushing.all()
-        self._consume()
 
     def acknowledge(self) -> None:
         if self._collects:
-            self._recorded += self._tags  # until it is noted
-            self._tags = []
+            self._recorded += self._acknowledging.hand_over()  # until it is noted
         else:
             super().acknowledge()
 
@@ -161,7 +162,9 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
 
     def _remove(self, wait: float | None) -> None:
         """Remove the run, and see that it is."""
-        self._removing, self._stands, self._stopped = True, False, Cancel
+        self._removing = self._stopping.stopped = True
+        if self._queues is not None:
+            self._queues.end()
         while True:
             if self._run:
                 self._end_run()
@@ -238,6 +241,7 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
             return  # by our own doing
         if isinstance(event, events.Found):
             self._claimed, self._claimed_at = self._claims, 0.0  # as that was asked for before
+            self._found[event.queue] = event.messages
         if isinstance(event, Delivered) and event.queue == self._manifest:
             if not event.body:
                 self._say(f"ignored a stranger's record in {event.queue}")
@@ -254,14 +258,6 @@ class RabbitKeepingEnd(RabbitDispatcherEnd, KeepingEnd):
         if self._left is not None and not self._removing:
             self._declare_manifest()
         super()._open_all(event, now)
-
-    def _open_run(self) -> None:
-        if self._removing:
-            return
-        if self._collects:
-            self._consume()
-        else:
-            self._declare_run()
 
     def _lose(self, event: events.Lost, now: float) -> None:
         super()._lose(event, now)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from transports.base import wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.outage import Outage
+from transports.rabbitmq.topology import Topology
 
 
 def part(
@@ -44,3 +45,15 @@ def part(
                 if event.messages is None:
                     return True
                 asked = False  # it was looked for before it was deleted
+
+
+def remove(connection: Connection, names: Topology, queues: Iterable[str], widths: Iterable[int]) -> None:
+    """Delete a run's `queues`; if the names are temporary, all others too, those of its `widths` included."""
+    for queue in queues:
+        connection.delete(queue)
+    if names.temporary:
+        of_widths = [name for width in widths for name in names.of_width(width)]
+        for queue in [*of_widths, *names.common()]:
+            connection.delete(queue)
+        for exchange in (names.control, names.presence):
+            connection.delete_exchange(exchange)

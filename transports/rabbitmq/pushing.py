@@ -56,6 +56,8 @@ class Pushing:
         self._largest = largest
         self._report = report
         self._safe = safe
+        #: Whether it is known what need not be pushed.
+        self.settled = False
         self._next = 0  # the place that is pushed next
         self._known = bytearray(len(jobs.widths))
         self._anew = deque[int]()  # places that are pushed once more
@@ -92,6 +94,11 @@ class Pushing:
         for place in places:
             if 0 <= place < len(self._known):
                 self._known[place] = _EARLIER
+
+    def settle(self, places: Iterable[int]) -> None:
+        """It is known that these need not be pushed, and of earlier runs' no others."""
+        self.settled = True
+        self.skip(places)
 
     def all(self) -> None:
         """Nothing need be pushed: all is in line."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from executor.messages import Buffer, Hello, Report
 from executor.packed import Packed, join, pack
+from executor.task import tries_again
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.frames import BODY_BYTES, Call, beyond, body_of, headers, in_bodies, report_of
 from transports.rabbitmq.held import Copy, Entry, Held
@@ -54,6 +55,27 @@ class Replies:
         if not self._held.load or sum(each.count for each, _ in waiting) >= ENOUGH:
             self.due = now
         self.tick(now)
+
+    def final(self, run: str, reports: Packed, *, stopped: bool) -> tuple[Packed, list[int]]:
+        """Return the reports after which a call is not tried again, and their places; put back what is.
+
+        Of a run that is `stopped` nothing is.
+        """
+        final: list[Report] = []
+        buffers: list[Buffer] = []
+        for report, own in reports.each():
+            call = self._held.call(run, report.place)
+            if call is None:  # of a run that is over
+                continue
+            error = report.error[0] if report.error else ""
+            item = call.item
+            if not stopped and tries_again(report.status, item.attempt, item.retries, error):
+                item.attempt += 1
+                self.put_back(run, [call])
+            else:
+                final.append(report)
+                buffers.extend(own)
+        return pack(final, buffers), [report.place for report in final]
 
     def tick(self, now: float) -> None:
         """Send what has waited long enough."""

@@ -90,6 +90,13 @@ def shown(found: pika.URLParameters) -> str:
     return f"{scheme}://{host}:{found.port}{virtual}"
 
 
+def version(connection: pika.SelectConnection) -> tuple[int, ...]:
+    """Return the version of the broker that a connection stands to, as far as it says."""
+    said = (connection.server_properties or {}).get("version", "0")
+    text = said.decode() if isinstance(said, bytes) else str(said)
+    return tuple(int(part) for part in text.split(".")[:3] if part.isdigit())
+
+
 def lost(error: object, to: pika.URLParameters, *, first: bool = True) -> Lost:
     """Return what is told of a connection that broke, or could not be made; `first` if there was none before.
 

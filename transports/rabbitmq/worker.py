@@ -16,11 +16,9 @@ from typing import Any
 from executor.errors import BadFrame
 from executor.messages import (
     Alive,
-    Buffer,
     Cancel,
     Halt,
     Hello,
-    Message,
     Over,
     Pushed,
     Refused,
@@ -28,36 +26,34 @@ from executor.messages import (
     Who,
     decode,
     encode,
-    longest,
 )
 from executor.packed import Packed
-from executor.packed import pack as packed
 from executor.sealing import Seal
 from executor.session import Begin, Ended, GiveBack, Order, Stop, Take
-from executor.task import tries_again
 from transports.base import Say, WorkerEnd, wait_readable
 from transports.rabbitmq import events
 from transports.rabbitmq.amqp import Connection
+from transports.rabbitmq.announcing import Announcing
 from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.fetching import Fetching
-from transports.rabbitmq.frames import NOT_OURS, body_of, headers, pack, unpack
+from transports.rabbitmq.frames import NOT_OURS, pack, unpack
 from transports.rabbitmq.held import Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending
 from transports.rabbitmq.moving import Moving
 from transports.rabbitmq.outage import Outage
-from transports.rabbitmq.post import Outcome, Post
+from transports.rabbitmq.post import Post
+from transports.rabbitmq.renewing import Renewing
 from transports.rabbitmq.replies import LINGER, Replies
 from transports.rabbitmq.runs import Runs
+from transports.rabbitmq.strangers import Strangers
+from transports.rabbitmq.telling import Telling
 from transports.rabbitmq.topology import Topology
 from transports.rabbitmq.words import Broker
 
 #: Seconds between two looks at the time while there is no connection.
 _TICK = 0.2
-
-#: Seconds between two lines to all that calls were put back.
-TELL = 0.1
 
 #: Seconds between two looks for calls that wait behind others for too long.
 RECALL = 0.25
@@ -81,10 +77,8 @@ class RabbitWorkerEnd(WorkerEnd):
         )
         self.address = f"{self._connection.address}, queue {names.queue}"
         self._names = names
-        self._headers = headers(worker=hello.name, host=hello.host)
         self._hello = hello
         self._say = say
-        self._heartbeat = heartbeat
         self._post = Post(self._connection)
         self._mending = Mending(self._connection, self._post, names)
         self._held = Held(hello.cores, backfill=hello.backfill)
@@ -93,23 +87,25 @@ class RabbitWorkerEnd(WorkerEnd):
         )
         self._moving = Moving(self._connection, self._post, self._held, self._replies, names, hello)
         self._lookout = Lookout(names, hello.cores)
+        self._renewing = Renewing(self._post, self._held, names, hello)
         self._runs = Runs(names.patience)
+        self._announcing = Announcing(
+            self._connection, names, hello, self._held, self._runs, lambda: self.running(), heartbeat
+        )
+        self._telling = Telling(self._tell)
+        self._strangers = Strangers(say)
         self._fetching = Fetching(
             self._connection, names, hello.protocol, self._held, self._moving, self._mending, self._runs,
-            self._lookout, back=self._in_line, refuse=self._refuse, stranger=self._stranger,
+            self._lookout, back=self._in_line, refuse=self._refuse, stranger=self._strangers.ignore,
         )  # fmt: skip
         self._own: dict[str, dict[str, Any]] = {}  # its own queues, with their arguments
         self._listening = ""  # the queue in which it hears what is told to all
         self._orders: list[Order] = []
         self._outage = Outage(self._connection.address, say)
         self._given_up = True  # what had not begun when the connection broke
-        self._beat_at = 0.0
         self._again_at = 0.0
-        self._waiting: set[int] = set()  # widths of calls that we put back, which is still to be told
-        self._told_at = 0.0
         self._recall_at = 0.0
         self._refusals: set[str] = set()
-        self._strangers: set[str] = set()
         self._draining = False
         self._closed = False
 
@@ -144,28 +140,9 @@ class RabbitWorkerEnd(WorkerEnd):
         for width, some in by_width.items():
             self._held.learn(some, width, now)
         if None in held or any(report.status != "ok" for report in read):
-            reports, places = self._final(run, reports)
+            reports, places = self._replies.final(run, reports, stopped=self._runs.stopped(run))
         if places:  # as they came, in the usual case
             self._replies.report(run, reports, places, now)
-
-    def _final(self, run: str, reports: Packed) -> tuple[Packed, list[int]]:
-        """Return reports after which a call is not tried again, and their places; put back what is."""
-        final: list[Report] = []
-        buffers: list[Buffer] = []
-        for report, own in reports.each():
-            call = self._held.call(run, report.place)
-            if call is None:  # of a run that is over
-                continue
-            error = report.error[0] if report.error else ""
-            if not self._runs.stopped(run) and tries_again(
-                report.status, call.item.attempt, call.item.retries, error
-            ):
-                call.item.attempt += 1
-                self._replies.put_back(run, [call])
-            else:
-                final.append(report)
-                buffers.extend(own)
-        return packed(final, buffers), [report.place for report in final]
 
     def give_back(self, run: str, places: Sequence[int]) -> None:
         if self._runs.stopped(run):
@@ -177,8 +154,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def drain(self) -> list[Order]:
         self._draining = self._fetching.draining = True
-        self._hello.leaving = True
-        self._beat_at = 0.0
+        self._announcing.leave()
         return [GiveBack(run, None) for run in self._runs.begun()]
 
     @property
@@ -198,11 +174,12 @@ class RabbitWorkerEnd(WorkerEnd):
         now = time.monotonic()
         if not self._outage.opened:
             return _TICK
-        ats = [self._beat_at, self._again_at, self._replies.due, *self._lookout.times(now)]
+        ats = [
+            self._announcing.beat_at, self._again_at, self._replies.due, self._telling.due,
+            *self._lookout.times(now),
+        ]  # fmt: skip
         if self._held.excess:
             ats.append(self._recall_at)
-        if self._waiting:
-            ats.append(self._told_at + TELL)
         return max(0.0, min(ats) - now)
 
     def close(self) -> None:
@@ -210,8 +187,8 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         self._closed = True
         if self._outage.opened:
-            self._hello.leaving = True
-            self._announce(self._names.presence, self._greeting())
+            self._announcing.leave()
+            self._announcing.announce(time.monotonic())
             if self.settled:
                 for queue in (
                     self._names.held(self._hello.instance),
@@ -264,7 +241,7 @@ class RabbitWorkerEnd(WorkerEnd):
         for run in self._present():  # we were not there to hear that it was over
             self._connection.look_for(names.results(run))
         self._lookout.forget()
-        self._beat_at = 0.0
+        self._announcing.soon()
 
     def _lose(self, event: events.Lost, now: float) -> None:
         """The connection broke: what was being fetched is void, what we have waits for the next."""
@@ -281,14 +258,14 @@ class RabbitWorkerEnd(WorkerEnd):
         try:
             message, _ = decode(unpack(event.body))
         except BadFrame as bad:
-            self._stranger(event.queue, bad)
+            self._strangers.ignore(event.queue, bad)
             return
         if isinstance(message, Pushed):
             self._lookout.filled()
             for queue in self._lookout.missing(message.widths):
                 self._connection.look_for(queue)
         elif isinstance(message, Who):
-            self._beat_at = 0.0
+            self._announcing.soon()
         elif isinstance(message, Refused):
             if message.instance == self._hello.instance:
                 self._fetching.pause(now)
@@ -306,7 +283,7 @@ class RabbitWorkerEnd(WorkerEnd):
 
     def _stop(self, run: str, now: float) -> None:
         self._runs.stop(run, now)
-        self._beat_at = 0.0
+        self._announcing.soon()
 
     def _over(self, run: str, now: float, why: str = "its run is over", *, complete: bool = True) -> None:
         """A run is over: nothing of it is wanted any more."""
@@ -325,11 +302,6 @@ class RabbitWorkerEnd(WorkerEnd):
         if reason not in self._refusals:
             self._refusals.add(reason)
             self._say(f"refused by the dispatcher at {self.address}: {reason}")
-
-    def _stranger(self, queue: str, bad: BadFrame) -> None:
-        if queue not in self._strangers:
-            self._strangers.add(queue)
-            self._say(f"ignored a stranger's message in {queue}: {bad}")
 
     def _found(self, event: events.Found, now: float) -> None:
         """Take the answer whether a queue exists: that of a width, or of a run's results."""
@@ -357,13 +329,13 @@ class RabbitWorkerEnd(WorkerEnd):
     def _in_line(self, width: int, queue: str) -> None:
         """Calls are in line again, which others are to be told."""
         self._lookout.filled(queue)
-        self._waiting.add(width)
+        self._telling.add(width)
 
     def _copy_came(self, event: Delivered, now: float) -> None:
         """A copy is in our hands, for the first time or again."""
         assert event.tag is not None
         if not event.body:
-            self._stranger(event.queue, BadFrame(NOT_OURS))
+            self._strangers.ignore(event.queue, BadFrame(NOT_OURS))
             self._connection.ack(event.tag)
             return
         copy = self._held.copy(event.message_id)
@@ -383,18 +355,12 @@ class RabbitWorkerEnd(WorkerEnd):
             return
         if self._runs.begin(run, now):
             self._orders.append(Begin(run))
-            self._beat_at = 0.0
+            self._announcing.soon()
         buffers = [buffer for call in fresh for buffer in call.buffers]
         self._orders.append(Take(run, [call.item for call in fresh], buffers))
 
-    def _announce(self, exchange: str, message: Message) -> None:
-        self._connection.publish(exchange, "", pack(encode(message)))
-
-    def _greeting(self) -> Hello:
-        self._hello.holding = self._held.holding()
-        self._hello.running = longest(self.running())
-        self._hello.stopped = self._runs.told()
-        return self._hello
+    def _tell(self, message: Pushed) -> None:
+        self._connection.publish(self._names.control, "", pack(encode(message)))
 
     # -- time
 
@@ -403,10 +369,9 @@ class RabbitWorkerEnd(WorkerEnd):
             self._outage.tick(now)
             self._give_up(now)
             return
-        if now >= self._beat_at:
-            self._beat_at = now + self._heartbeat
-            self._announce(self._names.presence, self._greeting())
-            self._renew(now)
+        if now >= self._announcing.beat_at:
+            self._announcing.announce(now)
+            self._renewing.go_on(now)
         if now >= self._again_at:
             self._again_at = now + POST_AGAIN
             self._post.again()
@@ -414,28 +379,12 @@ class RabbitWorkerEnd(WorkerEnd):
             self._orders += [Ended(run, False, why) for run, why in self._runs.idle(busy, now)]
         for queue in self._lookout.search(now):
             self._connection.look_for(queue)
-        if self._waiting and now - self._told_at > TELL:
-            self._told_at = now
-            self._announce(self._names.control, Pushed(sorted(self._waiting)))
-            self._waiting.clear()
+        if now > self._telling.due:
+            self._telling.tell(now)
         if now >= self._recall_at:
             self._recall_at = now + RECALL
             if surplus := self._held.surplus(now):
                 self._orders += [GiveBack(run, surplus) for run in self._held.holding()]
-
-    def _renew(self, now: float) -> None:
-        """Publish copies anew before the broker finds that they take too long to be acknowledged."""
-        for copy in self._held.copies():
-            if not copy.renewing and now - copy.since > self._names.acknowledgement_timeout / 2:
-                copy.renewing = True
-
-                def confirmed(outcome: Outcome) -> None:
-                    """Nothing to do yet: the old copy is acknowledged when the new one comes."""
-
-                self._post.send(
-                    self._names.held(self._hello.instance), body_of(copy.run, self._held.calls_of(copy)),
-                    confirmed, message_id=copy.id, headers=self._headers, lasts=False,
-                )  # fmt: skip
 
     def _give_up(self, now: float) -> None:
         """The broker can't be reached: after our patience, what has not begun is no longer ours."""

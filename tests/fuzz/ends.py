@@ -19,6 +19,7 @@ from tests.fuzz.choices import Choices
 from tests.fuzz.mad import Heard, MadDispatcher, MadWorker
 from tests.fuzz.stage import (
     EARLIER,
+    HEARTBEAT,
     PATIENCE,
     RIGHTFUL,
     SOON,
@@ -166,8 +167,8 @@ def run_dispatcher(data: bytes) -> int:
         dispatcher.turn()
         if not dispatcher.halted:
             joined.end()
-            for _ in range(3):  # and nobody else is left
-                clock.now += 0.6 * PATIENCE
+            for _ in range(round(1.8 * PATIENCE / HEARTBEAT)):  # and nobody else is left
+                clock.now += HEARTBEAT  # a longer leap would be one in which the dispatcher was held up
                 joined.turn(0)
                 dispatcher.turn()
             assert dispatcher.end._roster.peers.keys() <= {RIGHTFUL}

@@ -126,7 +126,7 @@ def test_who_was_cut_off_is_read_and_dropped() -> None:
             answers.append(decode(mad.recv_multipart())[0])
         assert [type(each) for each in answers if not isinstance(each, Beat)] == [Refused]
         assert not end._arrived
-        assert not end._peers
+        assert not end._roster._by_link
         assert not end.workers()
     assert len([line for line in said if "cut off worker mad" in line]) == 1
     assert not [line for line in said if "stranger" in line]

@@ -19,6 +19,7 @@ from tests.fuzz.choices import Choices
 from tests.fuzz.mad import Heard, MadDispatcher, MadWorker
 from tests.fuzz.stage import (
     EARLIER,
+    HEARTBEAT,
     PATIENCE,
     RIGHTFUL,
     SOON,
@@ -96,13 +97,13 @@ class _Workers:
             said, _ = decode(frame)
         except BadFrame:
             dispatcher.turn()
-            known, lines = dispatcher.end._peers.get(one.peer), len(dispatcher.said)
+            known, lines = dispatcher.end._roster._by_link.get(one.peer), len(dispatcher.said)
             dispatcher.wire.events.append(Frame(one.peer, frame))
             dispatcher.turn()
             if known is not None:
                 assert one.peer in dispatcher.wire.was_cut, "who breaks the protocol is not cut off"
                 assert any(known.hello.name in line for line in dispatcher.said[lines:]), "... nor named"
-                assert known.key not in dispatcher.end._instances
+                assert known.key not in dispatcher.end._roster.peers
             return
         dispatcher.loose |= _claimed(said)
         dispatcher.wire.events.append(Frame(one.peer, frame))
@@ -166,14 +167,14 @@ def run_dispatcher(data: bytes) -> int:
         dispatcher.turn()
         if not dispatcher.halted:
             joined.end()
-            for _ in range(3):  # and nobody else is left
-                clock.now += 0.6 * PATIENCE
+            for _ in range(round(1.8 * PATIENCE / HEARTBEAT)):  # and nobody else is left
+                clock.now += HEARTBEAT  # a longer leap would be one in which the dispatcher was held up
                 joined.turn(0)
                 dispatcher.turn()
-            assert dispatcher.end._instances.keys() <= {RIGHTFUL}
+            assert dispatcher.end._roster.peers.keys() <= {RIGHTFUL}
         assert not any(peer.startswith(b"rightful") for peer in dispatcher.wire.was_cut)
         session = joined.worker.session
-        known = session.welcomed and not session.outbox and RIGHTFUL in dispatcher.end._instances
+        known = session.welcomed and not session.outbox and RIGHTFUL in dispatcher.end._roster.peers
         dispatcher.end.close()
         assert session.run is None or not known, "a worker was not told of the end"
         return workers.frames + joined.frames

@@ -15,6 +15,7 @@ import msgspec
 
 import executor.session
 import transports.direct.dispatcher
+import transports.direct.roster
 import transports.direct.worker
 import transports.link
 from executor.leases import SETTLED, WAITING, Leases
@@ -66,7 +67,7 @@ class Clock:
 def clocked() -> Iterator[Clock]:
     """Have both ends go by a clock of the test's, and number what they number from 1 on."""
     clock = Clock()
-    timed = (transports.direct.dispatcher, transports.direct.worker)
+    timed = (transports.direct.dispatcher, transports.direct.roster, transports.direct.worker)
     waiting = (transports.link, transports.direct.worker)
     before = [(module, "time", module.time) for module in timed]
     before += [(module, "wait_readable", module.wait_readable) for module in waiting]
@@ -325,12 +326,12 @@ class Dispatcher:
     def check(self) -> None:
         """Each task is in one place: recorded, in line, or held by one worker; nothing else is kept."""
         end, broker = self.end, self.end._broker
-        assert end._instances.keys() == broker._workers.keys(), "workers and leases differ"
-        assert {peer.peer for peer in end._peers.values()} == set(end._peers)
-        assert all(end._instances.get(peer.key) is peer for peer in end._peers.values())
+        assert end._roster.peers.keys() == broker._workers.keys(), "workers and leases differ"
+        assert {peer.peer for peer in end._roster._by_link.values()} == set(end._roster._by_link)
+        assert all(end._roster.peers.get(peer.key) is peer for peer in end._roster._by_link.values())
         acknowledging = end._acknowledging
-        assert acknowledging.reported.keys() <= end._instances.keys()
-        assert acknowledging._untold.keys() <= end._instances.keys()
+        assert acknowledging.reported.keys() <= end._roster.peers.keys()
+        assert acknowledging._untold.keys() <= end._roster.peers.keys()
         held: set[int] = set()
         for mine in broker._workers.values():
             places = list(mine)

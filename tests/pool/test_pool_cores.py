@@ -80,10 +80,11 @@ def test_a_warm_child_changes_its_threads_with_its_width(start: Start) -> None:
 def test_where_threads_are_made_for_good_another_width_gets_another_process(start: Start) -> None:
     Path("numexpr.py").write_text("import os\nnthreads = int(os.environ['NUMEXPR_NUM_THREADS'])\n")
     driver = start(2)
-    seen = [
-        value(driver.run(item(place, "calls.fixed_threads", width=width))[0])
-        for place, width in enumerate([1, 1, 2, 2, 1])
-    ]
+    seen = []
+    for place, width in enumerate([1, 1, 2, 2, 1]):
+        (report,) = driver.run(item(place, "calls.fixed_threads", width=width))
+        seen.append(value(report))
+        driver.until(lambda: driver.pool.idle)  # or it has reported, and is still about to be free
     assert [threads for threads, _ in seen] == [1, 1, 2, 2, 1]
     pids = [pid for _, pid in seen]
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]

@@ -145,7 +145,7 @@ def test_a_worker_of_which_another_said_that_it_leaves_takes_more_when_it_greets
         dispatcher.link.put(Frame(b"mad", encode(message)))
     world.turn()
     world.turn()
-    assert dispatcher.end._instances[as_if.instance].draining
+    assert dispatcher.end._roster.peers[as_if.instance].draining
     worker.lazy = False
     world.until(dispatcher.done, seconds=2 * PATIENCE)
     dispatcher.check()
@@ -163,7 +163,7 @@ def test_a_worker_for_which_another_counted_reports_is_heard_when_it_greets_anew
         dispatcher.link.put(Frame(b"mad", encode(message)))
     world.turn()
     world.turn()
-    assert dispatcher.end._instances[as_if.instance].recorded == 10**9
+    assert dispatcher.end._roster.peers[as_if.instance].recorded == 10**9
     worker.lazy = False
     world.until(dispatcher.done, seconds=2 * PATIENCE)
     dispatcher.check()
@@ -278,7 +278,7 @@ def test_one_connection_is_one_worker(world: World) -> None:
 
 
 def test_no_more_workers_are_known_than_may_be(world: World, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr("transports.direct.dispatcher.MOST_PEERS", 2)
+    monkeypatch.setattr("transports.direct.roster.MOST_PEERS", 2)
     dispatcher = world.dispatcher(2)
     for n in range(5):
         dispatcher.link.put(Frame(b"p%d" % n, encode(introduce(f"w{n}", 1))))

@@ -408,8 +408,8 @@ def number(item: Item) -> int:
 @contextlib.contextmanager
 def a_world() -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch, contextlib.closing(World()) as made:
-        for module in ("transports.direct.dispatcher", "transports.direct.worker"):
-            patch.setattr(f"{module}.time", SimpleNamespace(monotonic=made.monotonic))
+        for module in ("dispatcher", "roster", "worker"):
+            patch.setattr(f"transports.direct.{module}.time", SimpleNamespace(monotonic=made.monotonic))
         for module in ("transports.link", "transports.direct.worker"):
             patch.setattr(f"{module}.wait_readable", made.idle)
         yield made

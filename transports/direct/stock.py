@@ -1,6 +1,6 @@
-"""What workers say that they have, against what they are leased. Pure.
+"""What workers say that they have or have ended, against what they are leased. Pure.
 
-A worker tells it twice: in its greeting, and by what it reports of earlier runs, whose tasks are this run's.
+A worker says what it has in its greeting, and by what it reports of earlier runs, whose tasks are this run's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from executor.broker import Broker
 from executor.messages import Buffer, Holding, Report
+from executor.pace import mean_seconds
 from transports.base import Jobs
 
 #: The buffers of reports that have some, by index.
@@ -35,10 +36,32 @@ def take_stock(jobs: Jobs, broker: Broker, worker: str, holding: Holding) -> Non
                 strangers.add(place)
             has[place] = max(attempt, has.get(place, 0))
     held = broker.held(worker)
-    missing = [place for place in held if not is_present(jobs, place, has.get(place, -1))]
+    missing = [place for place in held if not _is_present(jobs, place, has.get(place, -1))]
     broker.give_back(worker, missing, strays=True)
-    adopted = [p for p, attempt in has.items() if is_present(jobs, p, attempt) and not jobs.is_recorded(p)]
+    adopted = [p for p, attempt in has.items() if _is_present(jobs, p, attempt) and not jobs.is_recorded(p)]
     broker.adopt(worker, [place for place in adopted if place not in strangers])
+
+
+def settle(jobs: Jobs, broker: Broker, worker: str, reports: Sequence[Report]) -> int:
+    """Tell the broker what a worker ended; return how many of these it held.
+
+    But for attempts given up meanwhile: if it holds such a place, then for a later attempt.
+    """
+    places = [report.place for report in reports]
+    attempts = [report.attempt for report in reports]
+    if max(places) < len(jobs.widths) and attempts == list(map(jobs.attempt, places)):  # nearly always
+        present = reports
+    else:
+        present = [report for report in reports if _is_present(jobs, report.place, report.attempt)]
+        places = [report.place for report in present]
+    widths = [jobs.widths[place] for place in places]
+    if len(kinds := set(widths)) == 1:
+        return broker.settle(worker, places, mean_seconds(present))
+    held = 0
+    for width in kinds:
+        group = [report for report, own in zip(present, widths, strict=True) if own == width]
+        held += broker.settle(worker, [report.place for report in group], mean_seconds(group))
+    return held
 
 
 def translated(
@@ -76,7 +99,7 @@ def possible(
     return _only([index for index, report in enumerate(reports) if can_be(report)], reports, shares)
 
 
-def is_present(jobs: Jobs, place: int, attempt: int) -> bool:
+def _is_present(jobs: Jobs, place: int, attempt: int) -> bool:
     """Whether that is the present attempt at a task of this run; what never began is reported as 0."""
     return 0 <= place < len(jobs.widths) and attempt in (0, jobs.attempt(place))
 

@@ -164,7 +164,10 @@ class Worker:
             self._end.give_back(order.run, self._pool.cancel(order.run, order.places))
         elif isinstance(order, Ended):
             for run in (order.run, *order.earlier):
-                self._pool.recall(run, None)  # nobody waits for what has not begun
+                if order.complete:  # nobody will ever take what is still here of it
+                    self._pool.cancel(run)
+                else:
+                    self._pool.recall(run, None)  # what has not begun is for others
                 self._pool.finish(run)
             count = self._runs.pop(order.run, 0)
             how = "is over" if order.complete else f"is left: {order.why}"

@@ -410,7 +410,7 @@ class Contract(LosingWorkers):
         worker = scripts.worker("--yaml", each, "--cores", "2", "--no-pin")
         worker.says("ready on")
         scripts.run(
-            "--yaml", own, "--tasks", scripts.tasks(*records), "--output", "results.jsonl", "--wait", "2",
+            "--yaml", own, "--tasks", scripts.tasks(*records), "--output", "results.jsonl", "--wait", "5",
             status=1,
         )  # fmt: skip
         found = scripts.by_id()
@@ -444,7 +444,7 @@ class Contract(LosingWorkers):
         """One worker is given much that looks tiny and turns out to be long; another comes and idles."""
         place = Place(wire, 2, heartbeat=0.2)
         _, each = self.yaml(scripts, place)
-        tiny, long, seconds = 400, 24, 0.25
+        tiny, long, seconds = 400, 40, 0.25
         calls = [task(number, function="jobs.echo") for number in range(tiny)]
         calls += [task(seconds, function="time.sleep") for _ in range(long)]
         calls += [task(number, function="jobs.echo") for number in range(2 * long)]
@@ -575,6 +575,23 @@ class Contract(LosingWorkers):
             assert worker.ends() == 0
             assert dispatcher.ends() == 0
         assert [(result["status"], result["attempt"]) for result in scripts.results()] == [("ok", 1)]
+
+    def test_what_still_runs_of_a_run_that_is_over_is_killed(self, wire: Wire, scripts: Scripts) -> None:
+        """As after a stop that could not be heard: nobody would ever take its result."""
+        place = Place(wire)
+        _, (each, *_) = self.yaml(scripts, place)
+        worker = scripts.worker("--yaml", each, "--cores", "1", "--no-pin")
+        with place.dispatcher_end() as end:
+            gathered = Gathered(
+                end, [task("held", function="jobs.hold"), task("behind", function="jobs.hold")]
+            )
+            gathered.until((scripts.folder / "held.runs").exists, "it runs")
+        worker.says("is over")
+        with place.dispatcher_end() as end:
+            assert Gathered(end, [task("next", function="jobs.echo")]).all()[0].value == "next"
+        assert not (scripts.folder / "behind.runs").exists()
+        worker.send(signal.SIGTERM)
+        assert worker.ends() == 0
 
     def test_workers_of_its_own(self, wire: Wire, scripts: Scripts) -> None:
         own, _ = self.yaml(scripts, Place(wire))

@@ -146,7 +146,8 @@ def test_a_run_whose_dispatcher_was_killed_runs_until_its_time_is_over_and_never
     first = runs.worker()
     runs.runs("held-0")
     dispatcher.kill()
-    first.kill()  # what it held comes back
+    first.kill()
+    wait_until(lambda: runs.waiting("returned"), "what it held comes back")
     runs.expire(first)
     runs.never_again(runs.worker(2), 1)
 

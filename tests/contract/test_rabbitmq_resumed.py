@@ -211,7 +211,9 @@ def test_what_was_not_pushed_is_and_nothing_is_twice(wire: RabbitMQ, monkeypatch
     assert Counter(worker.runs) == {before.run.id: 1, resumed.run.id: 1}
     first_done = worker.did[:pushed]
     assert are_in_order(first_done)
-    assert sum(place >= pushed for place in first_done) <= 5, "what is of the earlier run is first in line"
+    # What was delivered as its subscription ended, which may be a message of many, comes a moment later.
+    others = sum(place >= pushed for place in first_done)
+    assert others < pushed / 2, "what is of the earlier run is first in line"
     assert Counter(worker.did) == Counter(range(600))
 
 

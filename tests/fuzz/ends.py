@@ -437,6 +437,7 @@ class _Session:
         self.obey(self.session.tick(self.now))  # the first may have waited for calls to be taken
         self.now += 1e-6  # or it is silent for just as long as it may
         self.obey(self.session.tick(self.now))
+        self.obey(self.session.tick(self.now))  # it may have ended just now, and greets anew
         assert self.session.deadline() > self.now, "it would wake again and again"
 
     def check(self) -> None:

@@ -117,10 +117,10 @@ class Mutator:
 
     def msgpack(self, data: bytes) -> bytes:
         """Return MessagePack with a few things changed, and now and then a few bytes."""
-        value = tree(data)
-        for _ in range(self._random.choice((1, 1, 1, 2, 3, 8))):
-            value = self._somewhere(value)
         try:
+            value = tree(data)
+            for _ in range(self._random.choice((1, 1, 1, 2, 3, 8))):
+                value = self._somewhere(value)
             packed = pack(value)
         except RecursionError:  # it was changed again and again, and is too deep for this
             packed = data

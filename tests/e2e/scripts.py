@@ -1,7 +1,8 @@
 """The real scripts as processes: each test in folders of its own, and nothing left alive behind it.
 
 Every process that a test starts, and every one that those start in turn, carries `TAG` in its environment:
-so they can be found however they hide, and at the end of a test there must be none.
+so they can be found however they hide, and at the end of a test there must be none. If the tests' own process
+is killed, they end after it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import psutil
+
+from tests.e2e.afterlife import see_to, tagged
 
 ROOT = Path(__file__).parents[2]
 
@@ -126,7 +129,8 @@ class Scripts:
         # Not below tmp_path: a unix socket's path has a hundred bytes at most.
         self.runtime = Path(tempfile.mkdtemp(prefix="fe-", dir="/tmp"))
         self._logs = Path(tempfile.mkdtemp(prefix="fe-logs-"))
-        self._tag = uuid.uuid4().hex
+        self._tag = f"{os.getpid()}.{uuid.uuid4().hex}"
+        see_to(TAG, f"{os.getpid()}.")
         self._started: list[Script] = []
         self.show: Callable[[str], None] = print  # what takes the logs at the end
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
@@ -223,14 +227,8 @@ class Scripts:
 
     def alive(self, *but: Script) -> list[psutil.Process]:
         """Return the living processes of this test, however they came to be, `but` for some."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(TAG) == self._tag:
-                    found.append(process)
-            except psutil.Error:  # it ended meanwhile, or is somebody else's
-                continue
-        return [process for process in found if process.pid not in {script.pid for script in but}]
+        spared = {script.pid for script in but}
+        return [process for process in tagged(TAG, self._tag) if process.pid not in spared]
 
     def nothing_lives(self, *but: Script) -> None:
         """Wait until no process of this test is alive, `but` for some."""

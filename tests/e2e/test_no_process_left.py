@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from scripts import GONE, Scripts, task, wait_until
+from scripts import GONE, LIMIT, ROOT, Scripts, task, wait_until
 
 ONE_CORE = ["--cores", "1", "--no-pin"]
 
@@ -94,3 +99,30 @@ def held(scripts: Scripts) -> set[int]:
     path = scripts.folder / "held.runs"
     wait_until(path.exists, "it runs")
     return {int(text) for text in path.read_text().split()}
+
+
+def test_what_tests_start_ends_with_them_even_when_they_are_killed(tmp_path: Path) -> None:
+    killed = (
+        "import os, pathlib\n"
+        "from tests.e2e.scripts import Scripts\n"
+        f"scripts = Scripts(pathlib.Path({str(tmp_path)!r}))\n"
+        "worker = scripts.worker()\n"
+        'worker.says("waiting for a dispatcher")\n'
+        "print(worker.pid, scripts.runtime, flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", killed], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid, runtime = done.stdout.split()
+    wait_until(lambda: has_ended(int(pid)), "the worker has ended", GONE)
+    shutil.rmtree(runtime)
+
+
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from executor.keys import VARIABLE
 from tests.contract.rabbit import server_script
+from tests.e2e.afterlife import see_to
 
 # Time limits are pytest-timeout's. On a laptop every run tries new examples and remembers those that failed;
 # in CI the examples are the same each time, so that a change is judged by itself alone.
@@ -21,6 +22,11 @@ settings.load_profile("ci" if os.environ.get("CI") else "laptop")
 
 #: Fixtures that start a RabbitMQ: one that tests share, and one that they may kill.
 _BROKERS = {"rabbitmq_url", "rabbitmq", "broker"}
+
+
+def pytest_sessionstart() -> None:
+    """Have what tests start end with this process; before one of them makes it a parent of orphans."""
+    see_to(os.getpid())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from tests.e2e.afterlife import see_to, tagged
+from tests.e2e.afterlife import TAG, see_to, tagged
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,8 +31,6 @@ LIMIT = 60.0
 
 #: Seconds after which nothing may live of what was killed. The promise is a few; the machine may be busy.
 GONE = 15.0
-
-TAG = "FUNCTION_EXECUTOR_TEST"
 
 #: What may be set where the tests run and would change what the scripts do.
 _FOREIGN = ("SLURM_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COLUMNS", "XDG_RUNTIME_DIR")
@@ -130,7 +128,7 @@ class Scripts:
         self.runtime = Path(tempfile.mkdtemp(prefix="fe-", dir="/tmp"))
         self._logs = Path(tempfile.mkdtemp(prefix="fe-logs-"))
         self._tag = f"{os.getpid()}.{uuid.uuid4().hex}"
-        see_to(TAG, f"{os.getpid()}.")
+        see_to(os.getpid())
         self._started: list[Script] = []
         self.show: Callable[[str], None] = print  # what takes the logs at the end
         kept = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
@@ -228,7 +226,7 @@ class Scripts:
     def alive(self, *but: Script) -> list[psutil.Process]:
         """Return the living processes of this test, however they came to be, `but` for some."""
         spared = {script.pid for script in but}
-        return [process for process in tagged(TAG, self._tag) if process.pid not in spared]
+        return [process for process in tagged(self._tag) if process.pid not in spared]
 
     def nothing_lives(self, *but: Script) -> None:
         """Wait until no process of this test is alive, `but` for some."""

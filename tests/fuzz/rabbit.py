@@ -38,7 +38,7 @@ from transports.rabbitmq.events import (
 )
 from transports.rabbitmq.frames import calls, headers, pack
 from transports.rabbitmq.topology import Topology
-from transports.rabbitmq.words import Broker
+from transports.rabbitmq.words import LEAST, Broker
 from transports.rabbitmq.worker import RabbitWorkerEnd
 
 NAMES = Topology("q", 5.0, 1800.0)
@@ -160,7 +160,7 @@ def _tell(choices: Choices, link: Silent, queues: list[str], runs: list[str]) ->
         link.tags += 1
         link.events.append(Opened((3, choices.below(14)), link.tags))
     elif what == 1:
-        link.events.append(Lost("cut", most=choices.one((None, None, 100))))
+        link.events.append(Lost("cut", most=choices.one((None, None, LEAST))))
         link.due.clear()
     elif what == 2:
         link.events.append(Blocked(choices.one(("", "memory"))))

@@ -109,7 +109,10 @@ def test_of_channels_that_the_broker_closes_it_is_known_which_may_be_opened_agai
     gone = channel_lost(ChannelClosedByBroker(404, "NOT_FOUND - no queue 'q'"))
     assert (gone.fatal, gone.most, gone.locked) == ("", None, False)
     large = "PRECONDITION_FAILED - message size 20000000 is larger than configured max size 16777216"
-    assert channel_lost(ChannelClosedByBroker(406, large)).most == 16_777_216
+    too_large = channel_lost(ChannelClosedByBroker(406, large))
+    assert (too_large.fatal, too_large.most) == ("", 16_777_216)
+    useless = channel_lost(ChannelClosedByBroker(406, large.replace("16777216", "100")))
+    assert useless.fatal == "the broker's `max_message_size` is 100 bytes: make it 4,096 at least"
     claimed = channel_lost(ChannelClosedByBroker(405, "RESOURCE_LOCKED - cannot obtain exclusive access"))
     assert (claimed.fatal, claimed.locked) == ("", True)
 

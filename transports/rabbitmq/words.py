@@ -22,6 +22,9 @@ ACCESS_REFUSED, NOT_FOUND, RESOURCE_LOCKED, PRECONDITION_FAILED = 403, 404, 405,
 #: What the broker says as it hangs up on a message beyond its `max_message_size`.
 _TOO_LARGE = re.compile(r"larger than (?:configured )?max size (\d+)")
 
+#: Bytes that a broker must take in a message: what tells of a call that is too large has to pass.
+LEAST = 4096
+
 #: OpenSSL's codes for certificates of other hosts, and of authorities that are not known.
 _OTHER_HOST, _UNKNOWN = (62, 64), (2, 18, 19, 20, 21)
 
@@ -121,8 +124,11 @@ def channel_lost(reason: object) -> Lost:
     """Return what is told of a channel that the broker closed."""
     code, text = getattr(reason, "reply_code", 0), in_words(reason)
     fatal = code == ACCESS_REFUSED or (code == PRECONDITION_FAILED and "inequivalent" in text)
-    most = _TOO_LARGE.search(text)
-    return Lost(text, text if fatal else "", int(most[1]) if most else None, code == RESOURCE_LOCKED)
+    found = _TOO_LARGE.search(text)
+    most = int(found[1]) if found else None
+    if most is not None and most < LEAST:
+        fatal, text = True, f"the broker's `max_message_size` is {most:,} bytes: make it {LEAST:,} at least"
+    return Lost(text, text if fatal else "", most, code == RESOURCE_LOCKED)
 
 
 def in_words(error: object) -> str:

@@ -86,7 +86,7 @@ def fork() -> Begun | None:
     ours, theirs = socket.socketpair()
     try:
         pid = os.fork()
-    except OSError:
+    except OSError:  # no process to be had just now: the pool starts its own, or says that it can't
         ours.close()
         theirs.close()
         return None

@@ -186,7 +186,7 @@ class Children:
         except BadFrame:
             self.cut_off(child)
             return []
-        except OSError:
+        except OSError:  # it is gone, as at the end of its stream
             frames = None
         if frames is None:
             self._hang_up(child)
@@ -247,7 +247,7 @@ class Children:
             self._ignore(descriptor)
         for child in self:
             if child.pid:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # it died with the guardian
                     os.killpg(child.pid, signal.SIGKILL)
         self._guardian.close()
         self._by_pid.clear()

@@ -107,7 +107,7 @@ class Guardian:
         """Return the records that came, at least one; None when the guardian is gone."""
         try:
             data = self.sock.recv(_RECORD.size * 256)
-        except OSError:
+        except OSError:  # as at the end of its stream
             return None
         if not data:
             return None
@@ -131,7 +131,7 @@ class Guardian:
         # A death may bring others.
         while (left := _strangers() - self._others) and time.monotonic() < deadline:
             for pid in left:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(OSError):  # it ended by itself
                     os.kill(pid, signal.SIGKILL)
                     os.waitpid(pid, os.WNOHANG)
             time.sleep(0.001)
@@ -141,7 +141,7 @@ def _strangers() -> set[int]:
     """Return the children of this process in other sessions than its own, such as a guardian's."""
     found = set()
     for pid in children_of(os.getpid()) if sys.platform == "linux" else ():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it ended meanwhile
             if os.getsid(pid) != os.getsid(0):
                 found.add(pid)
     return found
@@ -176,7 +176,7 @@ def main(control: socket.socket) -> NoReturn:
         poll.register(control, select.POLLIN | select.POLLOUT if nursery.untold else select.POLLIN)
         ready = dict(poll.poll(nursery.patience()))
         if wake_read in ready:
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError):  # it is empty by now
                 os.read(wake_read, 4096)
         nursery.bury()
         nursery.tell()
@@ -185,7 +185,7 @@ def main(control: socket.socket) -> NoReturn:
                 data, descriptors, _, _ = socket.recv_fds(control, _RECORD.size, 8)
                 while data and len(data) < _RECORD.size:
                     data += control.recv(_RECORD.size - len(data))
-            except OSError:
+            except OSError:  # the worker is gone, as at the end of its stream
                 data = b""
             if not data:
                 nursery.end_all()
@@ -210,7 +210,7 @@ def _receive_exactly(control: socket.socket, size: int) -> bytes:
     while len(data) < size:
         try:
             more = control.recv(size - len(data))
-        except OSError:
+        except OSError:  # it is gone, as at the end of its stream
             more = b""
         if not more:
             os._exit(0)

@@ -40,7 +40,7 @@ def descendants(pid: int) -> list[int]:
             return [pid]
     family = [pid]
     for member in family:  # it grows meanwhile
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it ended meanwhile
             for thread in os.listdir(f"/proc/{member}/task"):  # noqa: PTH208 - names are all it needs
                 family += _children_of_thread(member, thread)
     return family
@@ -60,7 +60,7 @@ def children_of(pid: int) -> list[int]:
     """Return the children of a process of one thread; [] where the system can't say (macOS)."""
     try:
         return _children_of_thread(pid, pid)
-    except OSError:
+    except OSError:  # a kernel without such a file: all processes are asked
         pass
     found = []
     for entry in Path("/proc").glob("[0-9]*/stat"):

@@ -173,7 +173,7 @@ class _Server(ThreadedLink):
             time.sleep(0.01)
         for talk in list(self._talks):
             talk.end()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # macOS refuses that where nobody is connected
             self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread, where the system knows that
         self._acceptor.join(LINGER)
         self._listening.close()

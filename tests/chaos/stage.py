@@ -549,7 +549,7 @@ class Stage:
                 else:
                     broker.kill() if fault.kind is Kind.BROKER else broker.stop()
                     self._tell("the broker is down")
-                    time.sleep(fault.span)
+                    time.sleep(fault.span)  # as long as the plan has it down
                     broker.start()
                 self._tell("the broker is up")
             except BaseException as failure:

@@ -75,7 +75,7 @@ class Stream(SocketStream):  # type: ignore[misc] # RPyC has no types
     def _receive(self) -> bool:
         """Read what has come; return whether anything has."""
         came = False
-        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):
+        with contextlib.suppress(BlockingIOError, ssl.SSLWantReadError):  # no more has come
             while True:
                 count = self.sock.recv_into(self._chunk)
                 if not count:

@@ -86,7 +86,7 @@ class Talk:
 
     def end(self) -> None:
         """Hang up, from whichever thread."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the other side hung up first
             # Not as TLS does it: the thread that reads would then take what is encrypted for plain.
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
@@ -96,7 +96,7 @@ class Talk:
 
     def _part(self) -> None:
         """Let the other side read all that was sent: closed with something unread, a socket forgets it."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it reads no more, so that nothing is lost
             self._sock.shutdown(socket.SHUT_WR)
             self._sock.settimeout(_PARTING)
             deadline = time.monotonic() + _PARTING

@@ -7,6 +7,7 @@ kills all of it when its own standard input ends, as it does with the tests' pro
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import random
 import shutil
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -32,8 +34,14 @@ _PLACES = (
 #: Ports to listen on: below those that Linux (from 32768) and macOS (from 49152) give to who connects.
 _PORTS = range(20_000, 32_000)
 
+#: Ports that a process of tests keeps for itself; beyond so many, those that it asked for first are free.
+_KEPT = 3_000
+
 #: Held while Debian's package is installed: two test runs at once must not.
 _INSTALLING = Path(tempfile.gettempdir()) / f"function-executor-rabbitmq-{os.getuid()}.lock"
+
+#: Each process of tests locks the bytes of it whose places are the ports that it uses.
+_USING = Path(tempfile.gettempdir()) / f"function-executor-ports-{os.getuid()}.lock"
 
 HOW = (
     "needs a RabbitMQ: install rabbitmq-server (Debian: apt install rabbitmq-server, macOS: brew install "
@@ -247,21 +255,44 @@ def _listens(host: str, port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return so many ports that nobody listens on.
+    """Return so many ports that nobody listens on, and that no other test gets, in whatever process.
 
     They are none of those that the system gives to who connects: else somebody could have one by chance while
     whose it is has been killed, or who looks for that one be connected to itself.
     """
-    sockets: list[socket.socket] = []
-    while len(sockets) < count:
-        try:
-            sockets.append(socket.create_server(("127.0.0.1", random.SystemRandom().choice(_PORTS))))
-        except OSError:  # somebody has it
-            continue
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
+    ports: list[int] = []
+    while len(ports) < count:
+        port = random.SystemRandom().choice(_PORTS)
+        if port not in _ours and _lock(port):
+            try:
+                socket.create_server(("127.0.0.1", port)).close()
+            except OSError:  # somebody has it
+                fcntl.lockf(_locks(), fcntl.LOCK_UN, 1, port)
+            else:
+                ports.append(port)
+                _ours.append(port)
+    while len(_ours) > _KEPT:
+        fcntl.lockf(_locks(), fcntl.LOCK_UN, 1, _ours.popleft())
     return ports
+
+
+#: The ports that this process has, in the order in which they were asked for.
+_ours: deque[int] = deque()
+
+
+def _lock(port: int) -> bool:
+    """Keep a port from other processes of tests for as long as this one lives."""
+    try:
+        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _locks() -> int:
+    """Return this process's only descriptor of the file of locks: closing one would drop all of them."""
+    return os.open(_USING, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _lifeline(command: list[str]) -> None:

@@ -219,6 +219,28 @@ def test_an_empty_queue_that_somebody_deletes_is_made_anew(wire: RabbitMQ, queue
     assert Counter(worker.did) == Counter(range(200))
 
 
+def test_a_copy_that_was_lost_with_its_queue_before_it_came_is_published_anew(wire: RabbitMQ) -> None:
+    """The calls' originals are acknowledged by then, and the worker counts on calls that never came to it."""
+    place = Place(wire)
+    hello = introduce("worker", 1)
+    taken: list[object] = []
+    with place.dispatcher_end() as end, StandIn(place, hello=hello) as worker, wire.channel() as channel:
+        held = f"held.{hello.instance}"
+        wait_until(lambda: wire.waiting(held) is not None, "the worker's queue is there")
+        first = {"x-priority": 10}  # so that what is in it goes there, and not to the worker
+        channel.basic_consume(
+            f"{wire.queue}.{held}", lambda *each: taken.append(each), arguments=first, consumer_tag="thief"
+        )
+        gathered = Gathered(end, tasks(5))
+        gathered.until(lambda: channel.connection.process_data_events(0) or taken, "a copy")
+        gathered.turn(1.0)  # so that its original, too, is gone
+        assert not gathered.results
+        channel.queue_delete(f"{wire.queue}.{held}")
+        results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(worker.did) == Counter(range(5))
+
+
 # -- connections
 
 

@@ -57,9 +57,10 @@ class HeldMachine(RuleBasedStateMachine):
         self.on_their_way: list[tuple[str, list[Entry]]] = []
         self.doubtful: set[tuple[Key, int]] = set()
         self.attempts: Counter[Key] = Counter()
+        self.begun: set[Key] = set()
 
     @initialize(cores=st.integers(1, 6), backfill=st.booleans())
-    def begin(self, cores: int, backfill: bool) -> None:
+    def start(self, cores: int, backfill: bool) -> None:
         self.held = Held(cores, backfill=backfill)
         self.room = 2 * cores if backfill else cores
 
@@ -77,20 +78,26 @@ class HeldMachine(RuleBasedStateMachine):
     def add(self, run: str, places: list[int], lone: bool) -> None:
         message_id = f"m{next(self.numbers)}"
         some = [call(p, width=width_of(p), attempt=1 + self.attempts[Key(run, p)], lone=lone) for p in places]
-        before = set(self.calls)
-        fresh, done = self.held.add(message_id, run, some)
-        again = {key for key in keys(run, *places) if key in self.out}
-        assert [Key(run, each.item.place) for each in fresh] == [
-            key for key in keys(run, *places) if key not in before or key in again
-        ]
-        for key in again:
+        done = self.held.add(message_id, run, some)
+        for key in self.out & set(keys(run, *places)):
             self.drop(key)
         self.let_go(done)
         self.copies[message_id] = set(keys(run, *places))
-        for each in fresh:
-            key = Key(run, each.item.place)
-            self.calls[key] = each
-            self.may_have_begun[key] = each.item.attempt
+        for key, each in zip(keys(run, *places), some, strict=True):
+            if key not in self.calls:
+                self.calls[key] = each
+                self.may_have_begun[key] = each.item.attempt
+
+    @precondition(lambda self: self.copies)
+    @rule(data=st.data())
+    def begin(self, data: st.DataObject) -> None:
+        """A copy came."""
+        message_id = data.draw(st.sampled_from(sorted(self.copies)))
+        copy = self.held.copy(message_id)
+        assert copy is not None
+        fresh = sorted(self.copies[message_id] - self.begun - self.out)
+        assert self.held.begin(copy) == [self.calls[key] for key in fresh]
+        self.begun |= set(fresh)
 
     @precondition(lambda self: self.calls)
     @rule(data=st.data(), tried=st.booleans())
@@ -136,6 +143,8 @@ class HeldMachine(RuleBasedStateMachine):
         self.held.void(message_id)
         for key in self.copies.pop(message_id):
             if not any(key in others for others in self.copies.values()):
+                if key not in self.begun and (attempt := self.may_have_begun[key]):
+                    self.doubtful.discard((key, attempt))
                 self.drop(key)
         self.held.void(message_id)
 
@@ -162,6 +171,7 @@ class HeldMachine(RuleBasedStateMachine):
     def drop(self, key: Key) -> None:
         del self.calls[key], self.may_have_begun[key]
         self.out.discard(key)
+        self.begun.discard(key)
         for others in self.copies.values():
             others.discard(key)
 
@@ -232,13 +242,20 @@ def test_a_call_put_back_that_comes_again_before_the_word_of_it_is_another(held:
     """The broker answers a question at once, and confirms what was published before it later."""
     held.add("first copy", "r", [call(1)])
     left = held.leave("r", [1])
-    fresh, done = held.add("second copy", "r", [call(1, attempt=2)])
-    assert [each.item.attempt for each in fresh] == [2]
-    assert [copy.id for copy in done] == ["first copy"]
+    again = call(1, attempt=2)
+    assert [copy.id for copy in held.add("second copy", "r", [again])] == ["first copy"]
     assert held.arrived("r", left) == []
-    assert held.call("r", 1) is fresh[0], "its report would be dropped"
+    assert held.call("r", 1) is again, "its report would be dropped"
+    assert begin(held, "second copy") == [1]
     assert [copy.id for copy in held.arrived("r", held.leave("r", [1]))] == ["second copy"]
     assert len(held) == 0
+
+
+def begin(held: Held, message_id: str) -> list[int]:
+    """Say that a copy came; return the places of the calls that are to be begun."""
+    copy = held.copy(message_id)
+    assert copy is not None
+    return [each.item.place for each in held.begin(copy)]
 
 
 def test_a_copy_is_let_go_with_the_last_of_its_calls(held: Held) -> None:
@@ -248,9 +265,14 @@ def test_a_copy_is_let_go_with_the_last_of_its_calls(held: Held) -> None:
     assert held.copy("copy") is None
 
 
-def test_a_call_in_two_copies_is_begun_once_and_lets_both_go(held: Held) -> None:
+@pytest.mark.parametrize("first", ["one", "other"])
+def test_a_call_in_two_copies_is_begun_once_with_the_first_that_comes_and_lets_both_go(
+    held: Held, first: str
+) -> None:
     held.add("one", "r", [call(1)])
-    assert held.add("other", "r", [call(1)]) == ([], [])
+    assert held.add("other", "r", [call(1)]) == []
+    assert begin(held, first) == [1]
+    assert [begin(held, each) for each in ("one", "other")] == [[], []]
     held.void("one")
     assert held.holding() == {"r": {1: 1}}, "the other copy still stands for it"
     assert [copy.id for copy in held.finish("r", [1])] == ["other"]

@@ -48,7 +48,8 @@ class Copy:
 class Entry(msgspec.Struct, eq=False, gc=False):
     """A call in hand; `out` when it no longer takes cores: its report, or itself, is on its way back.
 
-    `attempt` is the one that may have begun here; None if it certainly never did.
+    `attempt` is the one that may have begun here; None if it certainly never did. `begun` is whether it was
+    handed to the owner.
     """
 
     place: int
@@ -56,6 +57,7 @@ class Entry(msgspec.Struct, eq=False, gc=False):
     attempt: int | None
     copies: list[Copy]
     out: bool = False
+    begun: bool = False
 
 
 class Held:
@@ -78,11 +80,11 @@ class Held:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def add(self, message_id: str, run: str, some: Sequence[Call]) -> tuple[list[Call], list[Copy]]:
-        """Take calls whose copy is on its way.
+    def add(self, message_id: str, run: str, some: Sequence[Call]) -> list[Copy]:
+        """Take calls whose copy is on its way, those too that are in hand already.
 
-        Return those that were not in hand already, and the earlier copies that now stand for nothing: a call
-        that was put back comes again before the broker has said that it was.
+        Return the earlier copies that now stand for nothing: a call that was put back comes again before the
+        broker has said that it was.
         """
         fresh: list[Call] = []
         done: list[Copy] = []
@@ -100,7 +102,20 @@ class Held:
             elif copy not in entry.copies:
                 entry.copies.append(copy)
         self._count(fresh, 1)
-        return fresh, done
+        return done
+
+    def begin(self, copy: Copy) -> list[Call]:
+        """A copy came; return those of its calls that are to be begun: none of their copies came before it.
+
+        The first of two copies may have been lost, and the call have come again with its original.
+        """
+        entries = self._entries[copy.run]
+        found = [
+            entry for place in sorted(copy.places) if not (entry := entries[place]).begun and not entry.out
+        ]
+        for entry in found:
+            entry.begun = True
+        return [entry.call for entry in found]
 
     def copy(self, message_id: str) -> Copy | None:
         """Return a copy that stands for unfinished calls."""
@@ -230,6 +245,7 @@ class Held:
             entries[place].copies.remove(copy)
             if not entries[place].copies:
                 alone.append(place)
+        self.never_begun(copy.run, [place for place in alone if not entries[place].begun])
         self.finish(copy.run, alone)
 
     def _count(self, some: Sequence[Call], change: int) -> None:

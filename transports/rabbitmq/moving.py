@@ -1,11 +1,13 @@
 """Calls on their way from a common queue into a worker's own: a copy first, and then the originals go.
 
 As long as the copy is not confirmed the originals are unacknowledged, so that the broker has one or the
-other at least. The calls are in the worker's hands when the copy is delivered, and not before.
+other at least. The calls are in the worker's hands when the copy is delivered, and not before. A copy that
+does not come, as somebody deleted the queue with it, is published anew.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,16 +20,21 @@ from transports.rabbitmq.post import Outcome, Post
 from transports.rabbitmq.replies import Replies
 from transports.rabbitmq.topology import Topology
 
+#: Seconds after which a copy that is safe, and does not come, is taken for lost.
+LATE = 5.0
+
 
 class _Move:
-    __slots__ = ("acknowledged", "fresh", "open", "run", "tags")
+    __slots__ = ("acknowledged", "came", "given_up", "open", "run", "since", "tags")
 
-    def __init__(self, run: str, tags: Sequence[Tag], fresh: list[Call]) -> None:
+    def __init__(self, run: str, tags: Sequence[Tag], count: int) -> None:
         self.run = run
         self.tags = tags
-        self.fresh = fresh  # handed to the owner when the copy came
-        self.open = 0  # publications that are not confirmed
+        self.open = count  # publications that are not confirmed
         self.acknowledged = False
+        self.came = False  # the copy, or it is wanted no more
+        self.given_up = False
+        self.since = math.inf  # when it was first missed over this connection
 
 
 class Moving:
@@ -72,50 +79,85 @@ class Moving:
         """
         self._copies += 1
         message_id = f"{self._instance}.{self._copies}"
-        fresh, done = self._held.add(message_id, run, ours)
-        self._replies.release(done)
-        move = self._moves[message_id] = _Move(run, tags, fresh)
-
-        def confirmed(some: Sequence[Call], size: int, outcome: Outcome) -> None:
-            if outcome is Outcome.NO_QUEUE:  # somebody deleted it: the original goes back into line
-                self._connection.break_off("a queue was deleted")
-                return
-            if outcome is Outcome.TOO_LARGE:  # the broker took it once
-                move.fresh = []
-                self._replies.refuse(run, some, size)
-            move.open -= 1
-            if not move.open and not move.acknowledged:
-                move.acknowledged = True
-                self._connection.ack(*move.tags)
-                if not move.fresh and message_id in self._moves:  # the run ended meanwhile
-                    del self._moves[message_id]
-
-        move.open = 1 + bool(rest)
-        body = body_of(run, ours)
-        self._post.send(
-            self._names.held(self._instance), body, partial(confirmed, ours, len(body)),
-            message_id=message_id, headers=self._headers, lasts=False,
-        )  # fmt: skip
+        self._replies.release(self._held.add(message_id, run, ours))
+        move = self._moves[message_id] = _Move(run, tags, 1 + bool(rest))
+        self._send_copy(message_id, move, ours)
         if rest:
             first = self._names.first(rest[0].item.width)
             body = body_of(run, rest)
             own = headers(anew="yes") if anew else headers()
-            self._post.send(first, body, partial(confirmed, rest, len(body)), headers=own, lasts=False)
+            done = partial(self._confirmed, message_id, move, rest, len(body))
+            self._post.send(first, body, done, headers=own, lasts=False)
 
-    def came(self, message_id: str) -> tuple[str, list[Call]] | None:
-        """A copy was delivered; return its run and those of its calls that are to be begun, if any are."""
-        move = self._moves.pop(message_id, None)
-        if move is None or not move.fresh:
-            return None
-        if move.open:  # it came before its confirmation; the original is acknowledged then
-            self._moves[message_id] = move
-        fresh, move.fresh = move.fresh, []
-        return move.run, fresh
+    def _send_copy(self, message_id: str, move: _Move, ours: Sequence[Call]) -> None:
+        body = body_of(move.run, ours)
+
+        def done(outcome: Outcome) -> None:
+            move.came = move.came or outcome is Outcome.TOO_LARGE  # it never will
+            self._confirmed(message_id, move, ours, len(body), outcome)
+
+        self._post.send(
+            self._names.held(self._instance), body, done,
+            message_id=message_id, headers=self._headers, lasts=False,
+        )  # fmt: skip
+
+    def _confirmed(
+        self, message_id: str, move: _Move, some: Sequence[Call], size: int, outcome: Outcome
+    ) -> None:  # fmt: skip
+        """Take the broker's word on the publication of some calls."""
+        if outcome is Outcome.NO_QUEUE:  # somebody deleted it: the original goes back into line
+            self._connection.break_off("a queue was deleted")
+            return
+        if outcome is Outcome.TOO_LARGE:  # the broker took it once
+            self._replies.refuse(move.run, some, size)
+        move.open -= 1
+        if not move.open and not move.acknowledged:
+            move.acknowledged = True
+            self._connection.ack(*move.tags)
+        self._settle(message_id, move)
+
+    def came(self, message_id: str) -> None:
+        """A copy was delivered."""
+        move = self._moves.get(message_id)
+        if move is not None:
+            move.came = True
+            self._settle(message_id, move)
+
+    def _settle(self, message_id: str, move: _Move) -> None:
+        if move.came and not move.open:  # one that came before its confirmation: the original is still there
+            self._moves.pop(message_id, None)
+
+    def again(self, now: float) -> None:
+        """Publish anew the copies that are safe, and don't come; `now` is the owner's clock."""
+        for message_id, move in list(self._moves.items()):
+            if not move.acknowledged or move.open:
+                continue
+            copy = self._held.copy(message_id)
+            move.since = min(move.since, now)
+            if copy is None:  # its calls came in another one, and are done
+                del self._moves[message_id]
+            elif now - move.since <= LATE:
+                continue
+            elif move.given_up:  # others have its calls, or the broker has lost them
+                del self._moves[message_id]
+                self._held.void(message_id)
+            else:
+                move.since = math.inf
+                move.open += 1
+                self._send_copy(message_id, move, self._held.calls_of(copy))
+
+    def give_up(self) -> None:
+        """The connection is broken for so long that what has not come is no longer ours, unless it comes."""
+        for move in self._moves.values():
+            move.given_up = True
 
     def lost(self) -> None:
         """The connection broke: what was not acknowledged goes back into line."""
         for message_id, move in list(self._moves.items()):
-            if not move.acknowledged:
+            if move.acknowledged:
+                move.open, move.since = 0, math.inf
+                self._settle(message_id, move)
+            else:
                 del self._moves[message_id]
                 if (copy := self._held.copy(message_id)) is None or copy.tag is None:
                     self._held.void(message_id)
@@ -124,6 +166,5 @@ class Moving:
         """A run is over: nothing of it is to be begun."""
         for message_id, move in list(self._moves.items()):
             if move.run == run:
-                move.fresh = []
-                if not move.open:
-                    del self._moves[message_id]
+                move.came = True
+                self._settle(message_id, move)

@@ -339,19 +339,18 @@ class RabbitWorkerEnd(WorkerEnd):
             self._connection.ack(event.tag)
             return
         copy = self._held.copy(event.message_id)
-        moved = self._moving.came(event.message_id)
+        self._moving.came(event.message_id)
         if copy is None:  # finished, or void since its connection broke before the original was acknowledged
             self._connection.ack(event.tag)
             return
         if copy.tag is not None:
             self._connection.ack(copy.tag)
         copy.tag, copy.since, copy.renewing = event.tag, now, False
-        if moved is None:
+        run, fresh = copy.run, self._held.begin(copy)
+        if not fresh:
             return
-        run, fresh = moved
-        if self._draining:
-            self._held.never_begun(run, [call.item.place for call in fresh])
-            self._replies.put_back(run, fresh)
+        if self._draining or self._runs.stopped(run):
+            self.give_back(run, [call.item.place for call in fresh])
             return
         if self._runs.begin(run, now):
             self._orders.append(Begin(run))
@@ -375,6 +374,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if now >= self._again_at:
             self._again_at = now + POST_AGAIN
             self._post.again()
+            self._moving.again(now)
             busy = self._held.runs() | self._moving.runs()
             self._orders += [Ended(run, False, why) for run, why in self._runs.idle(busy, now)]
         for queue in self._lookout.search(now):
@@ -390,6 +390,7 @@ class RabbitWorkerEnd(WorkerEnd):
         """The broker can't be reached: after our patience, what has not begun is no longer ours."""
         if not self._given_up and now - self._outage.since > self._names.patience:
             self._given_up = True
+            self._moving.give_up()
             why = f"RabbitMQ can't be reached for {self._names.patience:g} s"
             for run in self._runs.begun():
                 self._runs.leave(run)

@@ -275,7 +275,8 @@ class RabbitDispatcherEnd(DispatcherEnd):
         if event.queue in self._reaping:
             self._reaping.found(event)
         elif event.queue in self._watch and self._queues is not None and self._restoring is not None:
-            self._queues.seen(event.queue, there=there)
+            for width in self._queues.seen(event.queue, there=there):
+                self._telling.add(width)  # its other queues may have calls, which workers did not find
             nowhere = self._restoring.found(event, now)
             if nowhere and self._watches():
                 self._restoring.nowhere(nowhere)

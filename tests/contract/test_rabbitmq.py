@@ -178,7 +178,7 @@ def test_a_worker_that_drains_begins_nothing_that_was_on_its_way(wire: RabbitMQ)
     place = Place(wire)
     with place.dispatcher_end() as end:
         gathered = Gathered(end, tasks(60))
-        gathered.turn(0.3)
+        gathered.until(lambda: end.pushed == 60, "all is pushed")
         for count in range(1, 6):  # calls after which it drains, and the next is on its way
             with place.worker_end(introduce(f"draining-{count}", 8)) as worker:
                 taken: list[int] = []

@@ -103,19 +103,15 @@ class RunQueues:
             return False
         return True
 
-    def seen(self, queue: str, *, there: bool) -> list[int]:
-        """A queue that calls or reports wait in was looked into; return its width if it is made anew."""
-        names = self._names
+    def seen(self, queue: str, *, there: bool) -> None:
+        """A queue that calls or reports wait in was looked into."""
         if there:
             self.stands = self.stands or queue == self._results
-        elif queue in (common := names.common()):  # somebody deleted it: workers and we need it
-            self._connection.declare(queue, common[queue])
-        else:
-            for width in self._open.counts:
-                if queue in (some := names.of_width(width)):
-                    self._connection.declare(queue, some[queue])
-                    return [width]
-        return []
+            return
+        names = self._names  # somebody deleted it: workers and we need it
+        for some in (names.common(), *(names.of_width(width) for width in self._open.counts)):
+            if queue in some:
+                self._connection.declare(queue, some[queue])
 
     def end(self) -> None:
         """The run is removed: nothing is declared or looked for any more."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from executor.messages import PROTOCOL, Welcome, encode
-from executor.session import Ended
+from executor.messages import PROTOCOL, Welcome, decode, encode
+from executor.session import Begin, Ended
 from tests.unit.test_conversation_resumed import COUNT, interrupted
-from tests.unit.world import HEARTBEAT, PATIENCE, World
+from tests.unit.world import HEARTBEAT, PATIENCE, FakeWorker, World
 from transports.link import Came, Frame, Gone
 
 
@@ -68,3 +68,60 @@ def test_what_was_recorded_after_the_greeting_named_it_is_not_given_back(world: 
     world.until(dispatcher.done, seconds=1)
     world.turns(1)
     assert worker.ran == Counter({0: 2})
+
+
+def is_welcomed(worker: FakeWorker) -> bool:
+    """Whether its greeting was answered, and what it is sent counts."""
+    return all(session.welcomed for session in worker.end._sessions.values())
+
+
+def reconnected_unnoticed(worker: FakeWorker) -> None:
+    """Have a worker's link break and be there again before the worker looks: to the dispatcher it is new."""
+    dispatcher, there = worker.cable.links[0], worker.cable.peers[0]
+    worker.cable.cut()
+    del dispatcher.cables[there]
+    worker.cable.heal()
+    assert worker.link.receive() == [Came(worker.cable.peers[1])]
+
+
+def test_a_link_that_breaks_unnoticed_as_a_worker_is_welcomed_back_costs_a_heartbeat(world: World) -> None:
+    """The answer is lost, and the worker greets as before, over a link that is another one."""
+    dispatcher = world.dispatcher(6)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    worker.cable.cut()
+    worker.cable.heal()
+    world.until(lambda: not is_welcomed(worker))
+    worker.turn()  # it greets
+    worker.cable.slow = True
+    for _ in range(3):
+        dispatcher.turn()
+    assert any(isinstance(decode(parts)[0], Welcome) for _, parts in worker.cable.transit)
+    reconnected_unnoticed(worker)
+    world.until(lambda: is_welcomed(worker), seconds=2 * HEARTBEAT)
+    assert worker.count(Begin) == 1
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    assert worker.ran == Counter(range(6))
+
+
+def test_a_greeting_that_comes_again_over_an_earlier_link_brings_nothing_twice(world: World) -> None:
+    """What a link that broke had brought may be read after what came over the next one."""
+    dispatcher = world.dispatcher(2)
+    worker = world.worker(at=dispatcher)
+    worker.lazy = True
+    world.until(lambda: worker.queue)
+    earlier, again = worker.cable.peers[0], dispatcher.end._roster.peers[worker.end._hello.instance].hello
+    assert not again.holding
+    worker.cable.cut()
+    worker.cable.heal()
+    world.turns(1)
+    idle = world.worker("idle", at=dispatcher)
+    dispatcher.link.put(Frame(earlier, encode(again)))
+    world.turns(1)
+    worker.lazy = False
+    world.until(dispatcher.done, seconds=1)
+    world.turns(1)
+    assert worker.ran == Counter(range(2))
+    assert not idle.ran

@@ -38,14 +38,15 @@ class Peer:
     """A worker as the dispatcher's end knows it."""
 
     __slots__ = (
-        "away", "draining", "heard_at", "hello", "key", "peer", "recorded", "running", "seen", "told_at",
-        "welcomed",
+        "away", "draining", "heard_at", "hello", "key", "left", "peer", "recorded", "running", "seen",
+        "told_at", "welcomed",
     )  # fmt: skip
 
     def __init__(self, hello: Hello, peer: bytes, now: float) -> None:
         self.key = hello.instance
         self.hello = hello
         self.peer = peer
+        self.left: tuple[bytes, int] | None = None  # the link that it had before, and its last episode there
         self.heard_at = now
         self.away = ""  # why it can't be reached now; its patience decides whether it is gone
         self.draining = False
@@ -201,10 +202,19 @@ class Roster:
             self._broker.join(peer.key, hello.cores, backfill=hello.backfill)
             if hello.leaving:
                 self._drain(peer)
-        elif hello.episode != peer.hello.episode or (self._jobs is not None and not peer.welcomed):
+        elif (link_peer, hello.episode) == peer.left:
+            return  # the same greeting again, which came late: it greeted since, over its present link
+        elif (
+            hello.episode != peer.hello.episode
+            or (self._jobs is not None and not peer.welcomed)
+            or (link_peer != peer.peer and peer.away)
+        ):
             # It comes back, over a new link perhaps: what got lost on the way is handed out again.
-            # Or our answer did not go out, and what did after it was not for who is not welcomed.
+            # Or our answer did not go out, and what did after it was not for who is not welcomed. Or it got
+            # lost with a link that broke before the worker knew: then it greets as before over the next one.
             self._by_link.pop(peer.peer, None)
+            if link_peer != peer.peer:
+                peer.left = peer.peer, peer.hello.episode
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
             # It sends again what it was not told of; by numbers that another gave, that would count as told.
             peer.seen = peer.recorded = 0

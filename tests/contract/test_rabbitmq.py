@@ -23,7 +23,7 @@ from tests.contract.rabbit import RabbitMQ as Broker
 from tests.contract.wires import RabbitMQ, free_addresses
 from tests.e2e.scripts import Script, Scripts, wait_until
 from tests.e2e.scripts import task as record
-from transports.rabbitmq import pushing
+from transports.rabbitmq import moving, pushing
 from transports.rabbitmq.topology import DELIVERIES
 
 pytestmark = pytest.mark.timeout(120)
@@ -239,6 +239,36 @@ def test_a_copy_that_was_lost_with_its_queue_before_it_came_is_published_anew(wi
         results = gathered.all()
     assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
     assert Counter(worker.did) == Counter(range(5))
+
+
+def test_a_copy_that_comes_after_it_was_given_up_is_not_lost(
+    wire: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it is if a link was silent, and the broker kept what it had sent over it for that much longer."""
+    monkeypatch.setattr(moving, "LATE", 0.2)
+    place, behind = Place(wire, heartbeat=0.2, patience=1.0), Place(wire, heartbeat=0.2, patience=1.0)
+    hello = introduce("worker", 1)
+    held, tags, said = f"{wire.queue}.held.{hello.instance}", list[int](), list[str]()
+    with Proxy(place.listen[0]) as proxy, place.dispatcher_end(said.append) as end, wire.channel() as channel:
+        behind.reach = [proxy.address]
+        with StandIn(behind, hello=hello) as worker:
+            wait_until(lambda: wire.waiting(f"orphaned.{hello.instance}") is not None, "its queues are there")
+            channel.basic_consume(
+                held, lambda _, method, *__: tags.append(method.delivery_tag), arguments={"x-priority": 10}
+            )
+            gathered = Gathered(end, tasks(1))
+            gathered.until(lambda: channel.connection.process_data_events(0) or tags, "a copy")
+            gathered.until(lambda: any(view.held for view in end.workers()), "it counts on the copy")
+            proxy.cut()
+            gathered.until(lambda: any("can't reach" in line for line in worker.said), "it is said")
+            gathered.until(lambda: not end.workers(), "it is missed")
+            proxy.heal()
+            gathered.until(lambda: [view.held for view in end.workers()] == [0], "it has given it up")
+            channel.basic_nack(tags[0])
+            (result,) = gathered.all(20.0)
+            assert worker.did == [0]
+    assert (result.status, result.attempt) == ("ok", 1)
+    assert not any("has lost" in line for line in said), said
 
 
 def test_what_came_back_is_found_though_somebody_deleted_the_line(wire: RabbitMQ) -> None:

@@ -187,6 +187,25 @@ def test_after_a_long_outage_a_copy_that_does_not_come_is_no_longer_ours(worker:
     assert not worker.held.done_before("r", call(1)), "it never began here"
 
 
+def test_a_copy_that_was_given_up_and_comes_all_the_same_is_taken_once_more(worker: Worker) -> None:
+    """The broker saw the break late: nobody else has its calls, and who acknowledged it would lose them."""
+    late, other = worker.move(1), worker.move(2, number=2)
+    worker.confirm()
+    worker.confirm()
+    assert not worker.moving.comes_late(late)
+    worker.lose()
+    worker.moving.give_up()
+    worker.moving.again(10.0)
+    assert not worker.moving.misses
+    worker.moving.again(10.1 + LATE)
+    assert worker.moving.misses
+    assert worker.moving.comes_late(late)
+    assert not worker.moving.comes_late(late), "it is known now"
+    worker.moving.over("r")
+    assert not worker.moving.misses
+    assert not worker.moving.comes_late(other)
+
+
 def test_calls_that_the_broker_takes_no_more_are_refused_and_the_others_begin(worker: Worker) -> None:
     copy = worker.move(1, 2, rest=1)
     worker.confirm()

@@ -51,10 +51,16 @@ class Moving:
         self._instance = hello.instance
         self._headers = headers(worker=hello.name, host=hello.host)
         self._moves: dict[str, _Move] = {}  # by the copy's message id
+        self._given_up: dict[str, str] = {}  # runs, by the ids of copies that did not come in time
         self._copies = 0
 
     def __bool__(self) -> bool:
         return bool(self._moves)
+
+    @property
+    def misses(self) -> bool:
+        """Whether copies that are no longer waited for may still be in our queues."""
+        return bool(self._given_up)
 
     @property
     def unconfirmed(self) -> bool:
@@ -123,6 +129,10 @@ class Moving:
             move.came = True
             self._settle(message_id, move)
 
+    def comes_late(self, message_id: str) -> bool:
+        """Whether a copy was given up; as it was delivered after all, nobody else has what it stands for."""
+        return self._given_up.pop(message_id, None) is not None
+
     def _settle(self, message_id: str, move: _Move) -> None:
         if move.came and not move.open:  # one that came before its confirmation: the original is still there
             self._moves.pop(message_id, None)
@@ -138,8 +148,9 @@ class Moving:
                 del self._moves[message_id]
             elif now - move.since <= LATE:
                 continue
-            elif move.given_up:  # others have its calls, or the broker has lost them
+            elif move.given_up:  # others have its calls, or the broker has lost them, or sees the break late
                 del self._moves[message_id]
+                self._given_up[message_id] = move.run
                 self._held.void(message_id)
             else:
                 move.since = math.inf
@@ -168,3 +179,4 @@ class Moving:
             if move.run == run:
                 move.came = True
                 self._settle(message_id, move)
+        self._given_up = {message_id: other for message_id, other in self._given_up.items() if other != run}

@@ -37,7 +37,7 @@ from transports.rabbitmq.announcing import Announcing
 from transports.rabbitmq.envelope import Envelopes
 from transports.rabbitmq.events import Delivered
 from transports.rabbitmq.fetching import Fetching
-from transports.rabbitmq.frames import NOT_OURS, pack, unpack
+from transports.rabbitmq.frames import NOT_OURS, calls, pack, unpack
 from transports.rabbitmq.held import Held
 from transports.rabbitmq.lookout import Lookout
 from transports.rabbitmq.mending import Mending
@@ -189,7 +189,7 @@ class RabbitWorkerEnd(WorkerEnd):
         if self._outage.opened:
             self._announcing.leave()
             self._announcing.announce(time.monotonic())
-            if self.settled:
+            if self.settled and not self._moving.misses:
                 for queue in (
                     self._names.held(self._hello.instance),
                     self._names.orphaned(self._hello.instance),
@@ -338,6 +338,9 @@ class RabbitWorkerEnd(WorkerEnd):
             self._strangers.ignore(event.queue, BadFrame(NOT_OURS))
             self._connection.ack(event.tag)
             return
+        if self._moving.comes_late(event.message_id):
+            run, some = calls(event.body)
+            self._replies.release(self._held.add(event.message_id, run, some))
         copy = self._held.copy(event.message_id)
         self._moving.came(event.message_id)
         if copy is None:  # finished, or void since its connection broke before the original was acknowledged

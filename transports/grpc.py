@@ -197,6 +197,11 @@ class _Client(Dialler):
         self.left(peer, outbox, why)
         return heard
 
+    def hang_up(self, peer: bytes) -> None:
+        call = self._calls.get(peer)
+        if call is not None:
+            call.cancel()
+
     def _end(self) -> None:
         # A worker that lives hangs up when we do; one that doesn't is not waited for.
         self._wait(LINGER / 2)

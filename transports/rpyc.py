@@ -101,6 +101,11 @@ class _Client(Dialler):
             self.remark(f"{address} doesn't answer as a worker does: {why}")
         return talk.met
 
+    def hang_up(self, peer: bytes) -> None:
+        talk = self._talks.get(peer)
+        if talk is not None:
+            talk.end()
+
     def _end(self) -> None:
         self._wait(LINGER / 2)
         for talk in list(self._talks.values()):

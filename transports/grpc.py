@@ -74,7 +74,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     # Each attempt of ours is one attempt of gRPC's: it backs off by itself for up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    # How long an attempt may take: on a busy machine many handshakes at once take more than a second, and
+    # would be begun again and again in vain.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A fresh channel must not inherit the broken connection, or the back-off, of the one before.
     ("grpc.use_local_subchannel_pool", 1),

@@ -200,6 +200,19 @@ def test_a_worker_that_starts_anew_at_the_same_address(wire: Wire) -> None:
     assert {result.status for result in gathered.results.values()} == {"ok"}
 
 
+def test_who_is_slow_to_answer_is_reached_all_the_same(wire: Wire) -> None:
+    """It takes some round trips, or on a busy machine some time, until a connection stands."""
+    place = Place(wire)
+    with Proxy(place.listen[0]) as proxy:
+        place.reach = [proxy.address]
+        proxy.latency = 0.3
+        with StandIn(place), place.dispatcher_end() as end:
+            gathered = Gathered(end, tasks(3))
+            gathered.until(lambda: end.workers(), "the worker")
+            proxy.latency = 0.0
+            gathered.all()
+
+
 def test_a_connection_that_leads_nowhere_is_replaced_once_its_worker_is_given_up(wire: Wire) -> None:
     """As one does whose state a firewall has forgotten; the worker could be reached all the time."""
     place = Place(wire, heartbeat=0.2, patience=1.0)

@@ -178,7 +178,7 @@ def test_a_worker_that_drains_begins_nothing_that_was_on_its_way(wire: RabbitMQ)
     place = Place(wire)
     with place.dispatcher_end() as end:
         gathered = Gathered(end, tasks(60))
-        gathered.turn(0.3)
+        gathered.until(lambda: end.pushed == 60, "all is pushed")
         for count in range(1, 6):  # calls after which it drains, and the next is on its way
             with place.worker_end(introduce(f"draining-{count}", 8)) as worker:
                 taken: list[int] = []
@@ -239,6 +239,29 @@ def test_a_copy_that_was_lost_with_its_queue_before_it_came_is_published_anew(wi
         results = gathered.all()
     assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
     assert Counter(worker.did) == Counter(range(5))
+
+
+def test_what_came_back_is_found_though_somebody_deleted_the_line(wire: RabbitMQ) -> None:
+    """A worker that comes sees no line, and what waits beside it keeps the dispatcher from missing it."""
+    place = Place(wire, heartbeat=0.3, patience=1.0)
+    hello = introduce("second", 1)
+    with place.dispatcher_end() as end:
+        gathered = Gathered(end, tasks(1))
+        gathered.until(lambda: end.pushed == 1, "it is pushed")
+        with place.worker_end(introduce("first", 1)) as first:
+            while not any(isinstance(order, Take) for order in first.pull(0.1)):
+                gathered.turn(0.0)
+            first.drain()
+            first.give_back(gathered.run.id, [0])
+            while not first.settled:
+                first.pull(0.1)
+        assert wire.waiting("1.first") == 1
+        with wire.channel() as channel:
+            channel.queue_delete(f"{wire.queue}.1")
+        with StandIn(place, hello=hello):
+            wait_until(lambda: wire.waiting(f"orphaned.{hello.instance}") is not None, "it is connected")
+            (result,) = gathered.all()
+    assert (result.status, result.attempt) == ("ok", 1)
 
 
 # -- connections

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -27,6 +29,7 @@ from tests.e2e.scripts import wait_until
 from transports.base import DispatcherEnd
 from transports.rabbitmq import pushing
 from transports.rabbitmq.pushing import Pushing
+from transports.rabbitmq.telling import TELL, Telling
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -341,6 +344,39 @@ def test_what_the_broker_has_lost_of_an_earlier_run_is_pushed_as_ours(wire: Rabb
             resumed.finish()
     assert any("the broker has lost" in line for line in said), said
     assert set(work.counts) == set(range(100))
+
+
+@contextmanager
+def mute() -> Iterator[None]:
+    """Let nobody hear that calls are in line: the connection breaks, or its dispatcher dies, just before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Telling, "tell", lambda telling, now: setattr(telling, "due", math.inf))
+        yield
+
+
+def test_workers_that_were_not_told_of_calls_are_told_once_these_are_seen_to_wait(wire: RabbitMQ) -> None:
+    place, work = Place(wire, **SHORT), Work()
+    with work.worker(place), place.dispatcher_end() as end:
+        wait_until(lambda: end.results(0.1) or end.workers(), "a worker is there")
+        with mute():
+            gathered = Gathered(end, tasks(10))
+            all_pushed(gathered)
+            gathered.turn(2 * TELL)
+        assert {result.status for result in gathered.all()} == {"ok"}
+
+
+def test_who_continues_a_run_tells_workers_of_its_calls(wire: RabbitMQ) -> None:
+    place, work, some = Place(wire, heartbeat=0.2, patience=60.0), Work(), tasks(10)
+    with work.worker(place):
+        end = place.dispatcher_end()
+        wait_until(lambda: end.results(0.1) or end.workers(), "a worker is there")
+        with mute():
+            before = Gathered(end, some)
+            left_behind(before, lambda: end.pushed == len(some))
+        with place.dispatcher_end() as end:
+            resumed = Resumed(end, some, before)
+            resumed.all()
+    assert work.counts == Counter(range(10))
 
 
 def lose(wire: RabbitMQ, queue: str, how: str) -> None:

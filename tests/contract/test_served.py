@@ -47,7 +47,7 @@ def test_several_dispatchers_at_once_never_exceed_the_cores(wire: Wire, scripts:
                 "--output", f"out-{run}.jsonl",
             )
         )  # fmt: skip
-    wait_until(lambda: list(scripts.folder.glob("held-*.runs")))
+    wait_until(lambda: worker.stderr.count("serving run") == 3, "the worker serves all")
     runs[2].kill()
     for run in range(3):
         (scripts.folder / f"held-{run}.go").touch()

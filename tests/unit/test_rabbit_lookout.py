@@ -68,10 +68,21 @@ def test_it_searches_now_and_then_for_the_widths_that_there_are_none_of(lookout:
     assert lookout.search(100.0) == ["q.2", "q.4"]
     assert lookout.search(100.0 + LOOK_FOR_WIDTHS / 2) == []
     assert lookout.search(100.0 + 2 * LOOK_FOR_WIDTHS) == ["q.2", "q.4"]
-    assert lookout.missing([1, 2, 7, 0]) == ["q.2"]
+    assert lookout.missing([1, 2, 7, 0]) == ["q.2", "q.2.first", "q.2.alone"]
+    assert lookout.exists("q.2") == [2]
+    assert lookout.exists("q.2.first") == [], "it is known"
+
+
+@pytest.mark.parametrize("left", ["q.1.first", "q.1.alone"])
+def test_of_a_width_that_it_knew_it_finds_what_came_back_though_the_line_is_gone(
+    lookout: Lookout, left: str
+) -> None:
     lookout.forget()
-    assert lookout.search(100.0) == ["q.1", "q.2", "q.3", "q.4"]
+    lines = ["q.1", "q.2", "q.3", "q.4"]
+    assert lookout.search(100.0) == [*lines, "q.1.first", "q.1.alone", "q.3.first", "q.3.alone"]
     assert looks(lookout) == ["q.returned"]
+    assert lookout.exists(left) == [1]
+    assert left in looks(lookout, 200.0, idle=True)
 
 
 @given(st.lists(st.integers(0, 9)))

@@ -85,6 +85,16 @@ def test_a_queue_that_is_gone_is_empty_and_other_widths_are_their_own_affair() -
     assert looking.until_lost()[1] == [7, 8]
 
 
+def test_it_tells_of_what_waits_when_all_answers_are_there() -> None:
+    looking = Looking()
+    looking.unheld = {1: [3], 2: [7], 3: [8]}
+    looking.queues = {"q.1.first": 1, "q.3": 2, RESULTS: 1}
+    looking.look()
+    assert looking.watch.waiting == [1, 3]
+    looking.watch.ask([1, 2, 3], [RESULTS], looking.now)
+    assert looking.watch.waiting == []
+
+
 def test_reports_of_its_width_put_a_loss_in_doubt_and_looks_are_rare_while_they_come() -> None:
     looking = Looking()
     looking.unheld = {1: [3], 2: [7]}

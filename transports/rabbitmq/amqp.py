@@ -31,6 +31,7 @@ from transports.rabbitmq.events import (
     Empty,
     Ended,
     Fetched,
+    Found,
     Lost,
     Opened,
     Tag,
@@ -259,15 +260,21 @@ class Connection:
         if self._closing:
             return
         self._loop.call_later(1.0, self._watch)
-        if self._channel is None or self._blocked:
-            self._overdue.clear()
-            return
-        waits = {
-            Kind.GET: not self._got, Kind.QUESTION: self._commands.asking,
-            Kind.CONFIRMATION: self._publisher.waits,
-        }  # fmt: skip
-        if self._overdue.look(waits) and self._connection is not None and self._connection.is_open:
+        if self._overdue.look(self._owed()):
             self._cut()
+
+    def _owed(self) -> dict[Kind, bool]:
+        """Return which answers are waited for; pika itself sees to a connection that is not open yet."""
+        assert self._connection is not None
+        if self._connection.is_closing or (self._connection.is_open and self._channel is None):
+            return {Kind.HANDSHAKE: True}
+        if self._channel is None or self._prober is None or self._blocked:
+            self._overdue.clear()
+            return {}
+        return {
+            Kind.GET: not self._got, Kind.QUESTION: self._commands.asking,
+            Kind.EXISTENCE: self._prober.asking, Kind.CONFIRMATION: self._publisher.waits,
+        }  # fmt: skip
 
     def _put(self, event: AMQPEvent, size: int = 0) -> None:
         self._inbox.put(event, size)  # type: ignore[arg-type] # a queue of events of whatever kind
@@ -317,6 +324,7 @@ class Connection:
     def _ready(self, channel: Any, bulk: Any) -> None:
         bulk.add_on_close_callback(self._channel_closed)
         self._waits = back_off()
+        self._overdue.clear()
         self._channel = channel
         self._generation += 1
         self._commands.begin(self._generation)
@@ -328,7 +336,7 @@ class Connection:
             lambda queue: self._put(Ended(queue)),
         )  # fmt: skip
         assert self._connection is not None
-        self._prober = Prober(self._connection, self._put, self._broke)
+        self._prober = Prober(self._connection, self._found, self._broke)
         self._put(Opened(version(self._connection), self._generation))
 
     def _not_opened(self, connection: object, error: BaseException | str) -> None:
@@ -400,6 +408,10 @@ class Connection:
             self._put(Fetched(queue, messages), sum(len(message.body) for message in messages))
         else:
             self._put(Empty(queue))
+
+    def _found(self, event: Found) -> None:
+        self._overdue.heard(Kind.EXISTENCE)
+        self._put(event)
 
     def _acknowledge(self, numbers: Sequence[int], bulk: bool) -> None:
         self._brought[bulk].ack(numbers)

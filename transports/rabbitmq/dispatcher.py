@@ -271,12 +271,15 @@ class RabbitDispatcherEnd(DispatcherEnd):
         """Take the answer whether a queue is there, and how much is in it."""
         there = event.messages is not None
         if self._queues is not None and self._queues.found(event.queue, there=there):
+            if there:  # who pushed what is in line may have had no time to tell
+                self._telling.add_all(self._open.counts)
             return
         if event.queue in self._reaping:
             self._reaping.found(event)
         elif event.queue in self._watch and self._queues is not None and self._restoring is not None:
             self._queues.seen(event.queue, there=there)
             nowhere = self._restoring.found(event, now)
+            self._telling.add_all(self._watch.waiting)  # should nobody have heard it
             if nowhere and self._watches():
                 self._restoring.nowhere(nowhere)
 

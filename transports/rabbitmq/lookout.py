@@ -21,33 +21,46 @@ class Lookout:
         self._names = names
         self._cores = cores
         self._widths: list[int] = []  # of which there are queues, ascending
+        self._earlier: set[int] = set()  # ... and were, over earlier connections
         self._empty_until: dict[str, float] = {}
         self._search_at = 0.0
 
     def forget(self) -> None:
         """The connection is a new one: somebody may have deleted queues, or filled them."""
+        self._earlier.update(self._widths)
         self._widths = []
         self._search_at = 0.0
         self._empty_until.clear()
 
     def missing(self, widths: Iterable[int]) -> list[str]:
-        """Return the queues of these widths that are not known to exist, and that concern us."""
-        return [
-            self._names.line(width)
-            for width in sorted(set(widths) - set(self._widths))
-            if 0 < width <= self._cores
-        ]
+        """Return the queues to search for, as there are calls of these widths that may concern us.
+
+        All of them, as these calls may have come back, and somebody have deleted the line.
+        """
+        unknown = self._unknown(widths)
+        return [*map(self._names.line, unknown), *self._others(unknown)]
 
     def search(self, now: float) -> list[str]:
-        """Return the queues to search for now: once in a while all that are not known to exist."""
+        """Return the queues to search for now: once in a while the lines that are not known to exist.
+
+        Of widths that were known before, all queues: what came back may be there without a line.
+        """
         if now < self._search_at:
             return []
         self._search_at = now + LOOK_FOR_WIDTHS * random.uniform(1.0, 1.2)
-        return self.missing(range(1, self._cores + 1))
+        unknown = self._unknown(range(1, self._cores + 1))
+        return [*map(self._names.line, unknown), *self._others(self._earlier.intersection(unknown))]
+
+    def _unknown(self, widths: Iterable[int]) -> list[int]:
+        return [width for width in sorted(set(widths) - set(self._widths)) if 0 < width <= self._cores]
+
+    def _others(self, widths: Iterable[int]) -> list[str]:
+        """Return the queues of widths beside their lines."""
+        return [queue for w in sorted(widths) for queue in (self._names.first(w), self._names.alone(w))]
 
     def exists(self, queue: str) -> list[int]:
         """A queue was searched for, and is there; return the width that was not known before, if any."""
-        found = [width for width in range(1, self._cores + 1) if self._names.line(width) == queue]
+        found = [width for width in range(1, self._cores + 1) if queue in self._names.of_width(width)]
         new = [width for width in found if width not in self._widths]
         self._widths = sorted([*self._widths, *new])
         return new

@@ -38,6 +38,11 @@ class LostWatch:
         """Whether answers are missing."""
         return bool(self._asked)
 
+    @property
+    def waiting(self) -> list[int]:
+        """The widths of which something waits, once all answers are there."""
+        return [] if self._asked else [width for width in self._widths if width in self._full]
+
     def __contains__(self, queue: str) -> bool:
         return queue in self._asked
 

@@ -6,9 +6,10 @@ Workers and dispatchers both read the queue `returned`, so that it is done when 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 from executor.messages import Pushed, encode
+from executor.packed import Packed
 from executor.packed import pack as packed
 from transports.rabbitmq.amqp import Connection
 from transports.rabbitmq.events import Delivered
@@ -46,13 +47,8 @@ class Mending:
         present = self._present
         widths = sorted({call.item.width for call in again})
 
-        def done(outcome: Outcome, call: Call | None = None, size: int = 0) -> None:
+        def done(outcome: Outcome) -> None:
             if present != self._present:
-                return
-            if outcome is Outcome.TOO_LARGE and call is not None:  # the broker took it once
-                report = beyond("the call", call.item.place, size, self._post.most)
-                body = report_of(run, packed([report]))
-                self._post.send(self._names.results(run), body, done, headers=headers(), lasts=False)
                 return
             self._open -= 1
             if not self._open:
@@ -60,17 +56,34 @@ class Mending:
                 if widths:
                     self._connection.publish(self._names.control, "", pack(encode(Pushed(widths))))
 
+        def send(call: Call) -> None:
+            width = call.item.width
+            queue = self._names.alone(width) if call.item.lone else self._names.first(width)
+            body = body_of(run, [call])
+
+            def sent(outcome: Outcome) -> None:
+                if present != self._present:
+                    return
+                if outcome is Outcome.TOO_LARGE:  # the broker took it once
+                    too_large = beyond("the call", call.item.place, len(body), self._post.most)
+                    report(packed([too_large]), headers())
+                elif outcome is Outcome.NO_QUEUE and not self._names.temporary:  # somebody deleted it
+                    for name, arguments in self._names.of_width(width).items():
+                        self._connection.declare(name, arguments)
+                    send(call)
+                else:  # safe; or a temporary queue is gone, as its run is
+                    done(outcome)
+
+            self._post.send(queue, body, sent, headers=headers(), lasts=False)
+
+        def report(reports: Packed, who: dict[str, Any]) -> None:
+            self._post.send(self._names.results(run), report_of(run, reports), done, headers=who, lasts=False)
+
         self._open = len(again) + bool(lost)
         if not self._open:
             self._connection.ack(tag)
         for call in again:
-            width = call.item.width
-            queue = self._names.alone(width) if call.item.lone else self._names.first(width)
-            body = body_of(run, [call])
-            self._post.send(
-                queue, body, partial(done, call=call, size=len(body)), headers=headers(), lasts=False
-            )
+            send(call)
         if lost:
-            who = headers(worker=str(worker), host=str(event.headers.get("host"))) if worker else headers()
-            body = report_of(run, packed(lost))
-            self._post.send(self._names.results(run), body, done, headers=who, lasts=False)
+            host = str(event.headers.get("host"))
+            report(packed(lost), headers(worker=str(worker), host=host) if worker else headers())

@@ -9,19 +9,22 @@ import enum
 from collections import Counter
 from collections.abc import Mapping
 
-#: Looks at which the broker may leave a question unanswered (a `get`, a declaration), or confirm nothing
-#: while publications wait for it; then the connection is made anew. A queue whose leader is being elected may
-#: lose either for good.
-_ANSWERING = 5
-_CONFIRMING = 15
-
 
 class Kind(enum.Enum):
     """What is waited for."""
 
     GET = enum.auto()
     QUESTION = enum.auto()
+    #: Whether a queue exists.
+    EXISTENCE = enum.auto()
     CONFIRMATION = enum.auto()
+    #: The channels of a connection that stands, or that one ends.
+    HANDSHAKE = enum.auto()
+
+
+#: Looks at which the broker may leave a question unanswered, or confirm nothing while publications wait for
+#: it; then the connection is made anew. A queue whose leader is being elected may lose any of it for good.
+LOOKS = {Kind.GET: 5, Kind.QUESTION: 5, Kind.EXISTENCE: 5, Kind.CONFIRMATION: 15, Kind.HANDSHAKE: 15}
 
 
 class Overdue:
@@ -43,7 +46,7 @@ class Overdue:
         for kind, missing in waits.items():
             if missing:
                 self._missed[kind] += 1
-                if self._missed[kind] > (_CONFIRMING if kind is Kind.CONFIRMATION else _ANSWERING):
+                if self._missed[kind] > LOOKS[kind]:
                     self._missed.clear()
                     return True
         return False

@@ -28,6 +28,11 @@ class Prober:
         self._channel: Any = None
         self._over = False
 
+    @property
+    def asking(self) -> bool:
+        """Whether an answer is missing."""
+        return bool(self._queues)
+
     def ask(self, queue: str) -> None:
         """Ask whether a queue exists."""
         self._queues.append(queue)

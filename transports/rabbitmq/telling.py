@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from executor.messages import Pushed
 
@@ -25,6 +25,11 @@ class Telling:
         """Calls of a width are in line."""
         self._widths.add(width)
         self.due = self._told_at + TELL
+
+    def add_all(self, widths: Iterable[int]) -> None:
+        """Calls of these widths may be in line."""
+        for width in widths:
+            self.add(width)
 
     def tell(self, now: float) -> None:
         """Tell of them."""

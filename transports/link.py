@@ -91,6 +91,9 @@ class Link(ABC):
         The peer broke the protocol, or is silent for too long: perhaps only another connection reaches it.
         """
 
+    def renew(self, peer: bytes) -> None:  # noqa: B027 — for links of workers that connect
+        """Connect anew to a peer that is silent for too long, if that is this end's to do."""
+
     def drain(self) -> None:  # noqa: B027 — for links that tell somebody, such as a health service
         """The owner takes nothing more: let those know who ask."""
 

@@ -85,6 +85,10 @@ class _Client(Dialler):
         if (context := self._contexts[address]) is not None:
             try:
                 sock = tls.secure(sock, context, server=False)
+            except TimeoutError:  # it is stopped, perhaps: that says nothing of its keys
+                sock.close()
+                self.remark(f"{address} takes connections, and says nothing for {SYNC_TIMEOUT:g} s")
+                return False
             except OSError as error:
                 sock.close()
                 self.remark(

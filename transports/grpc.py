@@ -74,7 +74,9 @@ _CHANNEL_OPTIONS = [
     ("grpc.enable_http_proxy", 0),
     # Each attempt of ours is one attempt of gRPC's: it backs off by itself for up to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 1000),
+    # How long an attempt may take: on a busy machine many handshakes at once take more than a second, and
+    # would be begun again and again in vain.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     # A fresh channel must not inherit the broken connection, or the back-off, of the one before.
     ("grpc.use_local_subchannel_pool", 1),
@@ -92,6 +94,9 @@ _SERVICE = "function_executor.v1.Worker"
 
 #: What the health service of a worker may say of it.
 _OURS = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+#: Why a stream ends that the owner notices and says: nobody is there, or we hung up.
+_NO_NEWS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 #: The key of the call's metadata by which a dispatcher names itself.
 _NAME_KEY = "dispatcher"
@@ -185,7 +190,7 @@ class _Client(Dialler):
                 self.remark(unknown_name(address))
             elif _is_refusal(error):
                 self.remark(f"{address} doesn't answer as a worker of ours does: {SAME_KEYS}")
-            elif error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
+            elif error.code() not in _NO_NEWS and not self.closing.is_set():
                 self.remark(f"{address}: {why}")
         except BadFrame as bad:
             why = str(bad)
@@ -196,6 +201,11 @@ class _Client(Dialler):
             channel.close()
         self.left(peer, outbox, why)
         return heard
+
+    def hang_up(self, peer: bytes) -> None:
+        call = self._calls.get(peer)
+        if call is not None:
+            call.cancel()
 
     def _end(self) -> None:
         # A worker that lives hangs up when we do; one that doesn't is not waited for.

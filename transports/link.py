@@ -86,7 +86,13 @@ class Link(ABC):
         """Send a frame, without waiting; return False if the peer can't be reached (now, or any more)."""
 
     def cut(self, peer: bytes) -> None:  # noqa: B027 — for links that have a connection to each peer
-        """Close the connection to a peer that broke the protocol; nothing is taken from it any more."""
+        """Close the connection to a peer, though it may be stuck; nothing is taken from it any more.
+
+        The peer broke the protocol, or is silent for too long: perhaps only another connection reaches it.
+        """
+
+    def renew(self, peer: bytes) -> None:  # noqa: B027 — for links of workers that connect
+        """Connect anew to a peer that is silent for too long, if that is this end's to do."""
 
     def drain(self) -> None:  # noqa: B027 — for links that tell somebody, such as a health service
         """The owner takes nothing more: let those know who ask."""

@@ -197,7 +197,7 @@ class ThreadedLink(Link):
     def cut(self, peer: bytes) -> None:
         outbox = self._outboxes.get(peer)
         if outbox is not None:
-            outbox.close()  # upon which its thread ends the connection
+            outbox.close()  # upon which its thread ends the connection, unless it is stuck
 
     def close(self) -> None:
         if self.closing.is_set():
@@ -291,6 +291,14 @@ class Dialler(ThreadedLink):
             if self.converse(address, f"{address}#{number}".encode()):
                 waits = back_off()
             self.closing.wait(next(waits))
+
+    def cut(self, peer: bytes) -> None:
+        super().cut(peer)
+        self.hang_up(peer)
+
+    @abstractmethod
+    def hang_up(self, peer: bytes) -> None:
+        """End a connection whatever its thread waits for; called by the owner."""
 
     @abstractmethod
     def converse(self, address: str, peer: bytes) -> bool:

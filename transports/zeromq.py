@@ -194,9 +194,14 @@ class _ZmqLink(Link):
             (zmq.MAXMSGSIZE, LARGEST_FRAME),  # of one part: a bound against a peer gone mad
             (zmq.RECONNECT_IVL, _RECONNECT),
             (zmq.RECONNECT_IVL_MAX, _RECONNECT_MOST),
-            # Closes half-open connections below our own heartbeats; milliseconds.
-            (zmq.HEARTBEAT_IVL, 2000),
-            (zmq.HEARTBEAT_TIMEOUT, 10_000),
+            # Half-open connections are closed by the system, some seconds after it last heard the other end.
+            # Not by ZeroMQ's own heartbeats: one that is due on a connection that broke with something unread
+            # ends the process (libzmq 4.3.5).
+            (zmq.TCP_KEEPALIVE, 1),
+            (zmq.TCP_KEEPALIVE_IDLE, 5),
+            (zmq.TCP_KEEPALIVE_INTVL, 5),
+            (zmq.TCP_KEEPALIVE_CNT, 2),
+            (zmq.TCP_MAXRT, 15_000),  # milliseconds, where something was sent
         ):
             self._socket.setsockopt(option, value)
         if curve is not None:
@@ -376,7 +381,13 @@ class _Dialer(_ZmqLink):
             self._say = None
         while _pending(self._failed) & _POLLIN:
             self._failed.recv_multipart(_NOW)
-        self._told = False
+        self._connect_anew()
+
+    def renew(self, peer: bytes) -> None:
+        self._connect_anew()
+
+    def _connect_anew(self) -> None:
+        self._told, self._writable = False, 0
         self._socket.disconnect(self._endpoint)
         self._socket.connect(self._endpoint)
 

@@ -37,6 +37,7 @@ class Proxy:
             flows.set()
         self._whole = True
         self._closed = False
+        self._lost: set[socket.socket] = set()
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         host, _, port = self.address.rpartition(":")
@@ -55,6 +56,10 @@ class Proxy:
         """Let nothing through any more, in one direction or both, and tell nobody."""
         for direction in directions or (THERE, BACK):
             self._flows[direction].clear()
+
+    def lose(self) -> None:
+        """Let the present connections lead nowhere, for good, and tell neither end; new ones work."""
+        self._lost |= self._sockets
 
     def heal(self) -> None:
         """Pass on what comes, without delay, and what was held up."""
@@ -123,6 +128,9 @@ class Proxy:
                 if self.latency:
                     time.sleep(self.latency)
                 self._flows[direction].wait()
-                other.sendall(data)
+                if one not in self._lost:
+                    other.sendall(data)
+        while one in self._lost and not self._closed:
+            time.sleep(0.05)
         self._break(one)
         self._break(other)

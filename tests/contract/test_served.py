@@ -14,6 +14,7 @@ import pytest
 from executor.errors import ConfigError
 from executor.messages import introduce
 from tests.contract.ends import Gathered, Place, StandIn, task, tasks
+from tests.contract.proxy import Proxy
 from tests.contract.suite import same
 from tests.contract.wires import WIRES, Wire
 from tests.e2e.scripts import Scripts, wait_until
@@ -197,6 +198,50 @@ def test_a_worker_that_starts_anew_at_the_same_address(wire: Wire) -> None:
         with StandIn(place, 0):
             gathered.all()
     assert {result.status for result in gathered.results.values()} == {"ok"}
+
+
+def test_who_is_slow_to_answer_is_reached_all_the_same(wire: Wire) -> None:
+    """It takes some round trips, or on a busy machine some time, until a connection stands."""
+    place = Place(wire)
+    with Proxy(place.listen[0]) as proxy:
+        place.reach = [proxy.address]
+        proxy.latency = 0.3
+        with StandIn(place), place.dispatcher_end() as end:
+            gathered = Gathered(end, tasks(3))
+            gathered.until(lambda: end.workers(), "the worker")
+            proxy.latency = 0.0
+            gathered.all()
+
+
+def test_a_connection_that_leads_nowhere_is_replaced_once_its_worker_is_given_up(wire: Wire) -> None:
+    """As one does whose state a firewall has forgotten; the worker could be reached all the time."""
+    place = Place(wire, heartbeat=0.2, patience=1.0)
+    with Proxy(place.listen[0]) as proxy:
+        place.reach = [proxy.address]
+        said: list[str] = []
+        with StandIn(place), place.dispatcher_end(said.append) as end:
+            gathered = Gathered(end, tasks(2000))
+            gathered.until(lambda: len(gathered.results) > 10, "some results")
+            proxy.lose()
+            results = gathered.all()
+    assert {result.status for result in results} == {"ok"}
+    assert [line for line in said if "cancel" in line.lower()] == []
+
+
+def test_a_connection_that_leads_nowhere_from_the_start_is_replaced(wire: Wire) -> None:
+    place = Place(wire, heartbeat=0.2, patience=1.0)
+    with Proxy(place.listen[0]) as proxy, place.worker_end(introduce("worker", 1)) as worker:
+        place.reach = [proxy.address]
+        with place.dispatcher_end() as end:
+            wait_until(worker._link.ready, "a dispatcher", 30)
+            proxy.lose()
+
+            def greeted() -> bool:
+                worker.pull(0.02)
+                end.results(0.02)
+                return bool(end.workers())
+
+            wait_until(greeted, "a greeting", 30)
 
 
 def test_a_worker_serves_several_dispatchers_in_one_process(wire: Wire) -> None:

@@ -6,8 +6,12 @@ import contextlib
 import json
 import os
 import resource
+import socket
 import struct
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -18,7 +22,7 @@ from executor.broker import AHEAD_MOST, Broker
 from executor.messages import Beat, Refused, decode, encode, introduce
 from executor.private import Lock
 from tests.contract.ends import Gathered, Place, StandIn, tasks
-from tests.contract.proxy import connect
+from tests.contract.proxy import Proxy, connect
 from tests.contract.wires import ZeroMQ, free_addresses
 from tests.e2e.scripts import Scripts, wait_until
 from transports import threads, zeromq
@@ -223,3 +227,65 @@ def test_a_bind_of_its_own(scripts: Scripts) -> None:
     worker = scripts.worker("--yaml", own, "--once", "--cores", "1")
     scripts.run("--yaml", own, "--tasks", scripts.tasks({"function": "min", "params": [1, 2]}))
     assert worker.ends() == 0
+
+
+def test_a_connection_that_leads_nowhere_is_replaced_once_its_dispatcher_is_given_up() -> None:
+    """As one does whose state a firewall has forgotten; the dispatcher could be reached all the time."""
+    place = Place(WIRE, heartbeat=0.2, patience=1.0)
+    with Proxy(place.listen[0]) as proxy:
+        place.reach = [proxy.address]
+        with place.dispatcher_end() as end, StandIn(place):
+            gathered = Gathered(end, tasks(2000))
+            gathered.until(lambda: len(gathered.results) > 10, "some results")
+            proxy.lose()
+            results = gathered.all()
+    assert {result.status for result in results} == {"ok"}
+
+
+@pytest.mark.parametrize("held_up", ["dispatcher", "worker"])
+def test_a_connection_that_breaks_with_much_unread_does_no_harm(held_up: str) -> None:
+    """An end that is held up, by a slow disk say, reads what came before, and lives."""
+    program = f"from tests.contract.test_zmq import hold_up; hold_up({held_up!r})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert "Assertion failed" not in done.stderr
+
+
+def hold_up(which: str) -> None:
+    """Send an end far more than is read ahead, reset its connection, and let it read after some seconds."""
+    address = free_addresses(1)[0]
+    dispatcher = zeromq._Listener(f"tcp://{address}", print, None, None)
+    with socket.create_server(("127.0.0.1", 0)) as between:
+        port = between.getsockname()[1]
+        worker = zeromq._Dialer(f"tcp://127.0.0.1:{port}", print, None)
+        near, _ = between.accept()
+    ends = near, connect(address)
+    for end in ends:
+        end.setblocking(False)
+    flow(ends, lambda: worker.send(b"", [b"hello"]))
+    peer = flow(ends, dispatcher.receive)[0].peer
+    sender, reader = (worker, dispatcher) if which == "dispatcher" else (dispatcher, worker)
+    for _ in range(1000):
+        assert sender.send(peer, [b"x" * 1000])
+    until = time.monotonic() + 1
+    flow(ends, lambda: time.monotonic() > until)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.close()
+    time.sleep(3)  # longer than between two heartbeats, of whatever kind
+    came: list[Any] = []
+    wait_until(lambda: came.extend(reader.receive()) or len(came) > zeromq.UNREAD // 2)
+    worker.close()
+    dispatcher.close()
+
+
+def flow(ends: tuple[socket.socket, socket.socket], done: Callable[[], Any]) -> Any:
+    """Pass on what comes from either of two sockets to the other, until something is true; return that."""
+    deadline = time.monotonic() + 10
+    while not (found := done()):
+        assert time.monotonic() < deadline
+        for one, other in (ends, ends[::-1]):
+            with contextlib.suppress(BlockingIOError):
+                other.send(one.recv(1000))  # a little, so that it fits
+        time.sleep(0.0005)
+    return found

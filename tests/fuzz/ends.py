@@ -172,7 +172,8 @@ def run_dispatcher(data: bytes) -> int:
                 joined.turn(0)
                 dispatcher.turn()
             assert dispatcher.end._roster.peers.keys() <= {RIGHTFUL}
-        assert not any(peer.startswith(b"rightful") for peer in dispatcher.wire.was_cut)
+        outcasts = dispatcher.end._roster._outcasts  # and not only cut off for its silence
+        assert not any(peer.startswith(b"rightful") and peer in outcasts for peer in dispatcher.wire.was_cut)
         session = joined.worker.session
         known = session.welcomed and not session.outbox and RIGHTFUL in dispatcher.end._roster.peers
         dispatcher.end.close()

@@ -10,6 +10,7 @@ from executor.messages import Buffer
 from executor.packed import pack
 from executor.session import Begin, Ended
 from tests.unit.world import HEARTBEAT, PATIENCE, FakeDispatcher, FakeWorker, World
+from transports.link import Came, Gone
 
 
 @pytest.mark.parametrize("noticed", [True, False])
@@ -319,3 +320,21 @@ def test_greetings_that_were_long_on_their_way_bring_nothing_twice(world: World)
     worker.lazy = False
     world.until(dispatcher.done)
     dispatcher.check()
+
+
+def test_the_link_of_who_is_silent_for_too_long_is_cut(world: World) -> None:
+    """It may lead nowhere, though nobody was told. Who comes and never says a word is no other."""
+    dispatcher = world.dispatcher(2)
+    cut: list[bytes] = []
+    dispatcher.link.cut = cut.append  # type: ignore[method-assign]
+    worker, dead = world.worker("worker", at=dispatcher), world.worker("dead", at=dispatcher)
+    dispatcher.link.put(Came(b"mute"))
+    dispatcher.link.put(Came(b"gone"))
+    dispatcher.link.put(Gone(b"gone", "it hung up"))
+    world.turns(0.5)
+    dead.asleep = True
+    world.turns(PATIENCE - 1)
+    assert cut == []
+    world.turns(2.5)
+    assert sorted(cut) == sorted([b"mute", dead.cable.peers[0]])
+    assert worker.end.connected

@@ -30,8 +30,11 @@ from transports.base import Delivery, Jobs, Say, WorkerView, still_running
 from transports.direct.acknowledging import Acknowledging
 from transports.direct.outcasts import Outcasts, broken
 from transports.direct.stock import take_stock
-from transports.link import Event, Frame, Gone, Link, Sign
+from transports.link import Came, Event, Frame, Gone, Link, Sign
 from transports.settings import Settings
+
+#: Links that a worker had before, and that are remembered.
+_LEFT_MOST = 10
 
 
 class Peer:
@@ -46,7 +49,7 @@ class Peer:
         self.key = hello.instance
         self.hello = hello
         self.peer = peer
-        self.left: tuple[bytes, int] | None = None  # the link that it had before, and its last episode there
+        self.left: dict[bytes, int] = {}  # links that it had before, each with its last episode there
         self.heard_at = now
         self.away = ""  # why it can't be reached now; its patience decides whether it is gone
         self.draining = False
@@ -55,6 +58,12 @@ class Peer:
         self.told_at = now  # ... and when
         self.seen = 0  # the number of its last Reports
         self.recorded = 0  # ... and of the last that we acknowledged
+
+    def leave(self, link_peer: bytes) -> None:
+        """What comes over this link from now on was long on its way; of the last few that is known."""
+        self.left[link_peer] = self.hello.episode
+        if len(self.left) > _LEFT_MOST:
+            del self.left[next(iter(self.left))]
 
     def __str__(self) -> str:
         return f"{self.hello.name} on {self.hello.host}"
@@ -88,6 +97,7 @@ class Roster:
         self._jobs: Jobs | None = None
         self._stopped: Message | None = None  # by what word the run is, if it is
         self._by_link: dict[bytes, Peer] = {}
+        self._unheard: dict[bytes, float] = {}  # who is connected and has said nothing, since when
         #: By instance.
         self.peers: dict[str, Peer] = {}
         #: When all are due a sign of life (`beat`).
@@ -122,8 +132,13 @@ class Roster:
     def hear(self, event: Event) -> tuple[Peer, Message, list[Buffer]] | None:
         """Take an event of the link; return what a worker that was greeted says of tasks, if it is that."""
         if isinstance(event, Frame):
+            if self._unheard:
+                self._unheard.pop(event.peer, None)
             return self._hear_frame(event)
-        if isinstance(event, Gone):
+        if isinstance(event, Came):
+            self._unheard[event.peer] = time.monotonic()
+        elif isinstance(event, Gone):
+            self._unheard.pop(event.peer, None)
             peer = self._by_link.pop(event.peer, None)
             if peer is not None and peer.peer == event.peer:
                 self.miss(peer, event.why)
@@ -202,7 +217,7 @@ class Roster:
             self._broker.join(peer.key, hello.cores, backfill=hello.backfill)
             if hello.leaving:
                 self._drain(peer)
-        elif (link_peer, hello.episode) == peer.left:
+        elif peer.left.get(link_peer) == hello.episode:
             return  # the same greeting again, which came late: it greeted since, over its present link
         elif (
             hello.episode != peer.hello.episode
@@ -214,7 +229,7 @@ class Roster:
             # lost with a link that broke before the worker knew: then it greets as before over the next one.
             self._by_link.pop(peer.peer, None)
             if link_peer != peer.peer:
-                peer.left = peer.peer, peer.hello.episode
+                peer.leave(peer.peer)
             peer.peer, peer.heard_at, peer.hello = link_peer, now, hello
             # It sends again what it was not told of; by numbers that another gave, that would count as told.
             peer.seen = peer.recorded = 0
@@ -294,8 +309,14 @@ class Roster:
             silent = now - peer.heard_at
             if silent > self._patience:
                 self._lose(peer, peer.away or f"silent for {silent:.0f} s")
+                self._link.cut(peer.peer)  # which may lead nowhere, though nobody was told
             else:
                 self.send(peer, Beat())
+        for link_peer, since in list(self._unheard.items()):
+            self._unheard[link_peer] = since = min(now, since + late)
+            if now - since > self._patience:  # likewise
+                del self._unheard[link_peer]
+                self._link.cut(link_peer)
 
     def send(self, peer: Peer, message: Message) -> bool:
         """Send a worker a message; return whether it could be reached."""

@@ -53,8 +53,10 @@ class DirectWorkerEnd(WorkerEnd):
                     orders += self._hear(event, now)
                 if not self._link.ready():
                     break
-            for session in self._sessions.values():
-                orders += session.tick(now, self.running)
+            for peer, session in self._sessions.items():
+                if silent := session.tick(now, self.running):
+                    orders += silent
+                    self._link.renew(peer)  # the connection may lead nowhere, though nobody was told
             self._unclaimed.expire(now, self.holding)
             if self._gone:
                 self._forget()

@@ -246,10 +246,10 @@ def test_a_copy_that_comes_after_it_was_given_up_is_not_lost(
 ) -> None:
     """So it is if a link was silent, and the broker kept what it had sent over it for that much longer."""
     monkeypatch.setattr(moving, "LATE", 0.2)
-    place, behind = Place(wire, heartbeat=0.2, patience=1.0), Place(wire, heartbeat=0.2, patience=1.0)
+    place, behind = Place(wire, patience=60.0), Place(wire, patience=1.0)  # the one looks for no lost calls
     hello = introduce("worker", 1)
-    held, tags, said = f"{wire.queue}.held.{hello.instance}", list[int](), list[str]()
-    with Proxy(place.listen[0]) as proxy, place.dispatcher_end(said.append) as end, wire.channel() as channel:
+    held, tags = f"{wire.queue}.held.{hello.instance}", list[int]()
+    with Proxy(place.listen[0]) as proxy, place.dispatcher_end() as end, wire.channel() as channel:
         behind.reach = [proxy.address]
         with StandIn(behind, hello=hello) as worker:
             wait_until(lambda: wire.waiting(f"orphaned.{hello.instance}") is not None, "its queues are there")
@@ -261,14 +261,12 @@ def test_a_copy_that_comes_after_it_was_given_up_is_not_lost(
             gathered.until(lambda: any(view.held for view in end.workers()), "it counts on the copy")
             proxy.cut()
             gathered.until(lambda: any("can't reach" in line for line in worker.said), "it is said")
-            gathered.until(lambda: not end.workers(), "it is missed")
             proxy.heal()
             gathered.until(lambda: [view.held for view in end.workers()] == [0], "it has given it up")
             channel.basic_nack(tags[0])
-            (result,) = gathered.all(20.0)
+            (result,) = gathered.all()
             assert worker.did == [0]
     assert (result.status, result.attempt) == ("ok", 1)
-    assert not any("has lost" in line for line in said), said
 
 
 def test_what_came_back_is_found_though_somebody_deleted_the_line(wire: RabbitMQ) -> None:

@@ -95,6 +95,9 @@ _SERVICE = "function_executor.v1.Worker"
 #: What the health service of a worker may say of it.
 _OURS = (health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING)
 
+#: Why a stream ends that the owner notices and says: nobody is there, or we hung up.
+_NO_NEWS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
 #: The key of the call's metadata by which a dispatcher names itself.
 _NAME_KEY = "dispatcher"
 
@@ -187,7 +190,7 @@ class _Client(Dialler):
                 self.remark(unknown_name(address))
             elif _is_refusal(error):
                 self.remark(f"{address} doesn't answer as a worker of ours does: {SAME_KEYS}")
-            elif error.code() != grpc.StatusCode.UNAVAILABLE and not self.closing.is_set():
+            elif error.code() not in _NO_NEWS and not self.closing.is_set():
                 self.remark(f"{address}: {why}")
         except BadFrame as bad:
             why = str(bad)

@@ -85,13 +85,21 @@ class _Client(Dialler):
         if (context := self._contexts[address]) is not None:
             try:
                 sock = tls.secure(sock, context, server=False)
+            except TimeoutError:  # it is stopped, perhaps: that says nothing of its keys
+                sock.close()
+                self.remark(f"{address} takes connections, and says nothing for {SYNC_TIMEOUT:g} s")
+                return False
             except OSError as error:
                 sock.close()
                 self.remark(
                     f"{address} doesn't answer as a worker of ours does: {tls.in_words(error)}; {SAME_KEYS}"
                 )
                 return False
-        talk = Talk(self, sock, peer)
+        try:
+            talk = Talk(self, sock, peer)
+        except OSError:  # out of descriptors, which may pass
+            sock.close()
+            return False
         self._talks[peer] = talk
         if self.closing.is_set():  # decided meanwhile, by one who did not see the talk
             talk.end()
@@ -162,7 +170,11 @@ class _Server(ThreadedLink):
             except OSError as error:
                 sock.close()
                 return False, f"{tls.in_words(error)}; {SAME_KEYS}"
-        talk = Talk(self, sock, None)
+        try:
+            talk = Talk(self, sock, None)
+        except OSError as error:  # out of descriptors, which may pass
+            sock.close()
+            return False, str(error.strerror)
         self._talks.add(talk)
         if self.closing.is_set():  # decided meanwhile, by one who did not see the talk
             talk.end()

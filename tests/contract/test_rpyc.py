@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import socket
 import struct
@@ -23,6 +24,7 @@ from tests.contract.wires import Served
 from tests.e2e.scripts import wait_until
 from transports.rpyc_wire import tls
 from transports.rpyc_wire.stream import Stream
+from transports.rpyc_wire.talk import Talk
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -224,3 +226,23 @@ def test_small_frames_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None
     with place.worker_end(introduce("worker", 1)) as worker, place.dispatcher_end() as end:
         wait_until(lambda: worker.pull(0.05) or end.results(0.05) or end.workers(), "each other", 10)
     assert seen.count(socket.TCP_NODELAY) >= 2
+
+
+@pytest.mark.parametrize("dispatcher", [True, False])
+def test_who_has_no_descriptor_left_for_a_moment_connects_later(
+    monkeypatch: pytest.MonkeyPatch, dispatcher: bool
+) -> None:
+    failed = threading.Event()
+
+    def talk(link: Any, sock: socket.socket, peer: bytes | None) -> Talk:
+        if (peer is not None) == dispatcher and not failed.is_set():
+            failed.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+        return Talk(link, sock, peer)
+
+    monkeypatch.setattr("transports.rpyc.Talk", talk)
+    place = Place(WIRE)
+    with StandIn(place), place.dispatcher_end() as end:
+        results = Gathered(end, tasks(3)).all()
+    assert failed.is_set()
+    assert {result.status for result in results} == {"ok"}

@@ -218,12 +218,14 @@ def test_a_connection_that_leads_nowhere_is_replaced_once_its_worker_is_given_up
     place = Place(wire, heartbeat=0.2, patience=1.0)
     with Proxy(place.listen[0]) as proxy:
         place.reach = [proxy.address]
-        with place.dispatcher_end() as end, StandIn(place):
+        said: list[str] = []
+        with StandIn(place), place.dispatcher_end(said.append) as end:
             gathered = Gathered(end, tasks(2000))
             gathered.until(lambda: len(gathered.results) > 10, "some results")
             proxy.lose()
             results = gathered.all()
     assert {result.status for result in results} == {"ok"}
+    assert [line for line in said if "cancel" in line.lower()] == []
 
 
 def test_a_connection_that_leads_nowhere_from_the_start_is_replaced(wire: Wire) -> None:

@@ -62,7 +62,7 @@ def scripts_in(folder: Path) -> Iterator[Scripts]:
 class Contract(LosingWorkers):
     """The tests; a subclass has a fixture `wire`."""
 
-    pytestmark = pytest.mark.timeout(60)
+    pytestmark = pytest.mark.timeout(120)  # with the start of a broker, if it is the first
 
     @pytest.fixture
     def scripts(self, tmp_path: Path) -> Iterator[Scripts]:

@@ -17,7 +17,7 @@ import pytest
 from executor.messages import introduce
 from executor.session import GiveBack, Order, Take
 from tests.contract.conftest import start_rabbitmq
-from tests.contract.ends import Gathered, Place, StandIn, are_in_order, task, tasks
+from tests.contract.ends import LIMIT, Gathered, Place, StandIn, are_in_order, task, tasks
 from tests.contract.proxy import Proxy
 from tests.contract.rabbit import RabbitMQ as Broker
 from tests.contract.wires import RabbitMQ, free_addresses
@@ -158,16 +158,11 @@ def test_a_dead_letter_is_split_and_nobody_is_charged(wire: RabbitMQ) -> None:
     with place.dispatcher_end() as end, wire.channel() as channel:
         gathered = Gathered(end, tasks(600))  # three in a message
 
-        def waiting(queue: str) -> int:
-            count: int = channel.queue_declare(queue, passive=True).method.message_count
-            return count
-
-        gathered.turn(0.1)
-        wait_until(lambda: gathered.turn(0.1) or waiting(f"{wire.queue}.1") == 200, "all is pushed")
+        gathered.until(lambda: wire.waiting("1") == 200, "all is pushed")
         for _ in range(DELIVERIES + 1):  # somebody takes a message, and lets go of it, again and again
             method, _, _ = channel.basic_get(f"{wire.queue}.1")
             channel.basic_nack(method.delivery_tag, requeue=True)
-        wait_until(lambda: waiting(f"{wire.queue}.returned") == 1, "the broker has given up")
+        wait_until(lambda: wire.waiting("returned") == 1, "the broker has given up")
         with StandIn(place) as worker:
             results = gathered.all()
     assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
@@ -438,6 +433,30 @@ def test_a_message_beyond_what_the_broker_takes_is_that_tasks_error(own: RabbitM
         1000 * size for place, (_, size) in enumerate(sizes) if place not in failed
     ]
     assert 620 not in worker.did
+
+
+def test_calls_that_are_too_large_only_together_are_put_back(own: RabbitMQ) -> None:
+    place = Place(own)
+    with place.dispatcher_end() as end:
+        gathered = Gathered(end, [task(number, b"x" * 60_000) for number in range(16)])
+        gathered.turn(0.3)
+        with place.worker_end(introduce("draining", 8)) as worker:
+            taken: list[int] = []
+            deadline = time.monotonic() + LIMIT
+            while len(taken) < 8:
+                assert time.monotonic() < deadline
+                for order in worker.pull(1.0):
+                    if isinstance(order, Take):
+                        taken += [item.place for item in order.items]
+            worker.drain()
+            worker.give_back(gathered.run.id, taken)
+            while not worker.settled:
+                assert time.monotonic() < deadline
+                worker.pull(0.01)
+        with StandIn(place) as last:
+            results = gathered.all()
+    assert {(result.status, result.attempt) for result in results} == {("ok", 1)}
+    assert Counter(last.did) == Counter(range(16))
 
 
 def test_a_broker_that_takes_nothing_is_said(broker: Broker, own: RabbitMQ, scripts: Scripts) -> None:

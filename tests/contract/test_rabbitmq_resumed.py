@@ -31,7 +31,7 @@ from transports.rabbitmq import pushing
 from transports.rabbitmq.pushing import Pushing
 from transports.rabbitmq.telling import TELL, Telling
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

@@ -96,8 +96,9 @@ class Replies:
             queue = self._names.alone(width) if call.item.lone else self._names.first(width)
             by_queue.setdefault(queue, []).append(call)
         for queue, group in by_queue.items():
-            for part in in_bodies(call.size for call in group):
-                self._put_some_back(run, queue, group[part])
+            left = self._held.leave(run, [call.item.place for call in group])
+            for part in in_bodies((call.size for call in group), self._most):
+                self._put_some_back(run, queue, group[part], left)
 
     def refuse(self, run: str, some: Sequence[Call], size: int) -> None:
         """Report of calls, together of that size, which the broker took once and does not any more."""
@@ -107,11 +108,15 @@ class Replies:
         """Acknowledge copies that stand for nothing any more."""
         self._connection.ack(*[copy.tag for copy in copies if copy.tag is not None])
 
+    @property
+    def _most(self) -> int:
+        """Bytes that one message should have at most."""
+        return min(BODY_BYTES, self._post.most or BODY_BYTES)
+
     def _publish_waiting(self, run: str) -> None:
         """Send the reports of a run that wait, together."""
         waiting = self._waiting.pop(run, [])
-        most = min(BODY_BYTES, self._post.most or BODY_BYTES)
-        for part in in_bodies((reports.size for reports, _ in waiting), most):
+        for part in in_bodies((reports.size for reports, _ in waiting), self._most):
             some = waiting[part]
             self._publish(run, join([reports for reports, _ in some]), [e for _, left in some for e in left])
 
@@ -153,8 +158,10 @@ class Replies:
             setattr(instead, name, getattr(report, name))
         self._publish(run, pack([instead]), left)
 
-    def _put_some_back(self, run: str, queue: str, some: list[Call]) -> None:
-        left = self._held.leave(run, [call.item.place for call in some])
+    def _put_some_back(self, run: str, queue: str, some: Sequence[Call], entries: Sequence[Entry]) -> None:
+        """Put calls back together; their `entries`, among others, are let go of when they are safe."""
+        places = {call.item.place for call in some}
+        left = [entry for entry in entries if entry.place in places]
         width = some[0].item.width
         body = body_of(run, some)
 
@@ -163,6 +170,10 @@ class Replies:
                 for name, arguments in self._names.of_width(width).items():
                     self._connection.declare(name, arguments)
                 self._post.send(queue, body, done, headers=headers())
+            elif outcome is Outcome.TOO_LARGE and len(some) > 1:
+                half = len(some) // 2
+                for part in (some[:half], some[half:]):
+                    self._put_some_back(run, queue, part, left)
             elif outcome is Outcome.TOO_LARGE:
                 self._refuse(run, some, left, len(body))
             else:

@@ -22,10 +22,16 @@ def _wait_for(path: Path, seconds: float = 60) -> None:
         time.sleep(0.005)
 
 
+def _say_that_it_runs(name: str) -> None:
+    """Make NAME.runs with the process id in it, which others may do at the same time."""
+    new = Path(f"{name}.{os.getpid()}.new")
+    new.write_text(str(os.getpid()))
+    new.rename(f"{name}.runs")
+
+
 def hold(name: str) -> str:
     """Say that it runs by a file, NAME.runs with its process id, and run until there is a file NAME.go."""
-    Path(f"{name}.new").write_text(str(os.getpid()))
-    Path(f"{name}.new").rename(f"{name}.runs")
+    _say_that_it_runs(name)
     _wait_for(Path(f"{name}.go"))
     return name
 
@@ -176,8 +182,7 @@ def unsendable() -> object:
 def hold_the_gil(name: str) -> None:
     """Wait in C for good, hold the GIL and ignore SIGTERM."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    Path(f"{name}.new").write_text(str(os.getpid()))
-    Path(f"{name}.new").rename(f"{name}.runs")
+    _say_that_it_runs(name)
     ctypes.PyDLL(None).sleep(600)
 
 

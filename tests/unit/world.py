@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -47,6 +48,7 @@ class FakeLink(Link):
         ] = {}  # by the peer at the other end, and which end is ours
         self.events: deque[Event] = deque()
         self.closed = False
+        self._closing = threading.Lock()  # ends may be in threads: what is put is not put into a closed pipe
         self._read, self._write = os.pipe()
 
     def fileno(self) -> int:
@@ -62,9 +64,10 @@ class FakeLink(Link):
         return []
 
     def put(self, event: Event) -> None:
-        if not self.closed:
-            self.events.append(event)
-            os.write(self._write, b"x")
+        with self._closing:
+            if not self.closed:
+                self.events.append(event)
+                os.write(self._write, b"x")
 
     def send(self, peer: bytes, parts: Parts) -> bool:
         assert not self.closed
@@ -74,10 +77,11 @@ class FakeLink(Link):
         return cable.carry(end, [bytes(part) for part in parts])
 
     def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            os.close(self._read)
-            os.close(self._write)
+        with self._closing:
+            if not self.closed:
+                self.closed = True
+                os.close(self._read)
+                os.close(self._write)
 
 
 class Cable:

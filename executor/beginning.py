@@ -133,7 +133,7 @@ def _serve(control: socket.socket) -> NoReturn:
         _be_fresh(control.fileno())
         guardian.main(control)
     except BaseException:  # nothing above us may go on as if it were the worker
-        with contextlib.suppress(BaseException):
+        with contextlib.suppress(BaseException):  # with stderr gone there is nowhere left to say it
             traceback.print_exc()
     finally:
         os._exit(1)
